@@ -1,0 +1,63 @@
+# Two commands from a fresh clone: `make reproduce` and `make test`. Both set up .venv first; running again continues.
+#
+#   make reproduce   render the data, do the laptop study, write reports/laptop/index.html
+#   make test        the tests, at most 5 minutes on 2 cores; `make test-all` the long ones too
+#   make lab         JupyterLab on the notebooks
+#
+# TORCH=cuda installs PyPI's build of torch, which on Linux carries CUDA (several GB); the default is the small CPU build.
+# PYTHON names the interpreter to build .venv with, 3.11 or newer.
+PYTHON ?= python3
+TORCH ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready-$(TORCH)
+
+# A kernel reads these when it starts: spinning threads of two runs fight over the same cores.
+export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT := 0
+# Nothing here needs a model hub.
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: reproduce test test-all lab lint lock clean
+.DELETE_ON_ERROR:
+
+reproduce: $(READY)
+	$(BIN)/aunce study laptop
+
+test: $(READY) lint
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not long" tests
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
+
+test-all: $(READY) lint
+	$(BIN)/python -m pytest -n 2 --dist loadscope tests
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/normalise.py --check notebooks/*.ipynb
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+lock:
+	$(PYTHON) tools/lock.py
+
+# environment.yml is the one source of pins: its pip section, without the lines for conda, is what pip installs here. torch comes
+# first and alone, so that nothing else pulls another build of it.
+$(READY): environment.yml pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	sed -n 's/^ *- \([A-Za-z][^ ]*==.*\)$$/\1/p' environment.yml > $(VENV)/pins.txt
+ifeq ($(TORCH),cpu)
+	$(BIN)/pip install --quiet --retries 1 --index-url https://download.pytorch.org/whl/cpu "$$(grep '^torch==' $(VENV)/pins.txt)" 2>/dev/null || \
+	$(BIN)/pip install --quiet "$$(grep '^torch==' $(VENV)/pins.txt)"
+endif
+	$(BIN)/pip install --quiet -r $(VENV)/pins.txt
+	$(BIN)/pip install --quiet --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) data reports/*/runs reports/*/.engine-*

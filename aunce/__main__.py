@@ -1,0 +1,5 @@
+"""`python -m aunce`."""
+
+from aunce.cli import main
+
+main()

@@ -1,0 +1,268 @@
+"""Scores of a detector as counts that add up: per subject and AU, so that any pooling and leaving out is exact.
+
+Words: `labels` (n, K) in {1 present, 0 absent, -1 unknown}; `scores` (n, K), larger for present; `subjects` (n,).
+Unknown labels enter no count. What is undefined is NaN, never 0 and never 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+
+
+def occurrence_counts(labels: Array, predictions: Array, subjects: ArrayLike, aus: Sequence[int]) -> pd.DataFrame:
+    """Count true and false positives and negatives of every subject and AU over the known frames.
+
+    Args:
+        labels: (n, K) in {-1, 0, 1}.
+        predictions: (n, K) bool.
+        subjects: (n,), one name per frame.
+        aus: the K AU numbers.
+
+    Returns:
+        One row per (subject, au), subjects sorted: subject, au, tp, fp, fn, tn.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    labels, predictions = np.asarray(labels), np.asarray(predictions, dtype=bool)
+    codes, names = _subjects(subjects, len(labels))
+    _fit("predictions", predictions, labels.shape)
+    _fit("labels", labels, (len(codes), len(aus)))
+    cell = np.where(labels < 0, 4, 2 * (labels != predictions) + (labels == 0))  # (n, K): tp 0, tn 1, fn 2, fp 3
+    place = (codes[:, None] * len(aus) + np.arange(len(aus))) * 5 + cell  # (n, K)
+    cells = np.bincount(place.ravel(), minlength=len(names) * len(aus) * 5).reshape(-1, 5)  # (S * K, 5)
+    columns = dict(zip(("tp", "tn", "fn", "fp"), cells.T[:4], strict=True))
+    return pd.DataFrame(_rows(names, aus) | {name: columns[name] for name in ("tp", "fp", "fn", "tn")})
+
+
+def f1(counts: pd.DataFrame, by: str | Sequence[str] = "au") -> pd.Series:
+    """F1 = 2 tp / (2 tp + fp + fn) of the counts pooled within the groups of `by`.
+
+    NaN where no frame is positive and none is predicted so. `by=["part", "au"]`, then a mean over parts, is the
+    literature's way; `by="au"` pools over parts.
+    """
+    pooled = counts.groupby(by, sort=False)[["tp", "fp", "fn"]].sum()
+    doubled = 2 * pooled["tp"]
+    return (doubled / (doubled + pooled["fp"] + pooled["fn"])).rename("f1")
+
+
+def thresholds(labels: Array, scores: Array) -> Array:
+    """The threshold of each AU with the highest F1 on these frames; an AU is predicted where score >= threshold.
+
+    Candidates are the scores themselves; of equally good ones the highest is taken. An AU without a known positive
+    frame gives no information and gets 0.5.
+
+    Returns:
+        (K,) float64.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    _fit("scores", scores, labels.shape)
+    best = np.full(labels.shape[1], 0.5)
+    for k in range(labels.shape[1]):
+        known = labels[:, k] >= 0
+        order = np.argsort(-scores[known, k], kind="stable")
+        present, ranked = labels[known, k][order] == 1, scores[known, k][order]
+        if not present.any():
+            continue
+        tp = np.cumsum(present)
+        value = 2 * tp / (np.arange(1, len(tp) + 1) + tp[-1])  # predicted + positives = 2 tp + fp + fn
+        value[:-1][ranked[:-1] == ranked[1:]] = -1  # a threshold cannot part equal scores
+        best[k] = ranked[np.argmax(value)]
+    return best
+
+
+def concordance(labels: Array, scores: Array, subjects: ArrayLike, aus: Sequence[int]) -> pd.DataFrame:
+    """Count, subject by subject, the pairs of a positive and a negative frame that the scores order rightly.
+
+    The AUC of any set of subjects is sum(concordant) / sum(pairs) over the rows with both subjects in the set, so
+    leaving a subject out is exact. Rows with `subject == other` give the AUC within subjects.
+
+    Args:
+        labels: (n, K) in {-1, 0, 1}.
+        scores: (n, K).
+        subjects: (n,).
+        aus: the K AU numbers.
+
+    Returns:
+        One row per AU, subject of the positive and subject of the negative frames that make pairs: subject, other, au,
+        concordant (float64, ties count one half), pairs (int64).
+
+    Raises:
+        ValueError: the shapes do not fit, or a score is NaN.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    codes, names = _subjects(subjects, len(labels))
+    _fit("scores", scores, labels.shape)
+    _fit("labels", labels, (len(codes), len(aus)))
+    if np.isnan(scores).any():
+        raise ValueError("concordance: scores expected no NaN; was the run stopped by a loss that is not finite?")
+    size = len(names)
+    parts = []
+    for k, au in enumerate(aus):
+        # Ranks in place of scores: integers are searched faster, and equal scores share one.
+        rank = np.unique(scores[:, k], return_inverse=True)[1].reshape(-1)
+        present, absent = np.flatnonzero(labels[:, k] == 1), np.flatnonzero(labels[:, k] == 0)
+        present = present[np.argsort(rank[present], kind="stable")]  # sorted queries make the search fast
+        absent = absent[np.lexsort((rank[absent], codes[absent]))]  # by subject, then by rank
+        n_present, n_absent = np.bincount(codes[present], minlength=size), np.bincount(codes[absent], minlength=size)
+        edges = np.concatenate(([0], np.cumsum(n_absent)))
+        concordant = np.zeros((size, size))  # (subject of the positives, of the negatives)
+        for column in np.flatnonzero(n_absent):
+            below = rank[absent[edges[column] : edges[column + 1]]]
+            wins = np.searchsorted(below, rank[present], "left") + np.searchsorted(below, rank[present], "right")
+            concordant[:, column] = np.bincount(codes[present], weights=wins / 2, minlength=size)
+        pairs = np.outer(n_present, n_absent)
+        subject, other = np.nonzero(pairs)
+        parts.append((subject, other, np.full(len(subject), au), concordant[subject, other], pairs[subject, other]))
+    subject, other, numbers, right, count = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return pd.DataFrame(
+        {"subject": names[subject], "other": names[other], "au": numbers, "concordant": right, "pairs": count}
+    )
+
+
+def auc(pairs: pd.DataFrame, by: str | Sequence[str] = "au", *, within_subjects: bool = False) -> pd.Series:
+    """AUC of the groups of `by` from the rows of `concordance`; groups without pairs are absent.
+
+    Over parts this is the mean of the parts' AUCs weighted with n+ n-: scores of different models are never compared.
+
+    Args:
+        pairs: rows of `concordance`, with more columns if wanted.
+        by: columns to group by.
+        within_subjects: compare frames of the same subject only.
+    """
+    if within_subjects:
+        pairs = pairs[pairs["subject"] == pairs["other"]]
+    pooled = pairs.groupby(by, sort=False)[["concordant", "pairs"]].sum()
+    return (pooled["concordant"] / pooled["pairs"]).rename("auc")
+
+
+def entering_aus(
+    clean_labels: Array,
+    subjects: ArrayLike,
+    aus: Sequence[int],
+    null_aus: Sequence[int] = (),
+    *,
+    min_subjects: int = 5,
+    min_positives: int = 10,
+) -> tuple[int, ...]:
+    """The AUs of the mean: at least 5 test subjects with at least 10 positive frames each, and not a null AU."""
+    codes, names = _subjects(subjects, len(clean_labels))
+    positives = np.zeros((len(names), len(aus)), dtype=np.int64)  # (S, K)
+    np.add.at(positives, codes, np.asarray(clean_labels) == 1)
+    enough = (positives >= min_positives).sum(0) >= min_subjects
+    return tuple(au for au, enters in zip(aus, enough, strict=True) if enters and au not in null_aus)
+
+
+def knn(features_train: Array, labels_train: Array, features_test: Array, k: int = 20, *, chunk: int = 1024) -> Array:
+    """Share of positive frames among the k training frames with the highest cosine similarity, AU by AU.
+
+    Training frames whose label is unknown are no neighbours for that AU. An AU with fewer than k known frames uses all
+    of them; without any, its score is 0.5.
+
+    Args:
+        features_train: (n, K, D).
+        labels_train: (n, K) in {-1, 0, 1}.
+        features_test: (m, K, D).
+        k: number of neighbours.
+        chunk: test frames compared at a time.
+
+    Returns:
+        (m, K) float32.
+    """
+    scores = np.full(features_test.shape[:2], 0.5, dtype=np.float32)  # (m, K)
+    for au in range(features_test.shape[1]):
+        known = np.flatnonzero(labels_train[:, au] >= 0)
+        if not len(known):
+            continue
+        near = _unit(features_train[known, au])  # (n', D)
+        present = torch.from_numpy(labels_train[known, au] == 1).float()  # (n')
+        for start in range(0, len(features_test), chunk):
+            cosine = _unit(features_test[start : start + chunk, au]) @ near.T  # (chunk, n')
+            nearest = cosine.topk(min(k, len(known)), dim=1, sorted=False).indices  # (chunk, k)
+            scores[start : start + chunk, au] = present[nearest].mean(1).numpy()
+    return scores
+
+
+def flat(curve: ArrayLike, *, gain: float = 0.005) -> bool:
+    """Whether a curve of inner-validation AUC has flattened.
+
+    Rule: the best value in the last third of the checks (rounded up) is less than `gain` above the best before it.
+    Values that are NaN (epochs without a check) are left out; fewer than 3 checks cannot tell and are not flat.
+    """
+    values = np.asarray(curve, dtype=np.float64)
+    values = values[~np.isnan(values)]
+    if len(values) < 3:
+        return False
+    last = -(-len(values) // 3)
+    return bool(values[-last:].max() - values[:-last].max() < gain)
+
+
+def macro(values: pd.Series, aus: Sequence[int]) -> float:
+    """Mean over the AUs of `aus` that have a value; NaN if none has."""
+    return float(values.reindex(list(aus)).mean())
+
+
+def score_tables(
+    scores: Mapping[str, Mapping[str, tuple[Array, Array]]],
+    validation_labels: Array,
+    test_labels: Mapping[str, Array],
+    subjects: ArrayLike,
+    aus: Sequence[int],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two tables of a run: counts at three thresholds, and concordant pairs.
+
+    The thresholds are 0.5; *tuned*, with the highest F1 on the inner validation; and *oracle*, with the highest F1 on
+    the very test labels that are counted.
+
+    Args:
+        scores: epoch rule -> head -> (validation (m, K), test (n, K)), probabilities, as `training.Monitor.scores`.
+        validation_labels: (m, K), the noisy labels of the inner validation.
+        test_labels: "clean" or "noisy" -> (n, K).
+        subjects: (n,), of the test frames.
+        aus: the K AU numbers.
+
+    Returns:
+        counts with columns head, epoch_rule, threshold, labels, subject, au, tp, fp, fn, tn; and pairs with columns
+        head, epoch_rule, labels, subject, other, au, concordant, pairs.
+    """
+    counts, pairs = [], []
+    for rule, heads in scores.items():
+        for head, (validation, test) in heads.items():
+            tuned = thresholds(validation_labels, validation)  # (K)
+            for kind, labels in test_labels.items():
+                place = {"head": head, "epoch_rule": rule, "labels": kind}
+                pairs.append(concordance(labels, test, subjects, aus).assign(**place))
+                cuts = {"0.5": np.full(len(aus), 0.5), "tuned": tuned, "oracle": thresholds(labels, test)}
+                for name, cut in cuts.items():
+                    rows = occurrence_counts(labels, test >= cut, subjects, aus)
+                    counts.append(rows.assign(**place, threshold=name))
+    first = ["head", "epoch_rule", "threshold", "labels", "subject", "au", "tp", "fp", "fn", "tn"]
+    second = ["head", "epoch_rule", "labels", "subject", "other", "au", "concordant", "pairs"]
+    return pd.concat(counts, ignore_index=True)[first], pd.concat(pairs, ignore_index=True)[second]
+
+
+def _subjects(subjects: ArrayLike, count: int) -> tuple[Array, Array]:
+    """Codes (n,) and sorted names (S,)."""
+    codes, names = pd.factorize(np.asarray(subjects), sort=True)
+    _fit("subjects", codes, (count,))
+    return codes, np.asarray(names)
+
+
+def _rows(names: Array, aus: Sequence[int]) -> dict[str, Array]:
+    return {"subject": np.repeat(names, len(aus)), "au": np.tile(np.asarray(aus, dtype=np.int64), len(names))}
+
+
+def _fit(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+
+
+def _unit(features: Array) -> torch.Tensor:
+    """Rows of length 1 (n, D); a zero row stays zero and is similar to nothing."""
+    return torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)), dim=1)

@@ -1,0 +1,173 @@
+"""Execute one run of a study: papermill in a fresh kernel, a log, a GPU if one is free, `metrics.json` last.
+
+An executed notebook proves nothing: papermill leaves one behind after a kill as well. Only the rename of
+`metrics.json.partial` says that a run is done.
+"""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from aunce.errors import RunError, UsageError
+from aunce.study import NOTEBOOKS, QUIET_KERNEL, Data, Run, Study, papermill_path
+
+DEAD_KERNEL = "the kernel died"
+
+
+def make_data(data: Data, *, workers: int) -> Path:
+    """Render (or find) and pack one data set of a study; what is finished is left alone.
+
+    Args:
+        data: the data set.
+        workers: processes that render.
+
+    Returns:
+        The folder of the pack.
+    """
+    from aunce.data import adapter, cache_folder, images, load
+
+    folder = cache_folder() / data.name
+    folder.mkdir(parents=True, exist_ok=True)
+    pack = folder / "pack"
+    with FileLock(folder / ".lock"):
+        if (pack / "pack.json").is_file():
+            return pack
+        root = Path(data.spec.root) if data.spec.root else folder / "raw"
+        if not data.spec.root:
+            spec = data.spec
+            adapter(spec.dataset).write(
+                root,
+                setting=spec.setting,
+                subjects=spec.subjects,
+                frames=spec.frames,
+                seed=data.seed,
+                size=spec.size,
+                workers=workers,
+            )
+        images.pack(load(data.spec.dataset, root), root, pack, recipe=images.Recipe(size=data.pixels), workers=workers)
+    return pack
+
+
+def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
+    """Execute `run` unless it is done; two callers never execute the same run.
+
+    Writes `notebook.ipynb` and `log.txt` as it goes, then `metrics.json`, or `error.json` with cause and remedy.
+
+    Returns:
+        False if the run was done already.
+
+    Raises:
+        RunError: the notebook failed, the kernel died, or the notebook ended without its metrics.
+    """
+    import papermill
+
+    run.folder.mkdir(parents=True, exist_ok=True)
+    metrics, partial, error_file = (
+        run.folder / name for name in ("metrics.json", "metrics.json.partial", "error.json")
+    )
+    with run.lock:
+        if metrics.is_file():
+            return False
+        partial.unlink(missing_ok=True)
+        error_file.unlink(missing_ok=True)
+        threads = str(run.spec.threads)
+        # A kernel reads these once, when it starts. Passive: spinning threads of two runs fight over the same cores.
+        os.environ.update(
+            OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0"
+        )
+        os.environ.setdefault("MPLBACKEND", "agg")
+        try:
+            pack = make_data(run.data, workers=workers)
+            with gpu_lease(run.spec.device), (run.folder / "log.txt").open("a") as log:
+                papermill.execute_notebook(
+                    papermill_path(NOTEBOOKS / f"{study.file.study.notebook}.ipynb"),
+                    papermill_path(run.folder / "notebook.ipynb"),
+                    parameters=run.spec.model_dump() | {"root": str(pack), "out": str(run.folder)},
+                    progress_bar=False,
+                    extra_arguments=QUIET_KERNEL,
+                    stdout_file=log,
+                    stderr_file=log,
+                )
+            if not partial.is_file():
+                raise RunError(f"run {run.key}: the notebook ended without saving its metrics; see {run.folder}")
+        except Exception as error:
+            failure = describe(error)
+            error_file.write_text(json.dumps(failure, indent=1))
+            raise RunError(
+                f"run {run.key}: {failure['message']} {failure['remedy']} Log: {run.folder / 'log.txt'}"
+            ) from error
+        os.replace(partial, metrics)
+    return True
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """What went wrong: `message`, `cause`, `remedy`, and where papermill knows them the cell and the traceback."""
+    from papermill.exceptions import PapermillExecutionError
+
+    if isinstance(error, PapermillExecutionError):
+        ours = error.ename in ("RunError", "DataError", "UsageError")  # their messages stand for themselves
+        memory = "out of memory" in error.evalue.lower()
+        return {
+            "message": error.evalue if ours else f"{error.ename}: {error.evalue}",
+            "cause": error.ename,
+            "remedy": "Use a smaller batch_size." if memory else "Mend it and run again.",
+            "cell": error.cell_index,
+            "traceback": re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)),
+        }
+    if type(error).__name__ == "DeadKernelError":
+        remedy = "Usually memory ran out: use a smaller batch_size or fewer runs at once."
+        return {"message": f"{DEAD_KERNEL}.", "cause": DEAD_KERNEL, "remedy": remedy}
+    return {"message": str(error), "cause": type(error).__name__, "remedy": "Run again once it is mended."}
+
+
+@contextlib.contextmanager
+def gpu_lease(device: str) -> Iterator[None]:
+    """Hold one GPU for the length of a run, by a file lock that falls with its holder.
+
+    Nothing is leased on the CPU, without a GPU, or when `CUDA_VISIBLE_DEVICES` is set already (a scheduler has chosen).
+
+    Raises:
+        UsageError: `device` is "cuda" and this machine shows no GPU.
+    """
+    if device == "cpu" or "CUDA_VISIBLE_DEVICES" in os.environ:
+        yield
+        return
+    gpus = list_gpus()
+    if not gpus:
+        if device == "cuda":
+            raise UsageError("device = 'cuda', but nvidia-smi shows no GPU; use device = 'auto' or 'cpu'")
+        yield
+        return
+    locks = {gpu: FileLock(Path(gettempdir()) / f"aunce-{gpu}.lock", mode=0o666) for gpu in gpus}
+    while True:
+        for gpu, lock in locks.items():
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+            try:
+                yield
+            finally:
+                del os.environ["CUDA_VISIBLE_DEVICES"]
+                lock.release()
+            return
+        time.sleep(1)
+
+
+def list_gpus() -> list[str]:
+    """UUIDs of the GPUs that `nvidia-smi` shows; none where there is no driver."""
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return re.findall(r"UUID: (GPU-[0-9a-f-]+)", listing)

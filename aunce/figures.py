@@ -1,0 +1,320 @@
+"""The figures of the study: one function per figure, from a tidy table to a matplotlib Figure.
+
+Each is as wide as a phone shows it legibly (5.4 inches), uses colours that colour-blind readers tell apart together
+with marker shapes, and goes to SVG without a date: the same table gives the same bytes. pyplot's global state is
+never used.
+"""
+
+import io
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import seaborn as sns
+from matplotlib import figure as mpl_figure
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+WIDTH = 5.4
+GREY = "#767676"
+# The order puts the most different ones first; yellow is left out, it is too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7A5195")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "axes.edgecolor": "#9A9A9A",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": False,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "xtick.color": "#444444",
+    "ytick.color": "#222222",
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "aunce",
+    "svg.fonttype": "path",  # the reader's machine may lack the font, and an image cannot fetch one
+}
+styled = mpl.rc_context(STYLE)
+
+
+class Figure(mpl_figure.Figure):
+    """A matplotlib Figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            self.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+@styled
+def headline(table: pd.DataFrame) -> Figure:
+    """Arms, floors and ceiling by noise level, one panel per score: replicates as small dots, means with intervals.
+
+    Args:
+        table: one row per replicate: arm, kind ("arm", "floor" or "ceiling"), noise, score, value, and estimate, low,
+            high (infinite where not defined), repeated over the replicates of one arm and noise level. Order of rows =
+            order in the figure. Noise "any" is drawn in grey.
+    """
+    arms, noises, scores = (list(pd.unique(table[name])) for name in ("arm", "noise", "score"))
+    kinds = table.drop_duplicates("arm").set_index("arm")["kind"]
+    levels = [noise for noise in noises if noise != "any"]
+    # a gap between the arms that compete and the rows they are measured against
+    place = {arm: index + 0.5 * (kinds[arm] != "arm") for index, arm in enumerate(arms)}
+    figure = Figure(figsize=(WIDTH, 1.15 + len(arms) * (0.16 + 0.11 * len(levels))), layout="constrained")
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for axes, score in zip(panels, scores, strict=True):
+        part = table[table["score"] == score]
+        limits = _limits(part["value"], part["estimate"])
+        for (arm, noise), rows in part.groupby(["arm", "noise"], sort=False):
+            own = [level for level in noises if ((part["arm"] == arm) & (part["noise"] == level)).any()]
+            y = place[arm] + _dodge(own.index(noise), len(own), 0.28 * len(own))
+            colour, marker = GREY, "|"
+            if noise in levels:
+                slot = levels.index(noise)
+                colour, marker = COLOURS[slot % len(COLOURS)], MARKERS[slot % len(MARKERS)]
+            axes.plot(rows["value"], [y - 0.15] * len(rows), ".", color=colour, alpha=0.6, markersize=4, zorder=2)
+            _estimate(axes, rows.iloc[0], y, colour, marker, limits)
+        axes.set(title=score, xlim=limits, ylim=(max(place.values()) + 0.6, -0.6))
+        axes.set_yticks(list(place.values()), list(place))
+        axes.grid(axis="x", visible=True)
+        if "AUC" in score and limits[0] < 0.5:
+            axes.axvline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
+    for label in panels[0].get_yticklabels():
+        label.set_color("#222222" if kinds[label.get_text()] == "arm" else GREY)
+    _legend(figure, levels, title="Label noise in training")
+    return figure
+
+
+@styled
+def learning_curves(history: pd.DataFrame) -> Figure:
+    """Inner-validation AUC against epoch, one panel per noise level: one thin line per run, the mean of an arm in bold.
+
+    Args:
+        history: one row per check: key, arm, noise, epoch, val_auc, flat (bool: the curve of this run has flattened).
+            Curves that have not are dashed.
+    """
+    arms, noises = (list(pd.unique(history[name])) for name in ("arm", "noise"))
+    columns = min(2, len(noises))
+    rows = -(-len(noises) // columns)
+    legend_rows = -(-(len(arms) + 1) // 3)
+    figure = Figure(figsize=(WIDTH, 2.3 * rows + 0.3 + 0.19 * legend_rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, noise in zip(panels, noises, strict=False):
+        for index, arm in enumerate(arms):
+            part = history[(history["arm"] == arm) & (history["noise"] == noise)]
+            colour = COLOURS[index % len(COLOURS)]
+            for _, run in part.groupby("key", sort=False):
+                dash = "-" if run["flat"].all() else (0, (3, 2))
+                axes.plot(run["epoch"], run["val_auc"], color=colour, linewidth=0.8, alpha=0.55, linestyle=dash)
+            mean = part.groupby("epoch")["val_auc"].mean()
+            marker = MARKERS[index % len(MARKERS)]
+            axes.plot(mean.index, mean, color=colour, linewidth=1.8, marker=marker, markersize=4)
+        axes.set_title(f"Noise {noise}")
+        axes.grid(visible=True)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    for axes in panels[len(noises) :]:
+        axes.set_visible(False)
+    for axes in panels[-columns:]:
+        axes.set_xlabel("Epoch")
+    figure.supylabel("Inner-validation AUC (noisy labels)", fontsize=9)
+    thin = Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (3, 2)), label="run that has not flattened")
+    _legend(figure, arms, extra=[thin], columns=3)
+    return figure
+
+
+@styled
+def forest(table: pd.DataFrame) -> Figure:
+    """AUC per AU with interval, one panel per noise level; AUs outside the mean are grey, with their counts.
+
+    Args:
+        table: one row per AU, arm and noise level: au, arm, noise, value, low, high, enters (bool), positives (frames)
+            and subjects (with enough positive frames).
+    """
+    aus, arms, noises = (list(pd.unique(table[name])) for name in ("au", "arm", "noise"))
+    facts = table.drop_duplicates("au").set_index("au")
+    height = 0.9 + 0.2 * -(-len(arms) // 3) + len(aus) * (0.12 + 0.09 * len(arms))
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    panels = figure.subplots(1, len(noises), sharey=True, squeeze=False)[0]
+    limits = _limits(table["value"])
+    for axes, noise in zip(panels, noises, strict=True):
+        for position in range(0, len(aus), 2):
+            axes.axhspan(position - 0.5, position + 0.5, color="#F5F5F5", linewidth=0, zorder=0)
+        for index, arm in enumerate(arms):
+            part = table[(table["arm"] == arm) & (table["noise"] == noise)]
+            for _, row in part.iterrows():
+                y = aus.index(row["au"]) + _dodge(index, len(arms), 0.7)
+                colour = COLOURS[index % len(COLOURS)] if row["enters"] else "#B5B5B5"
+                row = row.rename({"value": "estimate"})
+                _estimate(axes, row, y, colour, MARKERS[index % len(MARKERS)], limits, size=4)
+        axes.set(title=f"Noise {noise}", xlabel="AUC on clean labels", xlim=limits, ylim=(len(aus) - 0.5, -0.5))
+        axes.axvline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
+        axes.grid(axis="x", visible=True)
+    counts = [f"\n{facts.loc[au, 'positives']} frames,\n{facts.loc[au, 'subjects']} subjects" for au in aus]
+    names = [f"AU{au}" + ("" if facts.loc[au, "enters"] else count) for au, count in zip(aus, counts, strict=True)]
+    panels[0].set_yticks(range(len(aus)), names)
+    for label, au in zip(panels[0].get_yticklabels(), aus, strict=True):
+        label.set_color("#222222" if facts.loc[au, "enters"] else GREY)
+    _legend(figure, arms, columns=3)
+    return figure
+
+
+@styled
+def rates(card: pd.DataFrame) -> Figure:
+    """Share of known frames that carry each AU, one marker per part.
+
+    Args:
+        card: one row per part and AU: part, au, rate (0 to 1).
+    """
+    parts, aus = (list(pd.unique(card[name])) for name in ("part", "au"))
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    axes = figure.subplots()
+    for index, part in enumerate(parts):
+        rows = card[card["part"] == part]
+        x = np.array([aus.index(au) for au in rows["au"]]) + _dodge(index, len(parts), 0.5)
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        axes.vlines(x, 0, 100 * rows["rate"], color=colour, linewidth=1, alpha=0.4)
+        axes.plot(x, 100 * rows["rate"], marker, color=colour, markersize=4.5)
+    axes.set_xticks(range(len(aus)), [str(au) for au in aus])
+    axes.set(xlabel="Action unit", ylabel="Frames with the AU (%)", ylim=(0, None))
+    axes.grid(axis="y", visible=True)
+    _legend(figure, [f"part {part}" for part in parts], columns=4)
+    return figure
+
+
+@styled
+def cooccurrence(frames: pd.DataFrame, aus: Sequence[int]) -> Figure:
+    """How often the AU of a column is present where the AU of a row is, in percent of the frames where both are known.
+
+    Args:
+        frames: one row per frame, a column "AU<n>" in {-1 unknown, 0, 1} for each of `aus`.
+        aus: AUs in the order of rows and columns.
+    """
+    labels = frames[[f"AU{au}" for au in aus]].to_numpy()
+    present, known = (labels == 1).astype(np.float64), (labels >= 0).astype(np.float64)
+    both = present.T @ present  # (K, K)
+    asked = present.T @ known  # (K, K) row AU present, column AU known
+    share = 100 * np.divide(both, asked, out=np.full_like(both, np.nan), where=asked > 0)
+    names = [str(au) for au in aus]
+    figure = Figure(figsize=(WIDTH, WIDTH * 0.92), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        pd.DataFrame(share, index=names, columns=names),
+        ax=axes,
+        vmin=0,
+        vmax=100,
+        cmap="Blues",
+        square=True,
+        annot=len(aus) <= 18,
+        fmt=".0f",
+        annot_kws={"fontsize": 6.5},
+        linewidths=0.5,
+        linecolor="white",
+        cbar_kws={"label": "Present (%)", "shrink": 0.75},
+    )
+    axes.set(xlabel="... is this AU present", ylabel="Where this AU is present ...")
+    axes.tick_params(axis="y", rotation=0)
+    return figure
+
+
+@styled
+def faces_sheet(images: npt.NDArray[np.uint8], *, rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Faces in a grid with a name for each row and column.
+
+    Args:
+        images: uint8 (rows, columns, H, W, 3), RGB.
+        rows: one name per row.
+        columns: one name per column.
+
+    Raises:
+        ValueError: the names do not fit the grid.
+    """
+    if images.shape[:2] != (len(rows), len(columns)):
+        given = f"{len(rows)} row and {len(columns)} column names"
+        raise ValueError(f"images has {images.shape[0]} x {images.shape[1]} faces, but there are {given}")
+    height, width = images.shape[2:4]
+    gap = max(1, height // 24)
+    cells = np.pad(images, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=255)
+    sheet = cells.swapaxes(1, 2).reshape(len(rows) * (height + gap), len(columns) * (width + gap), 3)
+    figure = Figure(figsize=(WIDTH, 0.5 + (WIDTH - 0.7) * sheet.shape[0] / sheet.shape[1]), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(sheet, interpolation="antialiased")
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * (height + gap) - 0.5, list(rows))
+    axes.set_xticks((np.arange(len(columns)) + 0.5) * (width + gap) - 0.5, list(columns))
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def to_svg(figure: Figure) -> bytes:
+    """The figure as SVG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _dodge(index: int, count: int, spread: float) -> float:
+    """Offset of series `index` of `count` that share a row of height 1 and fill `spread` of it."""
+    return spread * ((index + 0.5) / count - 0.5)
+
+
+def _limits(*columns: pd.Series) -> tuple[float, float]:
+    """Limits of a score axis by what was measured: intervals from two replicates may be wider than 0 to 1."""
+    values = np.concatenate([column.to_numpy(dtype=np.float64) for column in columns])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    margin = max(0.04, 0.12 * float(np.ptp(values)))
+    return max(0.0, float(values.min()) - margin), min(1.01, float(values.max()) + margin)
+
+
+def _estimate(
+    axes: Axes, row: pd.Series, y: float, colour: str, marker: str, limits: tuple[float, float], *, size: float = 5.5
+) -> None:
+    """A mean with its interval; an end outside the axis is cut there and shown as an arrow."""
+    if np.isfinite(row["low"]) and np.isfinite(row["high"]):
+        low, high = max(row["low"], limits[0]), min(row["high"], limits[1])
+        axes.plot([low, high], [y, y], color=colour, linewidth=1.3, solid_capstyle="butt", zorder=3)
+        for end, cut, arrow in ((limits[0], row["low"] < limits[0], "<"), (limits[1], row["high"] > limits[1], ">")):
+            if cut:
+                axes.plot([end], [y], arrow, color=colour, markersize=0.8 * size, clip_on=False, zorder=3)
+    if np.isfinite(row["estimate"]):
+        edge, width = (colour, 1.3) if marker == "|" else ("white", 0.6)
+        axes.plot(
+            *([row["estimate"]], [y], marker),
+            color=colour,
+            markersize=size + 1,
+            markeredgecolor=edge,
+            markeredgewidth=width,
+            clip_on=False,
+            zorder=4,
+        )
+
+
+def _legend(
+    figure: Figure, names: Sequence[str], *, title: str | None = None, extra: Sequence[Line2D] = (), columns: int = 2
+) -> None:
+    looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), names, strict=False)
+    handles = [Line2D([], [], color=c, marker=m, markersize=5, linewidth=1.3, label=name) for c, m, name in looks]
+    figure.legend(
+        handles=[*handles, *extra], loc="outside lower center", ncols=columns, title=title, title_fontsize=8.5
+    )

@@ -1,0 +1,194 @@
+"""What each `method` of a run trains, and on which features it is scored: the one place where names meet losses.
+
+Every method is scored alike, by `training.Monitor`: a linear probe on frozen features, kNN on the same features, and
+the own head where there is one. Floors and the ceiling are methods too, with features that are not learned, or learned
+from shuffled labels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch import Generator, Tensor
+
+from aunce.data.frames import Split
+from aunce.data.images import Pack
+from aunce.errors import DataError
+from aunce.evaluation import Array, entering_aus
+from aunce.losses import AUNCELoss, infonce, supcon
+from aunce.model import Encoder, LinearProbe, build_encoder
+from aunce.study import RunSpec
+from aunce.training import (
+    ContrastiveLoss,
+    Monitor,
+    Optimisation,
+    au_weights,
+    embed,
+    fit_supervised,
+    pretrain,
+    supervised_loss,
+)
+
+RAW_SIDE = 24  # pixels: the raw-pixel floor is a linear probe on grey images of this side
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: its history, the scores that its monitor kept, and the encoder if there is one."""
+
+    history: pd.DataFrame
+    monitor: Monitor
+    encoder: Encoder | None
+
+
+def train(
+    spec: RunSpec, pack: Pack, split: Split, noisy: Array, *, folder: Path, log: Callable[[str], None] = print
+) -> Trained:
+    """Train what `spec.method` names, and score it.
+
+    Args:
+        spec: the run.
+        pack: crops with their clean labels.
+        split: rows for training, inner validation and test.
+        noisy: (n, K) labels of training and inner validation.
+        folder: of the run; holds the checkpoint from which a killed training continues.
+        log: takes one line an epoch.
+
+    Raises:
+        DataError: the method needs latent intensities, and the faces are not rendered.
+        RunError: the loss is not finite.
+    """
+    table = pack.table
+    subjects = table.frames["subject"].to_numpy()
+    clean = table.labels
+    device = pick_device(spec.device)
+    if spec.method == "shuffled":
+        noisy = shuffle(noisy, split, seed=spec.replicate)
+    monitor = partial(
+        Monitor,
+        split=split,
+        noisy=noisy,
+        clean=clean,
+        subjects=subjects,
+        aus=table.aus,
+        entering=entering_aus(clean[split.test], subjects[split.test], table.aus, table.null_aus),
+        seed=spec.replicate,
+        probe_epochs=spec.probe_epochs,
+        probe_learning_rate=spec.probe_learning_rate,
+    )
+    if spec.method in ("pixels", "latent"):
+        features = raw_pixels(pack.images, split) if spec.method == "pixels" else latent_intensities(pack)
+        return _untrained(monitor(_shared_by_aus(features, len(table.aus))), None)
+    encoder = build_encoder(
+        spec.backbone, aus=len(table.aus), channels=spec.channels, seed=spec.replicate, revision=spec.revision or None
+    )
+    embedding = partial(_embed_rows, encoder, pack.images, device)
+    if spec.method == "random":
+        return _untrained(monitor(embedding), encoder)
+    options: dict[str, Any] = {
+        "optimisation": Optimisation(
+            epochs=spec.epochs,
+            batch_size=spec.batch_size,
+            learning_rate=spec.learning_rate,
+            weight_decay=spec.weight_decay,
+        ),
+        "seed": spec.replicate,
+        "rows": split.train,
+        "aus": table.aus,
+        "device": device,
+        "two_forwards": spec.two_forwards,
+        "checks": spec.checks,
+        "checkpoint": folder / "checkpoint",
+        "log": log,
+    }
+    if spec.method in ("supcon", "infonce", "aunce"):
+        scores = monitor(embedding)
+        loss = contrastive_loss(spec, noisy[split.train])
+        history = pretrain(encoder, pack.images, noisy, loss=loss, check=scores, **options)
+    else:
+        head = build_head(len(table.aus), spec.channels, seed=spec.replicate)
+        scores = monitor(embedding, head=head)
+        name = "bce" if spec.method == "shuffled" else spec.method
+        objective = supervised_loss(name, noisy[split.train])
+        history = fit_supervised(encoder, head, pack.images, noisy, loss=objective, check=scores, **options)
+    return Trained(history, scores, encoder)
+
+
+def contrastive_loss(spec: RunSpec, labels: Array) -> ContrastiveLoss:
+    """The contrastive loss of a run; from the training `labels` (n, K) the early preset takes its AU weights."""
+    if spec.method == "supcon":
+        return lambda z, y, generator: supcon(z, y, spec.temperature)
+    if spec.method == "infonce":
+        return lambda z, y, generator: infonce(z, spec.temperature)
+    options = {"au_weights": au_weights(labels)} if spec.preset == "early" else {}
+    criterion = getattr(AUNCELoss, spec.preset)(temperature=spec.temperature, **options)
+
+    def aunce(z: Tensor, y: Tensor, generator: Generator) -> Tensor:
+        return torch.as_tensor(criterion(z, y, generator=generator))
+
+    return aunce
+
+
+def build_head(aus: int, channels: int, *, seed: int) -> LinearProbe:
+    """The linear head of a supervised method, its weights from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return LinearProbe(aus, channels)
+
+
+def shuffle(labels: Array, split: Split, *, seed: int) -> Array:
+    """Labels dealt anew among the training frames, and among those of inner validation: the rates stay as they are."""
+    generator = np.random.default_rng(seed)
+    shuffled = labels.copy()
+    for rows in (split.train, split.validation):
+        shuffled[rows] = labels[generator.permutation(rows)]
+    return shuffled
+
+
+def raw_pixels(images: Array, split: Split) -> Array:
+    """Grey images of 24 x 24 pixels as features (n, 576), each pixel standardised on the training frames."""
+    size = (RAW_SIDE, RAW_SIDE)
+    grey = [cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for image in images]
+    return _standardised(np.stack(grey).reshape(len(images), -1).astype(np.float32), split.train)
+
+
+def latent_intensities(pack: Pack) -> Array:
+    """The intensities that the faces were drawn from, as features (n, 17)."""
+    if pack.latents is None:
+        raise DataError(
+            "method 'latent' needs the intensities that faces were drawn from; real data has none, leave it out"
+        )
+    intensities: Array = pack.latents.filter(regex=r"^AU\d+$").to_numpy(dtype=np.float32)
+    return intensities
+
+
+def pick_device(device: str) -> str:
+    """`device`, with "auto" a GPU if torch sees one."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _untrained(scores: Monitor, encoder: Encoder | None) -> Trained:
+    row = {"epoch": 0, "loss": np.nan, "learning_rate": 0.0, "seconds": 0.0} | scores(0)
+    return Trained(pd.DataFrame([row]), scores, encoder)
+
+
+def _embed_rows(encoder: Encoder, images: Array, device: str, rows: Array) -> Array:
+    return embed(encoder, images, rows=rows, device=device)
+
+
+def _shared_by_aus(features: Array, aus: int) -> Callable[[Array], Array]:
+    def of_rows(rows: Array) -> Array:
+        return np.broadcast_to(features[rows][:, None], (len(rows), aus, features.shape[1]))  # (n, K, D)
+
+    return of_rows
+
+
+def _standardised(features: Array, rows: Array) -> Array:
+    standard: Array = (features - features[rows].mean(0)) / np.maximum(features[rows].std(0), 1e-6)
+    return standard

@@ -1,0 +1,902 @@
+"""From the runs of a study to its report: `collect` writes small tables, `render` draws them as a page and as Markdown.
+
+Runs write data, reports read data: whatever a report shows comes from the tables that `collect` wrote, so a report is
+drawn again without a run. Failed and missing runs are rows, never gaps.
+"""
+
+import contextlib
+import functools
+import html
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+import pandas as pd
+
+from aunce.errors import RunError, UsageError
+from aunce.statistics import Estimate, always_positive_f1, guess_f1, paired_difference, sign_flip_p, t_interval
+from aunce.study import CEILING, FLOORS, NOTEBOOKS, QUIET_KERNEL, Run, Study, papermill_path
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+    from nbformat import NotebookNode
+
+    from aunce.figures import Figure
+
+P = ParamSpec("P")
+
+TEMPLATES = Path(__file__).parent / "templates"
+PRIMARY = {"head": "probe", "epoch_rule": "last", "labels": "clean"}
+THRESHOLD = "tuned"
+ARM_AXES = ("arm", "method", "preset")
+NOISE_AXES = ("noise", "noise_kind", "noise_rate")
+SCORES = {"auc": "Macro-AUC", "f1": "Macro-F1"}
+POINT = ["noise", "arm", "kind", "replicate"]
+READING = ["head", "epoch_rule", "threshold", "labels"]
+
+
+def collect(study: Study) -> Path:
+    """Gather the runs of `study` into `runs`, `counts`, `auc` and `history.parquet` and `provenance.json`.
+
+    Only what a report reads is kept: of the heads other than the probe, and of scores on noisy labels, the last epoch
+    alone; concordance counts subject by subject for the primary reading (probe, last epoch, clean labels), summed over
+    subjects for the others (`subject` and `other` empty, `within` tells pairs of one subject from pairs of two).
+
+    Returns:
+        The folder of the tables, `reports/<study>`.
+
+    Raises:
+        UsageError: a run was made with smoke settings, or two runs differ in nothing that the report tells apart.
+    """
+    rows, tables = [], {"counts": [], "auc": [], "history": []}  # type: ignore[var-annotated]
+    for run in study.runs:
+        metrics, row = _state_of(run)
+        if metrics is not None:
+            if run.spec.smoke or metrics["spec"].get("smoke", False):
+                raise UsageError(
+                    f"study '{study.name}', run {run.key}: made with smoke settings, which reports refuse; remove "
+                    f"{run.folder} and run the study again with smoke = false"
+                )
+            place = {name: row[name] for name in ("key", "arm", "kind", "noise", "replicate", "part")}
+            for name, table in _tables_of(run).items():
+                table = table.drop(columns=[column for column in place if column in table])
+                tables[name].append(pd.DataFrame(place, index=table.index).join(table))
+        rows.append(row)
+    folder = study.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = pd.DataFrame(rows)
+    point = ["arm", "noise", "replicate", "part"]
+    for _, same in runs.groupby(point):
+        if len(same) > 1:
+            keys = " and ".join(same["key"])
+            raise UsageError(f"study '{study.name}': {keys} share {', '.join(point)}; tell them apart by an axis 'arm'")
+    for name, parts in tables.items():
+        if parts:
+            _write_parquet(folder / f"{name}.parquet", pd.concat(parts, ignore_index=True))
+        else:  # left from an earlier call, when runs were done that this study no longer has
+            (folder / f"{name}.parquet").unlink(missing_ok=True)
+    _write_parquet(folder / "runs.parquet", runs)
+    _write(folder / "provenance.json", json.dumps(_provenance(study, runs), indent=1, ensure_ascii=False) + "\n")
+    return folder
+
+
+def _state_of(run: Run) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The metrics of a finished run, or None; and its row of `runs.parquet`."""
+    kind = "floor" if run.spec.method in FLOORS else "ceiling" if run.spec.method in CEILING else "arm"
+    arm = " ".join(run.labels[axis] for axis in ARM_AXES if axis in run.labels) or run.spec.method
+    spec = run.spec
+    row: dict[str, Any] = {
+        "key": run.key,
+        "arm": arm,
+        "kind": kind,
+        "noise": _noise_label(run),
+        "replicate": spec.replicate,
+        "part": spec.test_part,
+    }
+    row |= {"method": spec.method, "status": run.state.replace("to do", "missing"), "reason": ""}
+    row |= {"duration_s": math.nan, "flat": None, "val_f1": math.nan, "val_auc": math.nan, "data": "{}"}
+    row |= {"spec": spec.model_dump_json(exclude={"root", "out"}), "provenance": "{}"}
+    metrics: dict[str, Any] | None = None
+    if row["status"] == "done":
+        try:
+            metrics = run.read("metrics.json")
+            row |= {
+                name: metrics[name] for name in ("duration_s", "flat", "val_f1", "val_auc") if metrics[name] is not None
+            }
+            row |= {name: json.dumps(metrics[name], sort_keys=True) for name in ("data", "provenance")}
+            absent = [name for name in ("counts.parquet", "auc.parquet") if not (run.folder / name).is_file()]
+            if absent:
+                raise FileNotFoundError(f"{' and '.join(absent)} not there")
+        except (ValueError, KeyError, OSError) as error:
+            metrics = None
+            row |= {"status": "failed", "reason": f"results are not readable ({error}); remove the run and run again"}
+    elif row["status"] == "failed":
+        error_file = run.read("error.json")
+        row["reason"] = " ".join(str(error_file.get(name, "")) for name in ("message", "remedy")).strip()
+    return metrics, row
+
+
+def _noise_label(run: Run) -> str:
+    """Kind and rate of the label noise; the labels of axes other than arm, noise, replicate and part follow."""
+    spec = run.spec
+    noise = "none" if spec.noise_kind == "none" else f"{spec.noise_kind} {spec.noise_rate:g}"
+    known = {*ARM_AXES, *NOISE_AXES, "replicate", "test_part"}
+    return ", ".join([noise, *(f"{axis} {value}" for axis, value in run.labels.items() if axis not in known)])
+
+
+def _tables_of(run: Run) -> dict[str, pd.DataFrame]:
+    """What the report reads of the tables of one finished run."""
+    counts = pd.read_parquet(run.folder / "counts.parquet")
+    clean, last, probe = counts["labels"] == "clean", counts["epoch_rule"] == "last", counts["head"] == "probe"
+    counts = counts[(clean & probe) | (last & (counts["threshold"] == THRESHOLD) & (clean | probe))]
+    auc = pd.read_parquet(run.folder / "auc.parquet")
+    clean, last, probe = auc["labels"] == "clean", auc["epoch_rule"] == "last", auc["head"] == "probe"
+    auc = auc[(clean & probe) | (last & (clean | probe))].assign(within=auc["subject"] == auc["other"])
+    primary = (auc[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)
+    by = [*PRIMARY, "au", "within"]
+    summed = auc[~primary].groupby(by, sort=False, observed=True)[["concordant", "pairs"]].sum().reset_index()
+    tables = {"counts": counts, "auc": pd.concat([auc[primary], summed.assign(subject="", other="")])}
+    with contextlib.suppress(pd.errors.EmptyDataError, FileNotFoundError):  # a run without training has no curve
+        checks = pd.read_csv(run.folder / "history.csv").dropna(subset="val_auc")
+        tables["history"] = checks[["epoch", "val_auc", "val_f1"]]
+    return tables
+
+
+def _provenance(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
+    done = runs[runs["status"] == "done"]
+    facts = [json.loads(text) for text in done["provenance"]]
+    versions: dict[str, list[str]] = {}
+    for fact in facts:
+        for package, version in fact.get("versions", {}).items():
+            if str(version) not in versions.setdefault(package, []):
+                versions[package].append(str(version))
+    states = runs["status"].value_counts()
+    return {
+        "format": 1,
+        "study": study.name,
+        "title": study.title,
+        "question": study.question,
+        "study_file": study.path.name,
+        "study_hash": study.hash,
+        "runs": {status: int(states.get(status, 0)) for status in ("done", "failed", "running", "missing")},
+        "revisions": _tally(facts, "revision", "modified"),
+        "hardware": _tally(facts, "hardware", "device", "threads"),
+        "versions": dict(sorted(versions.items())),
+        "duration_s": float(done["duration_s"].sum()),
+        "started": min((str(fact["started"]) for fact in facts if fact.get("started")), default=""),
+        "finished": max((str(fact["finished"]) for fact in facts if fact.get("finished")), default=""),
+        "rebuild": f"aunce study {study.name if study.path.parent == NOTEBOOKS / 'studies' else study.path.name}",
+        "keys": list(runs["key"]),
+    }
+
+
+def _tally(facts: Iterable[Mapping[str, Any]], *names: str) -> list[dict[str, Any]]:
+    """The different values of `names` in the runs, and how many runs have each."""
+    counted: dict[str, dict[str, Any]] = {}
+    for fact in facts:
+        values = {name: fact.get(name) for name in names}
+        counted.setdefault(json.dumps(values, sort_keys=True), {**values, "runs": 0})["runs"] += 1
+    return list(counted.values())
+
+
+def _write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Small on disk: texts as dictionaries, whole numbers as small as they fit, zstd; replaced as a whole."""
+    table = table.copy()
+    for name in table.columns:
+        if pd.api.types.is_bool_dtype(table[name]) or name == "flat":
+            continue
+        if pd.api.types.is_integer_dtype(table[name]):
+            table[name] = pd.to_numeric(table[name], downcast="integer")
+        elif not pd.api.types.is_numeric_dtype(table[name]):
+            table[name] = table[name].astype("category")
+    partial = path.with_name(f"{path.name}.partial")
+    table.to_parquet(partial, index=False, compression="zstd")
+    os.replace(partial, path)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def render(study: Study) -> Path:
+    """Execute the report notebook on the collected tables and write `index.html`, `report.md` and `figures/`.
+
+    Everything is made aside and put in place when it is whole: a notebook that fails leaves the last report as it was.
+
+    Returns:
+        The path of `index.html`.
+
+    Raises:
+        UsageError: the tables have not been collected.
+        RunError: the notebook failed.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    folder = study.folder
+    if not (folder / "provenance.json").is_file():
+        raise UsageError(f"study '{study.name}': no tables in {folder}; collect them first")
+    notebook = NOTEBOOKS / f"{study.report}.ipynb"
+    with TemporaryDirectory(dir=folder, prefix=".render-") as staging:
+        try:
+            executed = papermill.execute_notebook(
+                papermill_path(notebook),
+                None,
+                parameters={"tables": str(folder), "out": staging},
+                kernel_name="python3",
+                progress_bar=False,
+                extra_arguments=QUIET_KERNEL,
+            )
+        except PapermillExecutionError as error:
+            place = f"{notebook.name}, cell {error.cell_index}"
+            raise RunError(f"{place}: {error.ename}: {error.evalue}; the report in {folder} is as it was") from error
+        parts = _convert(executed)
+        page = _page(study.title, parts)
+        (Path(staging) / "figures").mkdir(exist_ok=True)
+        shutil.rmtree(folder / "figures", ignore_errors=True)
+        os.replace(Path(staging) / "figures", folder / "figures")
+        _write(folder / "report.md", parts["markdown"])
+        _write(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def _convert(notebook: "NotebookNode") -> dict[str, str]:
+    """The executed notebook without code: HTML fragments of its header, main and footer cells, and all as Markdown."""
+    from nbconvert import HTMLExporter, MarkdownExporter
+
+    hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    shown = []
+    for cell in notebook.cells:
+        if "remove-cell" in cell.metadata.get("tags", []):
+            continue
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if "text/markdown" in output.get("data", {})]
+            if not cell.outputs:
+                continue
+        shown.append(cell)
+    exporter = HTMLExporter(  # type: ignore[no-untyped-call]
+        template_name="basic", exclude_anchor_links=True, **hidden
+    )
+    parts: dict[str, str] = {}
+    for name in ("header", "main", "footer"):
+        cells = [cell for cell in shown if name == _landmark(cell)]
+        parts[name], _ = exporter.from_notebook_node(type(notebook)(notebook | {"cells": cells}))
+    to_markdown = MarkdownExporter(**hidden)  # type: ignore[no-untyped-call]
+    markdown, _ = to_markdown.from_notebook_node(type(notebook)(notebook | {"cells": shown}))
+    parts["markdown"] = re.sub(r"\n{3,}", "\n\n", markdown).strip() + "\n"
+    return parts
+
+
+def _landmark(cell: "NotebookNode") -> str:
+    tags = cell.metadata.get("tags", [])
+    return "header" if "header" in tags else "footer" if "footer" in tags else "main"
+
+
+def _page(title: str, parts: Mapping[str, str]) -> str:
+    """The fragments in our page: figures with captions, tables that scroll in their own box, a contents list."""
+    fragments, contents = {}, []
+    for name in ("header", "main", "footer"):
+        body = parts[name]
+        body = re.sub(
+            r"<p>(<img [^>]*>)</p>\s*<p>(.*?)</p>", r"<figure>\1<figcaption>\2</figcaption></figure>", body, flags=re.S
+        )
+        box = '<div class="table" role="region" aria-label="Table, scrolls sideways" tabindex="0">'
+        body = (
+            body.replace("<table>", f"{box}<table>")
+            .replace("</table>", "</table></div>")
+            .replace("<th", '<th scope="col"')
+        )
+        body = body.replace('<th scope="col"ead', "<thead")
+        for heading in re.findall(r"<h2>(.*?)</h2>", body):
+            anchor = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+            contents.append(f'<li><a href="#{anchor}">{heading}</a></li>')
+            body = body.replace(f"<h2>{heading}</h2>", f'<h2 id="{anchor}">{heading}</h2>', 1)
+        fragments[name] = body
+    return Template((TEMPLATES / "page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(title),
+        style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        contents="\n".join(contents),
+        **fragments,
+    )
+
+
+def _section(
+    method: Callable[Concatenate["Report", P], "Markdown"],
+) -> Callable[Concatenate["Report", P], "Markdown"]:
+    """A part of the report that says so plainly if no run has finished."""
+
+    @functools.wraps(method)
+    def wrapped(self: "Report", /, *args: P.args, **kwargs: P.kwargs) -> "Markdown":
+        if not self.done:
+            return _markdown("No run has finished yet.")
+        if not len(self.macro):
+            return _markdown(self.why_empty)
+        return method(self, *args, **kwargs)
+
+    return wrapped
+
+
+class Report:
+    """What a report notebook shows, section by section, from the tables of one study.
+
+    Args:
+        tables: folder that `collect` has filled; one that is not there gives a report that says so.
+        out: folder that gets `figures/<name>.svg` with `<name>.csv` beside it; empty: figures are displayed, nothing
+            is saved.
+    """
+
+    def __init__(self, tables: str | Path, *, out: str | Path = "") -> None:
+        self.folder = Path(tables)
+        self.out = Path(out) if str(out) else None
+        self.provenance = json.loads(self._text("provenance.json") or "{}")
+        self.runs = self._table("runs")
+        self.counts, self.auc, self.history = (self._table(name) for name in ("counts", "auc", "history"))
+        self.done = len(self.runs) > 0 and bool((self.runs["status"] == "done").any()) and len(self.counts) > 0
+        if self.done:
+            self._score()
+
+    def _text(self, name: str) -> str:
+        path = self.folder / name
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    def _table(self, name: str) -> pd.DataFrame:
+        path = self.folder / f"{name}.parquet"
+        table = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+        texts = table.select_dtypes("category").columns
+        return table.astype(dict.fromkeys(texts, "str"))
+
+    def _score(self) -> None:
+        """Scores per AU and macro scores of each replicate, over the replicates in which every arm finished."""
+        finished = self.runs[self.runs["status"] == "done"]
+        facts = [json.loads(text) for text in finished["data"]]
+        # one set of AUs for all replicates, so that they estimate the same quantity
+        self.entering = sorted(set.intersection(*(set(fact["entering_aus"]) for fact in facts)))
+        self.synthetic = [fact["synthetic"] for fact in facts if fact.get("synthetic")]
+        self.null_aus = sorted({int(au) for fact in facts for au in fact["null_aus"]})
+        self.facts = dict(zip(finished["key"], facts, strict=True))
+        self.labels = {noise: self._label(str(noise), rows) for noise, rows in finished.groupby("noise", sort=False)}
+        arms = self.runs[self.runs["kind"] == "arm"]
+        whole = arms.assign(done=arms["status"] == "done").groupby(["noise", "replicate"], sort=False)["done"].all()
+        self.dropped = [point for point, complete in whole.items() if not complete]
+        self.per_au = self._per_au(self.counts, self.auc)
+        self.macro = self._macro(self.per_au)
+        self.why_empty = (
+            "No replicate has finished in every arm yet."
+            if self.entering
+            else "No AU has enough positive test frames in every run: there is no macro score."
+        )
+        self.arms = list(pd.unique(arms["arm"]))
+        measured = self.runs[self.runs["kind"] != "arm"].sort_values("kind", kind="stable")  # ceiling before floors
+        self.others = list(pd.unique(measured["arm"]))
+        references = arms.loc[arms["method"] == "bce", "arm"]
+        self.reference = str(references.iloc[0]) if len(references) else None
+
+    def _label(self, noise: str, rows: pd.DataFrame) -> str:
+        """Noise with Cohen's kappa between clean and noisy training labels, mean over entering AUs and runs."""
+        kappas = [
+            float(value)
+            for key in rows["key"]
+            for au, value in (self.facts[key].get("kappa") or {}).items()
+            if int(str(au).removeprefix("AU")) in self.entering and value is not None
+        ]
+        return f"{noise} (κ {sum(kappas) / len(kappas):.2f})" if kappas else noise
+
+    def _kept(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Without the replicates that an arm has not finished: they are dropped for all arms alike."""
+        if not self.dropped:
+            return table
+        points = pd.MultiIndex.from_frame(table[["noise", "replicate"]])
+        return table[~points.isin(self.dropped)]
+
+    def _per_au(self, counts: pd.DataFrame, auc: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataFrame:
+        """F1 and AUC of every AU; over parts counts and concordant pairs are summed, unless `by` names the part."""
+        from aunce import evaluation
+
+        place = [*POINT, *by, "head", "epoch_rule", "labels", "au"]
+        counts, auc = self._kept(counts), self._kept(auc)
+        scores = {
+            "f1": evaluation.f1(counts, [*place, "threshold"]),
+            "auc": evaluation.auc(auc, place),
+            "auc_within": evaluation.auc(auc[auc["within"]], place),
+        }
+        frames = [values.rename("value").reset_index().assign(score=name) for name, values in scores.items()]
+        return pd.concat(frames, ignore_index=True).fillna({"threshold": ""})
+
+    def _macro(self, per_au: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataFrame:
+        """Mean over the entering AUs; not defined as soon as one of them is not."""
+        entering = per_au[per_au["au"].isin(self.entering)]
+        groups = entering.groupby([*POINT, *by, *READING, "score"], sort=False)["value"]
+        return groups.agg(lambda values: values.mean(skipna=False)).reset_index()
+
+    def _values(self, arm: str, noise: str, score: str, **reading: str) -> pd.Series:
+        """A macro score per replicate; the primary reading unless told otherwise."""
+        wanted = PRIMARY | {"threshold": THRESHOLD if score == "f1" else ""} | reading
+        table = self.macro[(self.macro["arm"] == arm) & (self.macro["noise"] == noise) & (self.macro["score"] == score)]
+        for name, value in wanted.items():
+            table = table[table[name] == value]
+        return table.set_index("replicate")["value"].sort_index()
+
+    def _difference(self, arm: str, noise: str, score: str) -> tuple[Estimate, float] | None:
+        """Paired difference to the reference arm with its sign-flip p value; None for the reference itself."""
+        if self.reference is None or arm == self.reference or arm not in self.arms:
+            return None
+        one, other = self._values(arm, noise, score).align(self._values(self.reference, noise, score), join="inner")
+        return paired_difference(one.tolist(), other.tolist()), sign_flip_p((one - other).tolist())
+
+    def _blind(self) -> pd.DataFrame:
+        """What needs no run: always "present", and a guess at the prevalence; macro scores per replicate."""
+        clean = self._kept(self.counts[(self.counts[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)])
+        clean = clean[clean["au"].isin(self.entering)].drop_duplicates(["replicate", "part", "subject", "au"])
+        truth = clean.assign(p=clean["tp"] + clean["fn"], n=clean["fp"] + clean["tn"])
+        truth = truth.groupby(["replicate", "au"])[["p", "n"]].sum().reset_index()
+        rows = []
+        for replicate, aus in truth.groupby("replicate"):
+            f1 = {
+                "always positive": [always_positive_f1(p, n) for p, n in zip(aus["p"], aus["n"], strict=True)],
+                "prevalence guess": [guess_f1(p, n, rate=p / (p + n)) for p, n in zip(aus["p"], aus["n"], strict=True)],
+            }
+            for arm, values in f1.items():
+                place = {"arm": arm, "kind": "floor", "noise": "any", "replicate": replicate}
+                rows += [
+                    place | {"score": "auc", "value": 0.5},
+                    place | {"score": "f1", "value": sum(values) / len(values)},
+                ]
+        return pd.DataFrame(rows)
+
+    def title(self) -> "Markdown":
+        """The study's title, marked if runs are not finished."""
+        if not self.provenance:
+            return _markdown(
+                f"# No runs yet\n\nThere are no tables in `{_text(self.folder.name)}`: `aunce study` makes them."
+            )
+        states = self.provenance["runs"]
+        total = sum(states.values())
+        text = f"# {_text(self.provenance['title'])}"
+        if states["done"] < total:
+            text += f"\n\n**PARTIAL: {states['done']} of {total} runs finished.** What is missing is listed below."
+        return _markdown(text)
+
+    def findings(self) -> "Markdown":
+        """What was asked, and what was found in numbers with intervals."""
+        if not self.provenance:
+            return _markdown("")
+        text = f"**Asked.** {_text(self.provenance['question'])}\n\n**Found.** "
+        if not self.done:
+            return _markdown(text + f"No run has finished yet: `{self.provenance['rebuild']}` goes on.")
+        if not len(self.macro):
+            return _markdown(text + self.why_empty)
+        sentences = [self._sentence(noise) for noise in self.labels if noise in set(self.macro["noise"])]
+        listed = "\n".join(f"- {sentence}" for sentence in sentences)
+        return _markdown(f"{text.strip()}\n\n{listed}\n\n{self._not_flat()}")
+
+    def _sentence(self, noise: str) -> str:
+        reference = self.reference or self.arms[0]
+        estimate = t_interval(self._values(reference, noise, "auc").tolist())
+        text = (
+            f"With label noise {_text(self.labels[noise])}, {_text(reference)} reached macro-AUC {_estimate(estimate)}"
+        )
+        pairs = [(arm, pair[0]) for arm in self.arms if (pair := self._difference(arm, noise, "auc")) is not None]
+        if pairs:
+            text += "; differences to it: " + ", ".join(
+                f"{_text(arm)} {_estimate(pair, '+.3f')}" for arm, pair in pairs
+            )
+        return f"{text} (mean over {_count(estimate.n, 'replicate')}, 95 % interval)."
+
+    def _not_flat(self) -> str:
+        curves = self.runs[(self.runs["status"] == "done") & (self.runs["kind"] == "arm")]
+        unfinished = curves[curves["flat"].astype("str") == "False"]
+        if not len(unfinished):
+            return "All inner-validation curves had flattened."
+        shares = [
+            f"{_text(arm)} ({sum(unfinished['arm'] == arm)} of {len(rows)} runs)"
+            for arm, rows in curves.groupby("arm", sort=False)
+            if arm in set(unfinished["arm"])
+        ]
+        return f"Inner-validation curves had not flattened for {', '.join(shares)}."
+
+    @_section
+    def banner(self) -> "Markdown":
+        """Whether the faces were rendered; decided by what the runs recorded."""
+        drawn, total = len(self.synthetic), len(self.facts)
+        if not drawn:
+            return _markdown(
+                "Faces: " + ", ".join(sorted({_text(fact["dataset"]) for fact in self.facts.values()})) + "."
+            )
+        settings = sorted({str(entry.get("setting", "?")) for entry in self.synthetic})
+        versions = sorted({str(entry.get("version", "?")) for entry in self.synthetic})
+        share = "every run" if drawn == total else f"{drawn} of {total} runs"
+        text = (
+            "**Rendered faces: no person and no licensed image is in this report.** "
+            f"The images of {share} were drawn by this project's renderer "
+            f"(version {_text(', '.join(versions))}, setting {_text(', '.join(settings))}). "
+            "These numbers say nothing about the same method on recorded faces."
+        )
+        return _markdown(f"> {text}")
+
+    @_section
+    def headline(self) -> "Markdown":
+        """Arms, floors and ceiling by noise level."""
+        from aunce import figures
+
+        macro = self.macro
+        primary = (macro[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1) & macro["threshold"].isin(["", THRESHOLD])
+        table = macro[primary & macro["score"].isin(SCORES)]
+        order = {arm: index for index, arm in enumerate([*self.arms, *self.others])}
+        table = pd.concat([table.sort_values("arm", key=lambda arms: arms.map(order), kind="stable"), self._blind()])
+        table = table[["arm", "kind", "noise", "score", "replicate", "value"]].reset_index(drop=True)
+        estimates = {
+            place: t_interval(values.tolist()) for place, values in table.groupby(["arm", "noise", "score"])["value"]
+        }
+        for name, attribute in (("estimate", "value"), ("low", "low"), ("high", "high")):
+            places = zip(table["arm"], table["noise"], table["score"], strict=True)
+            table[name] = [getattr(estimates[place], attribute) for place in places]
+        table["noise"] = table["noise"].map(self.labels | {"any": "any"})
+        table["score"] = table["score"].map(SCORES)
+        table = table.sort_values("score", kind="stable")
+        spoken = [
+            f"{arm} {estimates[arm, noise, 'auc'].value:.3f} at noise {self.labels[noise]}"
+            for arm in self.arms
+            for noise in self.labels
+            if (arm, noise, "auc") in estimates
+        ]
+        return self._figure(
+            "headline",
+            figures.headline(table),
+            table,
+            alt=f"Macro-AUC and macro-F1 of each arm, ceiling and floor. Macro-AUC: {'; '.join(spoken)}.",
+            caption=(
+                "Small dots are replicates, large marks their mean, lines 95 % intervals over replicates; an arrow "
+                "means that the interval goes on. Below the gap: ceiling and floors. The dashed line is chance."
+            ),
+        )
+
+    @_section
+    def comparison(self, score: str, *, verdict: str) -> "Markdown":
+        """One table per noise level: arms with their difference to the reference, then ceiling and floors.
+
+        Args:
+            score: "auc" or "f1".
+            verdict: what the verdict column says of each arm.
+        """
+        reference = f"minus {_text(self.reference or 'reference')}"
+        headers = ["Arm", SCORES[score], "95 % interval", reference, "95 % interval", "p", "Replicates", "Verdict"]
+        blind = self._blind()
+        texts = []
+        for noise, label in self.labels.items():
+            rows = []
+            for arm, kind in self._rows(noise):
+                estimate = t_interval(self._values(arm, noise, score).tolist())
+                pair = self._difference(arm, noise, score)
+                difference = (
+                    [*_cells(pair[0], "+.3f"), "" if math.isnan(pair[1]) else f"{pair[1]:.2f}"]
+                    if pair
+                    else ["", "", ""]
+                )
+                role = "" if kind == "arm" else f" ({kind})"
+                cells = [*_cells(estimate), *difference, str(estimate.n), verdict if pair else ""]
+                rows.append([_text(arm) + role, *cells])
+            for arm in pd.unique(blind["arm"]):
+                values = blind.loc[(blind["arm"] == arm) & (blind["score"] == score), "value"]
+                shown = ["0.500", "by definition"] if score == "auc" else _cells(t_interval(values.tolist()))
+                rows.append([f"{arm} (floor)", *shown, "", "", "", str(len(values)), ""])
+            texts.append(f"**Label noise {_text(label)}**\n\n{_table(headers, rows, 'lrrrrrrl')}")
+        return _markdown("\n\n".join(texts))
+
+    @_section
+    def behind(self) -> "Markdown":
+        """What stands behind the scores: runs, whether their curves have flattened, inner validation."""
+        headers = ["Label noise", "Arm", "Runs finished", "Curves flat", "Inner-validation macro-F1"]
+        checks = self.history["key"].value_counts() if len(self.history) else pd.Series(dtype=int)
+        curves = set(checks.index[checks > 1])
+        rows = []
+        for noise, label in self.labels.items():
+            for arm, _ in self._rows(noise):
+                runs = self.runs[(self.runs["arm"] == arm) & (self.runs["noise"] == noise)]
+                done = runs[runs["status"] == "done"]
+                trained = done[done["key"].isin(curves)]
+                flat = (
+                    f"{(trained['flat'].astype('str') == 'True').sum()} of {len(trained)}"
+                    if len(trained)
+                    else "no curve"
+                )
+                f1 = _number(done["val_f1"].mean()) if done["val_f1"].notna().any() else ""
+                rows.append([_text(label), _text(arm), f"{len(done)} of {len(runs)}", flat, f1])
+        return _markdown(_table(headers, rows, "llrrr"))
+
+    def _rows(self, noise: str) -> list[tuple[str, str]]:
+        """Arms, then ceiling and floors, with their kind, that the study runs at this noise level."""
+        runs = self.runs[self.runs["noise"] == noise].drop_duplicates("arm").set_index("arm")["kind"]
+        return [(arm, str(runs[arm])) for arm in [*self.arms, *self.others] if arm in runs.index]
+
+    @_section
+    def learning_curves(self) -> "Markdown":
+        """Inner-validation AUC against epoch."""
+        from aunce import figures
+
+        if not len(self.history):
+            return _markdown("No run has recorded a curve.")
+        flat = self.runs.set_index("key")["flat"].astype("str") == "True"
+        table = self.history[self.history["kind"] == "arm"][["key", "arm", "noise", "replicate", "epoch", "val_auc"]]
+        table = table.assign(noise=table["noise"].map(self.labels), flat=table["key"].map(flat))
+        last = table.sort_values("epoch").groupby(["noise", "arm"], sort=False)["val_auc"].last()
+        ends = [f"{arm} {value:.3f} at noise {noise}" for (noise, arm), value in last.items()]
+        return self._figure(
+            "learning_curves",
+            figures.learning_curves(table),
+            table,
+            alt=f"Inner-validation AUC against epoch, one line per arm. At the last check: {'; '.join(ends)}.",
+            caption=(
+                "Inner-validation macro-AUC on noisy labels; thin lines are runs, thick lines their mean. "
+                + self._not_flat()
+                + " An arm that has not flattened may look robust to noise only because it is undertrained."
+            ),
+        )
+
+    @_section
+    def per_au_forest(self) -> "Markdown":
+        """AUC of each AU, arm and noise level."""
+        from aunce import figures
+
+        rows = []
+        table = self.per_au[(self.per_au[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)]
+        table = table[(table["score"] == "auc") & (table["kind"] == "arm") & ~table["au"].isin(self.null_aus)]
+        counts = self._positives()
+        for (au, noise, arm), part in table.groupby(["au", "noise", "arm"], sort=False):
+            estimate = t_interval(part["value"].tolist())
+            rows.append(
+                {
+                    "au": au,
+                    "arm": arm,
+                    "noise": self.labels[noise],
+                    "value": estimate.value,
+                    "low": estimate.low,
+                    "high": estimate.high,
+                    "n": estimate.n,
+                    "enters": au in self.entering,
+                    "positives": counts.loc[au, "positives"],
+                    "subjects": counts.loc[au, "subjects"],
+                }
+            )
+        result = pd.DataFrame(rows).sort_values("au", kind="stable")
+        outside = [f"AU{au}" for au in pd.unique(result["au"]) if au not in self.entering]
+        grey = "Every AU enters the macro scores"
+        if outside:
+            grey = (
+                f"Grey: {', '.join(outside)}, outside the macro scores, with the smallest number over replicates of "
+                "positive test frames and of subjects with at least 10"
+            )
+        return self._figure(
+            "per_au",
+            figures.forest(result),
+            result,
+            alt=f"AUC of {result['au'].nunique()} AUs for each arm, one panel per noise level. {grey}.",
+            caption=f"AUC per AU on clean labels with 95 % intervals over replicates. {grey}.",
+        )
+
+    def _positives(self) -> pd.DataFrame:
+        """Per AU, smallest over parts and replicates: positive test frames, and subjects with at least 10 of them."""
+        clean = self.counts[(self.counts[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)]
+        clean = clean.drop_duplicates(["replicate", "part", "subject", "au"])
+        clean = clean.assign(positives=clean["tp"] + clean["fn"], subjects=clean["tp"] + clean["fn"] >= 10)
+        return clean.groupby(["replicate", "part", "au"])[["positives", "subjects"]].sum().groupby("au").min()
+
+    @_section
+    def dials(self) -> "Markdown":
+        """Per AU and setting, means over replicates: F1 of the trained arm, AUC of the linear probe on raw pixels."""
+        arm_of = dict(zip(self.runs["method"], self.runs["arm"], strict=True))
+        trained, pixels = self._primary("f1", THRESHOLD, arm_of["bce"]), self._primary("auc", "", arm_of["pixels"])
+        rows = []
+        for au in sorted(self.per_au["au"].unique()):
+            note = "null AU" if au in self.null_aus else "" if au in self.entering else "too rare"
+            cells = [_number(table.get((noise, au), math.nan)) for noise in self.labels for table in (trained, pixels)]
+            rows.append([f"AU{au}", *cells, note])
+        columns = [f"{name}, {noise}" for noise in self.labels for name in ("F1 of BCE", "AUC of raw pixels")]
+        return _markdown(_table(["AU", *columns, "Outside the means"], rows, "l" + "r" * len(columns) + "l"))
+
+    def _primary(self, score: str, threshold: str, arm: str) -> "pd.Series[float]":
+        """Scores of one arm in the primary reading by (noise, au), means over replicates."""
+        table = self.per_au[(self.per_au[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)]
+        table = table[(table["score"] == score) & (table["threshold"] == threshold) & (table["arm"] == arm)]
+        return table.groupby(["noise", "au"])["value"].mean()
+
+    @_section
+    def readings(self) -> "Markdown":
+        """The same runs by other thresholds, epoch rules, labels and heads."""
+        f1 = [("F1 at 0.5", {"threshold": "0.5"}), ("F1 tuned", {}), ("F1 oracle", {"threshold": "oracle"})]
+        f1 += [("F1 tuned, noisy labels", {"labels": "noisy"})]
+        auc = [("AUC last epoch", {}), ("AUC inner-val. epoch", {"epoch_rule": "inner_val"})]
+        auc += [("AUC oracle epoch", {"epoch_rule": "oracle"}), ("AUC noisy labels", {"labels": "noisy"})]
+        heads = [(f"AUC {head} head", "auc", {"head": head}) for head in ("own", "knn")]
+        heads += [(f"F1 {head} head", "f1", {"head": head}) for head in ("own", "knn")]
+        tables = [
+            ("Thresholds: macro-F1.", [(name, "f1", reading) for name, reading in f1]),
+            (
+                "Epochs and labels: macro-AUC.",
+                [*((name, "auc", reading) for name, reading in auc), ("AUC within subject", "auc_within", {})],
+            ),
+            ("Other heads than the frozen probe.", heads),
+        ]
+        return _markdown("\n\n".join(f"**{title}**\n\n{self._readings(columns)}" for title, columns in tables))
+
+    def _readings(self, columns: Sequence[tuple[str, str, dict[str, str]]]) -> str:
+        rows = []
+        for noise, label in self.labels.items():
+            for arm in [*self.arms, *self.others]:
+                cells = []
+                for _, score, reading in columns:
+                    values = self._values(arm, noise, score, **reading)
+                    cells.append(_number(float(values.mean())) if len(values) else "")
+                if any(cells):
+                    rows.append([_text(label), _text(arm), *cells])
+        return _table(["Label noise", "Arm", *(name for name, *_ in columns)], rows, "ll" + "r" * len(columns))
+
+    @_section
+    def leak(self) -> "Markdown":
+        """AUC of the AU that is labelled but never drawn."""
+        if not self.null_aus:
+            return _markdown("These data hold no AU that is labelled but never drawn.")
+        table = self.per_au[(self.per_au[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)]
+        table = table[(table["score"] == "auc") & table["au"].isin(self.null_aus)]
+        rows = [
+            [_text(self.labels[noise]), _text(arm), _estimate(t_interval((part["value"] - 0.5).tolist()), "+.3f")]
+            for (noise, arm), part in table.groupby(["noise", "arm"], sort=False)
+        ]
+        text = (
+            f"AU{self.null_aus[0]} is labelled but never drawn: whatever its AUC has above 0.5 comes from "
+            "co-occurrence and identity, not from the face's action."
+        )
+        return _markdown(f"{text}\n\n" + _table(["Label noise", "Arm", "AUC minus 0.5 (95 % interval)"], rows, "llr"))
+
+    @_section
+    def parts(self) -> "Markdown":
+        """Macro-F1 as mean of parts and pooled over parts."""
+        names = sorted(pd.unique(self.counts["part"]))
+        if len(names) == 1:
+            return _markdown(
+                f"One part was held out (part {_text(names[0])}): mean of parts and pooled are the same number."
+            )
+        by_part = self._macro(self._per_au(self.counts, self.auc, by=["part"]), by=["part"])
+        chosen = by_part[
+            (by_part[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1) & (by_part["threshold"] == THRESHOLD)
+        ]
+        mean = chosen.groupby(["noise", "arm"])["value"].mean()
+        rows = [
+            [_text(label), _text(arm), _number(mean[noise, arm]), _number(float(self._values(arm, noise, "f1").mean()))]
+            for noise, label in self.labels.items()
+            for arm in self.arms
+            if (noise, arm) in mean.index
+        ]
+        text = "The literature averages F1 over parts; everything above pools the counts of all parts first."
+        headers = ["Label noise", "Arm", "F1 mean of parts", "F1 pooled"]
+        return _markdown(f"{text}\n\n{_table(headers, rows, 'llrr')}")
+
+    def unfinished(self) -> "Markdown":
+        """Runs that have failed or are missing, and the replicates that go with them."""
+        if not len(self.runs):
+            return _markdown("There are no runs yet.")
+        rest = self.runs[self.runs["status"] != "done"]
+        if not len(rest):
+            return _markdown(f"All {len(self.runs)} runs finished.")
+        rows = [[_text(row.key), row.status, _text(row.reason)] for row in rest.itertuples()]
+        text = f"{len(self.runs) - len(rest)} of {len(self.runs)} runs finished."
+        if self.done and self.dropped:
+            dropped = "; ".join(f"replicate {replicate} at noise {_text(noise)}" for noise, replicate in self.dropped)
+            text += f" Left out for every arm, so that all are compared on the same replicates: {dropped}."
+        return _markdown(f"{text}\n\n{_table(['Run', 'Status', 'Reason'], rows, 'lll')}")
+
+    @_section
+    def method(self) -> "Markdown":
+        """The AUs that enter, and the encoder."""
+        specs = [json.loads(text) for text in self.runs["spec"]]
+        backbones = sorted({spec["backbone"] for spec in specs})
+        aus = ", ".join(f"AU{au}" for au in self.entering)
+        text = f"AUs in the macro scores: {aus or 'none'}. Encoder: {_text(', '.join(backbones))}"
+        if not any("/" in name for name in backbones):  # neither from a hub nor from a folder
+            text += ", from random weights: nothing here speaks of an encoder with pretrained weights"
+        return _markdown(f"{text}.")
+
+    def footer(self) -> "Markdown":
+        """Provenance of the runs used."""
+        facts = self.provenance
+        if not facts:
+            return _markdown("")
+        revisions = [
+            f"{_text(entry['revision'])}{' (modified)' if entry['modified'] else ''} ({_count(entry['runs'], 'run')})"
+            for entry in facts["revisions"]
+        ]
+        hardware = [
+            f"{_text(entry['hardware'])}, {_text(entry['device'])}, {_count(entry['threads'], 'thread')} a run "
+            f"({_count(entry['runs'], 'run')})"
+            for entry in facts["hardware"]
+        ]
+        mixed = [name for name, values in (("revisions", revisions), ("hardware", hardware)) if len(values) > 1]
+        versions = ", ".join(f"{_text(name)} {_text(' / '.join(values))}" for name, values in facts["versions"].items())
+        rows = [
+            ["Code revision", "; ".join(revisions) or "none"],
+            ["Study file", f"{_text(facts['study_file'])}, hash {_text(facts['study_hash'])}"],
+            ["Runs", ", ".join(f"{count} {status}" for status, count in facts["runs"].items() if count)],
+            ["Hardware", "; ".join(hardware) or "none"],
+            ["Versions", versions or "none"],
+            ["Work of all runs", _duration(facts["duration_s"])],
+            ["First start, last end", f"{_text(facts['started'])} to {_text(facts['finished'])}"],
+            ["Rebuild", f"`{facts['rebuild']}`"],
+            [
+                "Data",
+                "runs.parquet, counts.parquet, auc.parquet, history.parquet; each figure has a CSV file beside it",
+            ],
+        ]
+        said = f"**Mixed {' and '.join(mixed)}**: the runs below were not all made alike.\n\n" if mixed else ""
+        return _markdown(said + _table(["What", "Value"], rows, "ll"))
+
+    def _figure(self, name: str, figure: "Figure", data: pd.DataFrame, *, alt: str, caption: str) -> "Markdown":
+        """Save a figure with its data and refer to it, or display it if nothing is to be saved."""
+        from IPython.display import display
+
+        from aunce import figures
+
+        if self.out is None:
+            display(figure)  # type: ignore[no-untyped-call]
+            return _markdown(caption)
+        folder = self.out / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.svg").write_bytes(figures.to_svg(figure))
+        data.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        links = f"[Data as CSV](figures/{name}.csv)."
+        return _markdown(f"![{_text(alt)}](figures/{name}.svg)\n\n{caption} {links}")
+
+
+def _markdown(text: str) -> "Markdown":
+    from IPython.display import Markdown
+
+    return Markdown(text)  # type: ignore[no-untyped-call]
+
+
+def _text(value: object) -> str:
+    """`value` as text that neither HTML nor Markdown takes for markup, and that does not become a link."""
+    escaped = html.escape(" ".join(str(value).split()))
+    escaped = re.sub(r"([\\`*\[\]|~])", r"\\\1", escaped)
+    escaped = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)
+    return escaped.replace("$", "&#36;").replace("://", "&#58;//")
+
+
+def _number(value: float, form: str = ".3f") -> str:
+    return "not defined" if math.isnan(value) else format(value, form).replace("-", "−")
+
+
+def _estimate(estimate: Estimate, form: str = ".3f") -> str:
+    if math.isnan(estimate.value):
+        return "not defined"
+    if not estimate.defined:
+        return f"{_number(estimate.value, form)} (interval not defined)"
+    return f"{_number(estimate.value, form)} ({_number(estimate.low, form)} to {_number(estimate.high, form)})"
+
+
+def _cells(estimate: Estimate, form: str = ".3f") -> list[str]:
+    """Value and interval for two columns of a table."""
+    if not estimate.defined:
+        return [_number(estimate.value, form), "not defined"]
+    return [_number(estimate.value, form), f"{_number(estimate.low, form)} to {_number(estimate.high, form)}"]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{round(seconds)} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """A Markdown table; `align` has an l or r per column."""
+    rule = ["---:" if side == "r" else "---" for side in align]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [list(headers), rule, *rows])

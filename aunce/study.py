@@ -1,0 +1,452 @@
+"""Studies: one run's specification, the grid of runs that a TOML file describes, their keys and their state on disk.
+
+Imports neither torch nor pandas: `aunce status` and the Snakefile read this module alone. What a run has reached is
+read from its folder, never from memory: `metrics.json` alone says *done*.
+"""
+
+import difflib
+import hashlib
+import itertools
+import json
+import re
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aunce.errors import UsageError
+
+PROJECT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = PROJECT / "notebooks"
+REPORTS = PROJECT / "reports"
+
+SUPERVISED = ("bce", "bce_pos_weight", "bce_au_weight", "focal", "asymmetric", "label_smoothing")
+CONTRASTIVE = ("infonce", "supcon", "aunce")
+FLOORS = (
+    "pixels",
+    "random",
+    "shuffled",
+)  # what a method must beat: raw pixels, an untrained encoder, BCE on shuffled labels
+CEILING = ("latent",)  # a probe on the intensities that the faces were drawn from
+
+
+class StrictModel(BaseModel):
+    """Exact types, no unknown names, no infinities: a typing slip is refused before a kernel starts."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Build from `values`; `where` names the place in the error.
+
+        Raises:
+            UsageError: a name is unknown or missing, a type or a range is wrong; all of them in one message.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            problems = [cls._problem(detail) for detail in error.errors()]
+            raise UsageError(f"{where}: " + "; ".join(problems)) from None
+
+    @classmethod
+    def _problem(cls, detail: Any) -> str:
+        name = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, cls.model_fields, n=1)
+            hint = f", did you mean '{close[0]}'?" if close else ""
+            return f"unknown name '{name}'{hint} Valid names: {', '.join(cls.model_fields)}"
+        if detail["type"] == "missing":
+            return f"'{name}' is missing"
+        value = detail["input"]
+        hint = " (a number in quotes is text: write it without quotes)" if _is_number(value) else ""
+        return f"'{name}' = {value!r}: {detail['msg'][0].lower() + detail['msg'][1:]}{hint}"
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, str) and float(value) is not None
+    except ValueError:
+        return False
+
+
+class RunSpec(StrictModel):
+    """One training run. The defaults are the committed notebook's smoke setting: tiny, rendered, seconds on a CPU."""
+
+    dataset: Literal["bp4d"] = Field("bp4d", description="data set whose layout root has")
+    root: str = Field("", description="folder of the data set or a pack made from it, empty renders a tiny one")
+    out: str = Field("", description="folder for the results, empty keeps them in a temporary folder")
+    pixels: int = Field(48, ge=16, le=512, description="side of the square crops in pixels")
+    test_part: str = Field("3", description="part whose subjects are held out for the test")
+    replicate: int = Field(0, ge=0, description="seed of split, annotator noise, initialisation and views")
+    noise_kind: Literal["none", "miss", "jitter", "confuse", "shift", "flip"] = Field(
+        "none", description="annotator noise on the training labels"
+    )
+    noise_rate: float = Field(0.0, ge=0, lt=1, description="share of events or frames that the noise touches")
+    method: Literal[SUPERVISED + CONTRASTIVE + FLOORS + CEILING] = Field(  # type: ignore[valid-type]
+        "aunce", description="what trains the encoder"
+    )
+    preset: Literal["released", "early", "as_read", "hcl"] = Field("released", description="reading of the AUNCE loss")
+    temperature: float = Field(0.5, gt=0, description="temperature of the contrastive losses")
+    backbone: str = Field("small", description="bundled configuration, local folder or hub name")
+    revision: str = Field("", description="pinned revision of a hub backbone")
+    channels: int = Field(64, ge=1, description="channels of the features of one AU")
+    epochs: int = Field(2, ge=1, description="training epochs")
+    batch_size: int = Field(32, ge=2, description="images a step, each seen in two views")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
+    two_forwards: bool = Field(False, description="one forward pass per view as released, BatchNorm per view")
+    checks: int = Field(2, ge=1, description="how often inner validation is scored during training")
+    probe_epochs: int = Field(20, ge=1, description="epochs of the linear probe")
+    probe_learning_rate: float = Field(1e-2, gt=0, description="learning rate of the linear probe")
+    threads: int = Field(1, ge=1, description="CPU threads of the run")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    smoke: bool = Field(True, description="tiny setting that reports refuse")
+
+    @classmethod
+    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
+        """Check the values that a notebook's cells have set so far, those injected by papermill included.
+
+        Args:
+            namespace: `globals()` of the notebook.
+
+        Raises:
+            UsageError: an unknown, missing or mistyped parameter.
+        """
+        values = {name: value for name, value in namespace.items() if _is_parameter(name, value)}
+        missing = [name for name in cls.model_fields if name not in values]
+        if missing:
+            raise UsageError(
+                f"notebook parameters: missing {', '.join(missing)}; run the cell tagged 'parameters' first"
+            )
+        return cls.checked(values, "notebook parameters")
+
+
+def _is_parameter(name: str, value: object) -> bool:
+    jupyter = {"In", "Out", "get_ipython", "exit", "quit"}
+    return not (name.startswith("_") or name in jupyter or callable(value) or isinstance(value, types.ModuleType))
+
+
+NOT_IN_KEY = {"root", "out", "threads", "device", "smoke"}
+"""Fields of a RunSpec that change where or how fast a run is computed, but not its numbers."""
+
+
+class DataSpec(StrictModel):
+    """What a study trains on: faces to render (one population a replicate), or the folder of a real data set."""
+
+    dataset: Literal["bp4d"] = "bp4d"
+    root: str = Field("", description="folder of the real data set; empty: render")
+    setting: Literal["easy", "hard"] = "easy"
+    subjects: int = Field(41, ge=6, le=41)
+    frames: int = Field(10, ge=2, description="frames per sequence, spread over its coded segment")
+    size: int = Field(64, ge=32, le=512, description="side of the rendered frames in pixels")
+
+
+class StudyHead(StrictModel):
+    """The `[study]` table."""
+
+    title: str
+    question: str
+    notebook: str = "train"
+    report: str
+    seconds_per_run: float = Field(60.0, gt=0, description="first guess for --dry-run, until runs of its own are done")
+
+
+class StudyFile(StrictModel):
+    """A whole study file. An axis lists values for the field of its name, or is a table of named bundles of fields."""
+
+    study: StudyHead
+    data: DataSpec = DataSpec()
+    base: dict[str, Any] = Field(default_factory=dict)
+    axes: dict[str, list[Any] | dict[str, dict[str, Any]]]
+    exclude: list[dict[str, Any]] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Data:
+    """One data set of a study: rendered from `spec` with `seed`, or the real one at `spec.root`."""
+
+    spec: DataSpec
+    seed: int
+    pixels: int
+
+    @cached_property
+    def name(self) -> str:
+        """Readable name with 8 hex digits over everything that the crops depend on."""
+        if self.spec.root:
+            return f"{self.spec.dataset}-{self._digest}"
+        return f"{self.spec.dataset}-{self.spec.setting}-{self.seed}-{self._digest}"
+
+    @cached_property
+    def _digest(self) -> str:
+        from dataclasses import asdict
+
+        from aunce.data import adapter
+        from aunce.data.images import Recipe
+
+        crops = Recipe(size=self.pixels).hash
+        if self.spec.root:
+            return digest([self.spec.dataset, adapter(self.spec.dataset).fingerprint(self.spec.root), crops])
+        from aunce.data import synthetic
+
+        shown = self.spec.model_dump(exclude={"root"})
+        dials = asdict(synthetic.SETTINGS[self.spec.setting])
+        return digest([shown, self.seed, dials, synthetic.VERSION, crops])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study: its key, specification, data, axis labels and folder."""
+
+    key: str
+    spec: RunSpec
+    data: Data
+    labels: Mapping[str, str]
+    folder: Path
+
+    @property
+    def state(self) -> Literal["done", "failed", "running", "to do"]:
+        """Read from the folder: `metrics.json` says done, a held lock running, `error.json` failed."""
+        if (self.folder / "metrics.json").is_file():
+            return "done"
+        if self.locked:
+            return "running"
+        return "failed" if (self.folder / "error.json").is_file() else "to do"
+
+    @property
+    def lock(self) -> FileLock:
+        """The lock that whoever executes this run holds; it falls with its holder's process."""
+        return FileLock(self.folder / ".lock")
+
+    @property
+    def locked(self) -> bool:
+        """True while another process executes this run."""
+        if not (self.folder / ".lock").exists():
+            return False
+        try:
+            with self.lock.acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def read(self, name: str) -> dict[str, Any]:
+        """The JSON file `name` of this run (`metrics.json`, `error.json`); empty if it is not there."""
+        path = self.folder / name
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+class Study:
+    """A study file, read and checked as a whole.
+
+    Args:
+        path: the TOML file.
+
+    Raises:
+        UsageError: the file is no TOML, or holds an unknown or mistyped name; an axis has no values; two points of the
+            grid are the same run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.stem
+        text = path.read_bytes()
+        self.hash = hashlib.sha256(text).hexdigest()[:8]
+        try:
+            content = tomllib.loads(text.decode())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: not a TOML file: {error}") from None
+        self.file = StudyFile.checked(content, str(path))
+        for name in (self.file.study.notebook, self.file.study.report):
+            if not (NOTEBOOKS / f"{name}.ipynb").is_file():
+                raise UsageError(
+                    f"{path}: [study] names the notebook '{name}', but {NOTEBOOKS / name}.ipynb does not exist"
+                )
+
+    @property
+    def title(self) -> str:
+        return self.file.study.title
+
+    @property
+    def question(self) -> str:
+        return self.file.study.question
+
+    @property
+    def report(self) -> str:
+        return self.file.study.report
+
+    @property
+    def folder(self) -> Path:
+        """Where the report stands; `runs/` below it holds the runs."""
+        return REPORTS / self.name
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The runs of the grid, in the order of the file, the last axis fastest."""
+        runs = [run for point in self._points() if (run := self._run(point)) is not None]
+        seen: dict[str, Run] = {}
+        for run in runs:
+            identity = run.key[-8:]
+            if identity in seen:
+                first, second = dict(seen[identity].labels), dict(run.labels)
+                raise UsageError(
+                    f"{self.path}: {first} and {second} are the same run; each point of the grid must differ"
+                )
+            seen[identity] = run
+        return runs
+
+    def run(self, key: str) -> Run:
+        """The run with this key.
+
+        Raises:
+            UsageError: there is none.
+        """
+        for run in self.runs:
+            if run.key == key:
+                return run
+        close = difflib.get_close_matches(key, [run.key for run in self.runs], n=3)
+        raise UsageError(f"study '{self.name}' has no run '{key}'" + (f"; close: {', '.join(close)}" if close else ""))
+
+    def select(self, only: Iterable[str]) -> list[Run]:
+        """The runs that match every `AXIS=VALUE` of `only`; several values of one axis are alternatives.
+
+        Raises:
+            UsageError: no such axis or value, with those there are.
+        """
+        wanted: dict[str, set[str]] = {}
+        for condition in only:
+            axis, equals, value = condition.partition("=")
+            if not equals or axis not in self.file.axes:
+                raise UsageError(
+                    f"--only {condition}: expected AXIS=VALUE with AXIS one of {', '.join(self.file.axes)}"
+                )
+            values = [label for label, _ in self._values(axis)]
+            if value not in values:
+                raise UsageError(f"--only {condition}: axis '{axis}' has the values {', '.join(values)}")
+            wanted.setdefault(axis, set()).add(value)
+        return [run for run in self.runs if all(run.labels[axis] in values for axis, values in wanted.items())]
+
+    def _values(self, axis: str) -> list[tuple[str, dict[str, Any]]]:
+        values = self.file.axes[axis]
+        if not values:
+            raise UsageError(f"{self.path}: axis '{axis}' has no values")
+        if isinstance(values, dict):
+            return list(values.items())
+        return [(str(value), {axis: value}) for value in values]
+
+    def _points(self) -> Iterable[dict[str, tuple[str, dict[str, Any]]]]:
+        axes = self.file.axes
+        for values in itertools.product(*(self._values(axis) for axis in axes)):
+            point = dict(zip(axes, values, strict=True))
+            if not any(self._matches(rule, point) for rule in self.file.exclude):
+                yield point
+
+    def _matches(self, rule: Mapping[str, Any], point: Mapping[str, tuple[str, dict[str, Any]]]) -> bool:
+        for axis, value in rule.items():
+            if axis not in point:
+                raise UsageError(f"{self.path}: [[exclude]] names the axis '{axis}'; the axes are {', '.join(point)}")
+            known = [label for label, _ in self._values(axis)]
+            if str(value) not in known:
+                raise UsageError(f"{self.path}: [[exclude]] {axis} = {value!r}; the values are {', '.join(known)}")
+        return all(point[axis][0] == str(value) for axis, value in rule.items())
+
+    def _run(self, point: Mapping[str, tuple[str, dict[str, Any]]]) -> Run:
+        labels = {axis: label for axis, (label, _) in point.items()}
+        fields = dict(self.file.base)
+        for _, values in point.values():
+            fields.update(values)
+        # A field of [data] may be an axis too: whatever DataSpec knows and RunSpec does not goes there.
+        of_data = {
+            name: fields.pop(name)
+            for name in list(fields)
+            if name in DataSpec.model_fields.keys() - RunSpec.model_fields
+        }
+        where = f"{self.path}: run {labels}"
+        spec_of_data = DataSpec.checked(self.file.data.model_dump() | of_data, where)
+        spec = RunSpec.checked({"smoke": False} | fields | {"dataset": spec_of_data.dataset}, where)
+        data = Data(spec_of_data, 0 if spec_of_data.root else spec.replicate, spec.pixels)
+        identity = [self.file.study.notebook, spec.model_dump(exclude=NOT_IN_KEY), data.name]
+        readable = "_".join(_slug(axis, label, bundle) for axis, (label, bundle) in point.items())
+        key = f"{readable}-{digest(identity)}"
+        return Run(key, spec, data, labels, self.folder / "runs" / key)
+
+
+def _slug(axis: str, label: str, bundle: Mapping[str, Any]) -> str:
+    text = f"{axis}{label}" if list(bundle) == [axis] else label
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+def digest(content: Any) -> str:
+    """8 hex digits over `content`, the same in every process and for every order of dictionary entries."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def load_study(name: str) -> Study:
+    """A study by its name in `notebooks/studies/`, or by the path of a TOML file.
+
+    Raises:
+        UsageError: there is no such study; the known ones are listed.
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise UsageError(f"no study file at {path}")
+        return Study(path.resolve())
+    path = NOTEBOOKS / "studies" / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.toml")))
+        raise UsageError(
+            f"no study '{name}'; known: {known}; a study of your own is named by the path of its .toml file"
+        )
+    return Study(path)
+
+
+QUIET_KERNEL = ["--IPKernelApp.log_level=50"]
+"""Keeps the kernel's own chatter at start and end out of logs."""
+
+
+def papermill_path(path: Path) -> str:
+    """`path` as papermill takes it: it passes paths through `str.format`, so braces are doubled."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a set of runs has come, and the seconds that the rest will take one after the other."""
+
+    done: int
+    failed: int
+    running: int
+    to_do: int
+    seconds_left: float
+
+    @property
+    def total(self) -> int:
+        return self.done + self.failed + self.running + self.to_do
+
+
+def progress(study: Study, runs: list[Run]) -> Progress:
+    """Count the states of `runs` and estimate the work left.
+
+    The cost of a run is the mean duration of the finished runs of its method; a method without one takes the mean of
+    all finished, and before the first the guess of the study file.
+    """
+    durations: dict[str, list[float]] = {}
+    states = {"done": 0, "failed": 0, "running": 0, "to do": 0}
+    left: list[Run] = []
+    for run in runs:
+        state = run.state
+        states[state] += 1
+        if state == "done":
+            durations.setdefault(run.spec.method, []).append(float(run.read("metrics.json")["duration_s"]))
+        elif state != "failed":
+            left.append(run)
+    known = [seconds for values in durations.values() for seconds in values]
+    default = [sum(known) / len(known)] if known else [study.file.study.seconds_per_run]
+    costs = [durations.get(run.spec.method, default) for run in left]
+    seconds = sum(sum(cost) / len(cost) for cost in costs)
+    return Progress(states["done"], states["failed"], states["running"], states["to do"], seconds)

@@ -1,0 +1,149 @@
+"""Executing runs: failures that must be told, work that must not be done twice. Notebooks are stubs, no training."""
+
+import json
+import os
+import threading
+
+import nbformat
+import pytest
+
+from aunce import execution
+from aunce.errors import RunError, UsageError
+from aunce.study import RunSpec, load_study
+
+SAVE = """import json, pathlib
+metrics = json.dumps({"duration_s": 1, "lr": learning_rate})
+pathlib.Path(out, "metrics.json.partial").write_text(metrics)"""
+STUDY = """
+[study]
+title = "Stub"
+question = "Stub?"
+notebook = "stub"
+report = "stub"
+[axes]
+learning_rate = [1e-3, 2e-3]
+"""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """A study whose run notebook has the given last cell, in a folder with braces in its name."""
+    folder = tmp_path / "{a} b"
+    folder.mkdir()
+    monkeypatch.setattr("aunce.study.REPORTS", folder / "reports")
+    for module in ("aunce.study", "aunce.execution"):
+        monkeypatch.setattr(f"{module}.NOTEBOOKS", folder)
+    monkeypatch.setattr(execution, "make_data", lambda data, workers: folder)
+
+    def stub(last_cell):
+        parameters = nbformat.v4.new_code_cell(
+            "\n".join(f"{k} = {v!r}" for k, v in RunSpec()), metadata={"tags": ["parameters"]}
+        )
+        cells = [parameters, nbformat.v4.new_code_cell("print('working')"), nbformat.v4.new_code_cell(last_cell)]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "stub.ipynb")
+        (folder / "stub.toml").write_text(STUDY)
+        return load_study(str(folder / "stub.toml"))
+
+    return stub
+
+
+def test_a_run_gets_its_parameters_and_is_done_once(stub):
+    study = stub(SAVE)
+    run = study.runs[1]
+    assert execution.execute(study, run)
+    assert run.read("metrics.json")["lr"] == 2e-3
+    assert "working" in (run.folder / "log.txt").read_text()
+    assert (run.folder / "notebook.ipynb").is_file()
+    written = (run.folder / "metrics.json").stat().st_mtime_ns
+    assert not execution.execute(study, run)
+    assert (run.folder / "metrics.json").stat().st_mtime_ns == written
+
+
+def test_a_failing_cell_leaves_notebook_log_and_error_but_no_metrics(stub):
+    study = stub("raise ValueError('no <b>faces</b> here')")
+    run = study.runs[0]
+    with pytest.raises(RunError, match="no <b>faces</b> here"):
+        execution.execute(study, run)
+    error = run.read("error.json")
+    assert error["cause"] == "ValueError"
+    assert error["remedy"]
+    assert "Traceback" in error["traceback"]
+    assert run.state == "failed"
+    assert (run.folder / "notebook.ipynb").is_file()
+
+
+def test_after_a_failure_the_run_can_be_done(stub):
+    study = stub("raise ValueError('once')")
+    with pytest.raises(RunError):
+        execution.execute(study, study.runs[0])
+    study = stub(SAVE)
+    assert execution.execute(study, study.runs[0])
+    assert study.runs[0].state == "done"
+    assert not (study.runs[0].folder / "error.json").exists()
+
+
+def test_a_notebook_that_saves_nothing_is_a_failure(stub):
+    study = stub("pass")
+    with pytest.raises(RunError, match="without saving its metrics"):
+        execution.execute(study, study.runs[0])
+
+
+def test_a_dead_kernel_is_said_in_words(stub):
+    study = stub("import os; os._exit(137)")
+    with pytest.raises(RunError, match="kernel died"):
+        execution.execute(study, study.runs[0])
+    assert "memory" in study.runs[0].read("error.json")["remedy"]
+
+
+def test_two_at_once_execute_a_run_once(stub, monkeypatch):
+    import papermill
+
+    study = stub(SAVE)
+    calls, results = [], []
+
+    def slow(source, target, *, parameters, **_):
+        calls.append(target)
+        threading.Event().wait(0.3)
+        (study.runs[0].folder / "metrics.json.partial").write_text(json.dumps({"duration_s": 1}))
+
+    monkeypatch.setattr(papermill, "execute_notebook", slow)
+    # A lock of its own for each: as two processes have.
+    runs = [load_study(str(study.path)).runs[0] for _ in range(3)]
+    threads = [threading.Thread(target=lambda run=run: results.append(execution.execute(study, run))) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    assert sorted(results) == [False, False, True]
+
+
+def test_never_two_runs_on_one_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(execution, "list_gpus", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr(execution, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with execution.gpu_lease("auto"):
+        first = os.environ.pop("CUDA_VISIBLE_DEVICES")
+        with execution.gpu_lease("auto"):
+            assert {first, os.environ["CUDA_VISIBLE_DEVICES"]} == {"GPU-a", "GPU-b"}
+        os.environ["CUDA_VISIBLE_DEVICES"] = first
+    with execution.gpu_lease("auto"):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_gpu_that_a_scheduler_chose_is_kept(monkeypatch):
+    monkeypatch.setattr(execution, "list_gpus", lambda: ["GPU-a"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with execution.gpu_lease("auto"):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+
+
+def test_asking_for_a_gpu_where_none_is(monkeypatch):
+    monkeypatch.setattr(execution, "list_gpus", list)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(UsageError, match="no GPU"), execution.gpu_lease("cuda"):
+        pass
+    with execution.gpu_lease("auto"):
+        pass

@@ -1,0 +1,807 @@
+"""The losses against loops, closed forms, other libraries and finite differences."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
+from pytorch_metric_learning.reducers import MeanReducer
+from scipy.stats import chisquare
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from aunce.errors import UsageError
+from aunce.losses import AUNCELoss, aunce_loss, infonce, supcon
+
+CUDA = pytest.param(
+    "cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")],
+)
+DEVICES = ["cpu", CUDA]
+POSITIVES = ["max", "mean", "view", "expected"]
+# columns: usual, one label only, one present image only, unknown images, all unknown, one known image
+LABELS = torch.tensor(
+    [
+        [1, 0, 0, 1, -1, -1],
+        [0, 0, 0, -1, -1, -1],
+        [1, 0, 1, 0, -1, 1],
+        [0, 0, 0, 1, -1, -1],
+    ],
+    dtype=torch.int8,
+)
+
+
+def random_z(images: int, aus: int, channels: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Embeddings with correlated views, as augmentation gives them."""
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(1, images, aus, channels, generator=generator, dtype=torch.float64)
+    return (base + 0.5 * torch.randn(2, images, aus, channels, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def shares_of(positive: str, aus: int, probs: tuple[float, ...] = (0.2, 0.6, 0.2)) -> np.ndarray:
+    row = probs if positive == "expected" else [float(positive == name) for name in ("max", "mean", "view")]
+    return np.tile(np.array(row, dtype=np.float64), (aus, 1))
+
+
+def value_and_grad(z: Tensor, labels: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    z = z.detach().clone().requires_grad_()
+    loss = aunce_loss(z, labels, **options)
+    (grad,) = torch.autograd.grad(loss.sum(), z)
+    return loss.detach(), grad
+
+
+def anchor_gradient(anchor: int, z: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    """Gradient of the loss of one anchor of a single AU with respect to that anchor, in the (D,) of its unit vector."""
+    z = F.normalize(z, dim=-1).requires_grad_()
+    loss = aunce_loss(z, labels, reduction="none", **options)[0, anchor]
+    (grad,) = torch.autograd.grad(loss, z)
+    return grad.reshape(-1, z.shape[-1])[anchor]
+
+
+# 1. The loops
+
+
+@pytest.mark.parametrize("reduction", ["mean", "au_mean", "none"])
+@pytest.mark.parametrize("normalize_weights", [False, True])
+@pytest.mark.parametrize("positive_mean", ["row", "positives"])
+@pytest.mark.parametrize("exclude", ["none", "self", "image"])
+@pytest.mark.parametrize("positive", POSITIVES)
+def test_loss_equals_triple_loop_for_every_switch(
+    positive: str, exclude: str, positive_mean: str, normalize_weights: bool, reduction: str
+) -> None:
+    z = random_z(*LABELS.shape)
+    switches: dict[str, Any] = {
+        "exclude": exclude, "positive_mean": positive_mean, "normalize_weights": normalize_weights,
+        "reduction": reduction,
+    }  # fmt: skip
+    expected = oracle.aunce(z.numpy(), LABELS.numpy(), shares=shares_of(positive, LABELS.shape[1]), **switches)
+    for detach in (False, True):
+        got = aunce_loss(z, LABELS, positive=positive, detach_weights=detach, **switches)
+        np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_loss_equals_triple_loop_for_any_shape_labels_and_numbers(data: st.DataObject) -> None:
+    images, aus, channels = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3)), data.draw(st.integers(1, 4))
+    column = st.lists(st.sampled_from([-1, 0, 1]), min_size=aus, max_size=aus)
+    labels = torch.tensor(data.draw(st.lists(column, min_size=images, max_size=images)))
+    z = random_z(images, aus, channels, seed=data.draw(st.integers(0, 99)))
+    exponent = st.floats(0, 2)
+    exponents = torch.tensor([[data.draw(exponent), data.draw(exponent)] for _ in range(aus)], dtype=torch.float64)
+    branch = data.draw(st.lists(st.integers(0, 2), min_size=aus, max_size=aus))
+    switches: dict[str, Any] = {
+        "temperature": data.draw(st.floats(0.05, 2)),
+        "exclude": data.draw(st.sampled_from(["none", "self", "image"])),
+        "positive_mean": data.draw(st.sampled_from(["row", "positives"])),
+        "normalize_weights": data.draw(st.booleans()),
+        "au_weights": data.draw(st.none() | st.lists(st.floats(0, 3), min_size=aus, max_size=aus)),
+        "reduction": data.draw(st.sampled_from(["mean", "au_mean", "none"])),
+    }
+    got = aunce_loss(z, labels, branch=branch, exponents=exponents, **switches)
+    shares = np.eye(3)[branch]
+    expected = oracle.aunce(z.numpy(), labels.numpy(), shares=shares, exponents=exponents.numpy(), **switches)
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.1])
+def test_supcon_and_infonce_equal_their_loops_with_unknown_labels(temperature: float) -> None:
+    z = random_z(*LABELS.shape)
+    got = supcon(z, LABELS, temperature)
+    assert got.item() == pytest.approx(oracle.supcon(z.numpy(), LABELS.numpy(), temperature), abs=1e-9)
+    assert infonce(z, temperature).item() == pytest.approx(oracle.infonce(z.numpy(), temperature), abs=1e-9)
+
+
+@pytest.mark.parametrize("exclude", ["none", "self", "image"])
+@pytest.mark.parametrize("positive_mean", ["row", "positives"])
+@pytest.mark.parametrize("positive", POSITIVES)
+def test_unknown_images_neither_count_nor_enter_a_divisor(positive: str, positive_mean: str, exclude: str) -> None:
+    options = {"positive": positive, "positive_mean": positive_mean, "exclude": exclude, "normalize_weights": True}
+    z = random_z(6, 1)
+    labels = torch.tensor([[1], [-1], [0], [1], [-1], [0]])
+    keep = labels[:, 0] >= 0
+    loss, grad = value_and_grad(z, labels, **options)
+    known_loss, known_grad = value_and_grad(z[:, keep], labels[keep], **options)
+    torch.testing.assert_close(loss, known_loss, rtol=0, atol=1e-14)
+    torch.testing.assert_close(grad[:, keep], known_grad, rtol=0, atol=1e-14)
+    assert (grad[:, ~keep] == 0).all()
+    torch.testing.assert_close(supcon(z, labels, 0.5), supcon(z[:, keep], labels[keep], 0.5), rtol=0, atol=1e-14)
+
+
+def test_nan_of_an_unknown_image_reaches_neither_loss_nor_gradient_of_the_others() -> None:
+    z, labels = random_z(3, 1), torch.tensor([[1], [-1], [0]])
+    z[:, 1] = torch.nan
+    loss, grad = value_and_grad(z, labels, positive="mean")
+    assert loss.isfinite()
+    assert grad[:, [0, 2]].isfinite().all()
+
+
+# 3. Identities
+
+
+@pytest.mark.parametrize("e", [1.0, 1.2, 0.4])
+def test_view_branch_is_cross_entropy_with_negatives_at_temperature_over_e(e: float) -> None:
+    tau, images = 0.3, 5
+    z, labels = random_z(images, 1), torch.tensor([1, 0, 0, 1, 0])
+    x, y = F.normalize(z[:, :, 0].reshape(2 * images, -1), dim=-1), labels.repeat(2)
+    cosine = x @ x.T
+    own_view = cosine.roll(images, 1).diagonal()[:, None] / tau
+    negatives = (cosine / (tau / e)).masked_fill(y[:, None] == y, -torch.inf)
+    expected = F.cross_entropy(torch.cat([own_view, negatives], 1), torch.zeros(2 * images, dtype=torch.long))
+    got = aunce_loss(z, labels[:, None], temperature=tau, exponents=(e, e), positive="view")
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("b", [0.2, -0.2, -0.6])
+def test_raw_negatives_are_hcl_negatives_times_mean_weight(b: float) -> None:
+    tau, images = 0.5, 6
+    z, labels = random_z(images, 1), torch.tensor([[1], [0], [0], [1], [0], [0]])
+    options: dict[str, Any] = {"exponents": (1 + b, 1 + b), "positive": "view", "reduction": "none"}
+    # with one and the same P, N is proportional to exp(loss) - 1
+    raw = aunce_loss(z, labels, **options).expm1()
+    hcl = aunce_loss(z, labels, normalize_weights=True, **options).expm1()
+    x, y = F.normalize(z[:, :, 0].reshape(2 * images, -1), dim=-1), labels[:, 0].repeat(2)
+    mean_weight = [(b * x[i] @ x[y != y[i]].T / tau).exp().mean() for i in range(2 * images)]
+    torch.testing.assert_close(raw, hcl * torch.stack(mean_weight), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_infonce_agrees_with_pytorch_metric_learning_ntxent(temperature: float) -> None:
+    z = random_z(6, 3)
+    loss = NTXentLoss(temperature=temperature)
+    per_au = [loss(z[:, :, k].reshape(12, -1), torch.arange(6).repeat(2)) for k in range(3)]
+    torch.testing.assert_close(infonce(z, temperature), torch.stack(per_au).mean(), rtol=0, atol=1e-9)
+
+
+def test_view_branch_agrees_with_ntxent_on_au_labels_where_the_own_view_is_the_only_positive() -> None:
+    z, labels = random_z(2, 1), torch.tensor([[1], [0]])
+    expected = NTXentLoss(temperature=0.5)(z[:, :, 0].reshape(4, -1), labels[:, 0].repeat(2))
+    got = aunce_loss(z, labels, exponents=(1, 1), positive="view")
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_supcon_agrees_with_pytorch_metric_learning_on_known_images_incl_single_label_aus(temperature: float) -> None:
+    z = random_z(*LABELS.shape)
+    loss = SupConLoss(temperature=temperature, reducer=MeanReducer())
+    per_au = []
+    for k in range(LABELS.shape[1]):
+        keep = LABELS[:, k] >= 0
+        rows = z[:, keep, k].reshape(-1, z.shape[-1])
+        per_au.append(loss(rows, LABELS[keep, k].repeat(2)) if len(rows) else torch.zeros((), dtype=z.dtype))
+    torch.testing.assert_close(supcon(z, LABELS, temperature), torch.stack(per_au).mean(), rtol=0, atol=1e-9)
+
+
+# 4. Closed forms
+
+
+@pytest.mark.parametrize("normalize_weights", [False, True])
+@pytest.mark.parametrize("positive_mean", ["row", "positives"])
+@pytest.mark.parametrize("positive", ["max", "mean", "view"])
+def test_equal_embeddings_give_the_documented_value(positive: str, positive_mean: str, normalize_weights: bool) -> None:
+    tau, present, absent = 0.5, 3, 7
+    labels = torch.tensor([[1]] * present + [[0]] * absent)
+    z = torch.ones(2, 10, 1, 4, dtype=torch.float64)
+    got = aunce_loss(
+        z, labels, temperature=tau, positive=positive, positive_mean=positive_mean,
+        normalize_weights=normalize_weights, reduction="none",
+    )[0]  # fmt: skip
+    for label, own, other, e in ((1, present, absent, 1.2), (0, absent, present, 0.8)):
+        p = own / 10 if (positive, positive_mean) == ("mean", "row") else 1.0
+        weight = 1.0 if normalize_weights else math.exp((e - 1) / tau)
+        expected = math.log(1 + 2 * other * weight / p)
+        torch.testing.assert_close(got[labels[:, 0].repeat(2) == label], torch.full((2 * own,), expected).double())
+
+
+@pytest.mark.parametrize("images", [1, 2, 8])
+def test_infonce_and_supcon_at_equal_embeddings_are_log_of_all_other_rows(images: int) -> None:
+    z = torch.ones(2, images, 2, 3, dtype=torch.float64)
+    assert infonce(z, 0.1).item() == pytest.approx(math.log(2 * images - 1), abs=1e-12)
+    if images > 1:
+        labels = torch.tensor([[1, 0]] + [[0, 1]] * (images - 1))
+        assert supcon(z, labels, 0.1).item() == pytest.approx(math.log(2 * images - 1), abs=1e-12)
+
+
+def floor_of_mean_branch(rows: int, rate: float, negative_cosine: float) -> float:
+    """Best loss of a present anchor at tau .5: its label in one point, the negatives at one cosine from it."""
+    return math.log(1 + rows * (1 - rate) * math.exp(1.2 * negative_cosine / 0.5) / (rate * math.exp(1 / 0.5)))
+
+
+def test_floor_formula_gives_the_published_numbers() -> None:
+    floors = [floor_of_mean_branch(64, rate, 0) for rate in (0.05, 0.2, 0.5, 0.8)]
+    assert [round(floor, 2) for floor in floors] == [5.11, 3.57, 2.27, 1.15]
+    assert round(floor_of_mean_branch(64, 0.2, -1), 2) == 1.42
+
+
+@pytest.mark.parametrize("negative", [0.0, -1.0])
+@pytest.mark.parametrize("present", [1, 6, 16, 26])
+def test_released_mean_branch_reaches_its_floor_with_orthogonal_and_antipodal_labels(
+    present: int, negative: float
+) -> None:
+    z = torch.zeros(2, 32, 1, 2, dtype=torch.float64)
+    z[:, :present, 0] = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    z[:, present:, 0] = torch.tensor([negative, 1.0 + negative], dtype=torch.float64)
+    labels = (torch.arange(32) < present).long()[:, None]
+    got = aunce_loss(z, labels, positive="mean", reduction="none")[0, 0]
+    assert got.item() == pytest.approx(floor_of_mean_branch(64, present / 32, negative), abs=1e-12)
+
+
+# 5. Gradients
+
+
+@pytest.mark.parametrize("normalize_weights", [False, True])
+@pytest.mark.parametrize("exclude", ["none", "self", "image"])
+@pytest.mark.parametrize("positive", POSITIVES)
+def test_gradcheck_with_one_label_and_unknown_columns(positive: str, exclude: str, normalize_weights: bool) -> None:
+    z = random_z(4, 6, channels=2).requires_grad_()
+
+    def loss(z: Tensor) -> Tensor:
+        return aunce_loss(
+            z,
+            LABELS,
+            positive=positive,
+            exclude=exclude,
+            normalize_weights=normalize_weights,
+            positive_mean="positives",
+        )
+
+    assert torch.autograd.gradcheck(loss, (z,))
+
+
+def test_gradcheck_of_supcon_and_infonce() -> None:
+    z = random_z(4, 6, channels=2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: supcon(z, LABELS, 0.5), (z,))
+    assert torch.autograd.gradcheck(lambda z: infonce(z, 0.5), (z,))
+
+
+@pytest.mark.parametrize("normalize_weights", [False, True])
+def test_detached_weights_have_the_gradient_of_the_loop_with_its_weights_held_still(normalize_weights: bool) -> None:
+    labels, step = LABELS[:, [0, 3]], 1e-5
+    z = random_z(4, 2, channels=2)
+    options: dict[str, Any] = {"exponents": (0.4, 1.7), "normalize_weights": normalize_weights}
+    _, grad = value_and_grad(z, labels, positive="mean", detach_weights=True, **options)
+    expected = np.zeros(z.shape)
+    for index in itertools.product(*map(range, z.shape)):
+        sides = []
+        for sign in (1, -1):
+            moved = z.numpy().copy()
+            moved[index] += sign * step
+            shares = shares_of("mean", labels.shape[1])
+            sides.append(oracle.aunce(moved, labels.numpy(), shares=shares, weights_from=z.numpy(), **options))
+        expected[index] = (sides[0] - sides[1]) / (2 * step)
+    np.testing.assert_allclose(grad.numpy(), expected, rtol=0, atol=1e-9)
+    _, attached = value_and_grad(z, labels, positive="mean", **options)
+    assert (grad - attached).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("positive", ["max", "mean", "view"])
+@pytest.mark.parametrize("exclude", ["none", "self", "image"])
+@pytest.mark.parametrize("anchor", [0, 6])  # a present and an absent one
+def test_anchor_gradient_is_r_over_tau_times_repulsion_minus_attraction(
+    anchor: int, exclude: str, positive: str
+) -> None:
+    tau, images = 0.5, 5
+    z, labels = random_z(images, 1), torch.tensor([[1], [0], [0], [1], [1]])
+    got = anchor_gradient(anchor, z, labels, temperature=tau, positive=positive, exclude=exclude)
+    x, y = F.normalize(z[:, :, 0].reshape(2 * images, -1), dim=-1), labels[:, 0].repeat(2)
+    row = torch.arange(2 * images)
+    logits, e = x @ x[anchor] / tau, (0.8, 1.2)[int(y[anchor])]
+    q = (e * logits).masked_fill(y == y[anchor], -torch.inf)
+    own = {"none": row < 0, "self": row == anchor, "image": row % images == anchor % images}[exclude]
+    at_positives = logits.masked_fill((y != y[anchor]) | own, -torch.inf)
+    if positive == "mean":
+        rho, log_p = at_positives.softmax(0), at_positives.logsumexp(0) - math.log(2 * images)
+    else:
+        j = at_positives.argmax() if positive == "max" else torch.tensor((anchor + images) % (2 * images))
+        rho, log_p = F.one_hot(j, 2 * images).double(), logits[j]
+    r = torch.sigmoid(q.logsumexp(0) - log_p)
+    force = r / tau * (e * q.softmax(0) @ x - rho @ x)
+    force = force - (force @ x[anchor]) * x[anchor]  # the anchor moves on the sphere only
+    torch.testing.assert_close(got, force, rtol=0, atol=1e-12)
+
+
+def coefficients(anchor: int, z: Tensor, labels: Tensor, **options: Any) -> list[float]:
+    """What the gradient of an anchor puts on its negatives and on its positives, in units of r / tau."""
+    tau, n = 0.5, 2 * labels.shape[0]
+    grad = anchor_gradient(anchor, z, labels, temperature=tau, **options)
+    x, y = F.normalize(z[:, :, 0].reshape(n, -1), dim=-1), labels[:, 0].repeat(2)
+    loss = aunce_loss(z, labels, temperature=tau, reduction="none", **options)[0, anchor]
+    r = float(-torch.expm1(-loss))
+    # independent rows: the coefficients are unique, and the projection touches that of the anchor only
+    on_rows = torch.linalg.lstsq(x.T, grad[:, None]).solution[:, 0] * tau / r
+    own = torch.arange(n) == anchor
+    return [float(on_rows[y != y[anchor]].sum()), float(on_rows[(y == y[anchor]) & ~own].sum())]
+
+
+@pytest.mark.parametrize("positive", ["max", "mean", "view"])
+@pytest.mark.parametrize(("anchor", "e"), [(0, 1.2), (1, 0.8)])
+def test_repulsion_is_1_plus_b_raw_and_balances_attraction_once_normalised(
+    anchor: int, e: float, positive: str
+) -> None:
+    z, labels = random_z(5, 1, channels=16), torch.tensor([[1], [0], [0], [1], [1]])
+    options: dict[str, Any] = {"positive": positive, "exclude": "image", "positive_mean": "positives"}
+    assert coefficients(anchor, z, labels, **options) == pytest.approx([e, -1], abs=1e-9)
+    assert coefficients(anchor, z, labels, normalize_weights=True, **options) == pytest.approx([1, -1], abs=1e-9)
+
+
+@pytest.mark.parametrize(("exclude", "attraction"), [("none", 0.0), ("self", -1.0), ("image", -1.0)])
+def test_released_max_branch_attracts_nothing_and_excluding_the_anchor_mends_it(
+    exclude: str, attraction: float
+) -> None:
+    z, labels = random_z(5, 1, channels=16), torch.tensor([[1], [0], [0], [1], [1]])
+    for anchor in range(10):
+        got = coefficients(anchor, z, labels, positive="max", exclude=exclude)[1]
+        assert got == pytest.approx(attraction, abs=1e-9)
+
+
+# 6. Invariances
+
+
+@pytest.mark.parametrize("preset", ["released", "as_read", "hcl"])
+def test_loss_ignores_order_of_images_views_aus_rotation_and_length(preset: str) -> None:
+    z, labels = (
+        random_z(6, 3, channels=4),
+        torch.tensor([[1, 0, -1], [0, 0, 1], [1, 1, 0], [0, 1, 1], [-1, 0, 0], [0, 0, 1]]),
+    )
+    criterion = getattr(AUNCELoss, preset)(positive="expected", exponents=(0.7, 1.3))
+
+    def losses(z: Tensor, labels: Tensor) -> list[float]:
+        return [criterion(z, labels).item(), supcon(z, labels, 0.5).item(), infonce(z, 0.5).item()]
+
+    expected = pytest.approx(losses(z, labels), abs=1e-12)
+    images, aus = torch.tensor([3, 0, 5, 1, 4, 2]), torch.tensor([2, 0, 1])
+    rotation = torch.linalg.qr(random_z(4, 1, channels=4)[0, :, 0]).Q
+    lengths = torch.rand(2, 6, 3, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 9 + 0.1
+    assert losses(z[:, images], labels[images]) == expected
+    assert losses(z.flip(0), labels) == expected
+    assert losses(z[:, :, aus], labels[:, aus]) == expected
+    assert losses(z @ rotation, labels) == expected
+    assert losses(z * lengths, labels) == expected
+
+
+def test_flipping_labels_with_the_exponents_changes_nothing() -> None:
+    z, labels = random_z(*LABELS.shape), LABELS
+    flipped = torch.where(labels >= 0, 1 - labels, labels)
+    a = aunce_loss(z, labels, positive="expected", exponents=(0.4, 1.2))
+    b = aunce_loss(z, flipped, positive="expected", exponents=(1.2, 0.4))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+
+
+def test_exponents_per_au_equal_one_call_per_au() -> None:
+    z, labels = random_z(4, 2), torch.tensor([[1, 0], [0, 1], [0, 0], [1, 1]])
+    exponents = torch.tensor([[0.4, 1.2], [1.5, 0.6]])
+    both = aunce_loss(z, labels, positive="mean", exponents=exponents.double())
+    single = [
+        aunce_loss(z[:, :, [k]], labels[:, [k]], positive="mean", exponents=exponents[k].double().tolist())
+        for k in range(2)
+    ]
+    torch.testing.assert_close(both, torch.stack(single).mean(), rtol=0, atol=1e-14)
+
+
+def test_au_weights_multiply_the_losses_of_their_au_without_rescaling() -> None:
+    z, weights = random_z(*LABELS.shape), [3.0, 1.0, 0.5, 2.0, 7.0, 1.0]
+    plain = aunce_loss(z, LABELS, positive="mean", reduction="none")
+    weighted = aunce_loss(z, LABELS, positive="mean", reduction="none", au_weights=weights)
+    torch.testing.assert_close(weighted, plain * torch.tensor(weights)[:, None].double(), rtol=0, atol=1e-14)
+
+
+# 7. Degenerate batches
+
+DEGENERATE = {
+    "all absent": (random_z(4, 1), torch.zeros(4, 1)),
+    "all present": (random_z(4, 1), torch.ones(4, 1)),
+    "single positive": (random_z(4, 1), torch.tensor([[0], [1], [0], [0]])),
+    "all unknown": (random_z(4, 1), -torch.ones(4, 1)),
+    "one image": (random_z(1, 2), torch.tensor([[1, -1]])),
+    "duplicated images": (random_z(1, 1).expand(2, 4, 1, 5), torch.tensor([[0], [1], [0], [1]])),
+    "zero vectors": (torch.zeros(2, 4, 1, 5, dtype=torch.float64), torch.tensor([[0], [1], [0], [1]])),
+    "one channel": (random_z(4, 1, channels=1), torch.tensor([[0], [1], [0], [1]])),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("batch", list(DEGENERATE))
+def test_degenerate_batch_has_finite_loss_and_gradient_and_a_graph(batch: str, dtype: torch.dtype) -> None:
+    z, labels = DEGENERATE[batch][0].to(dtype), DEGENERATE[batch][1].to(torch.int8)
+    for preset in (AUNCELoss.released, AUNCELoss.as_read, AUNCELoss.hcl):
+        for reduction in ("mean", "au_mean", "none"):
+            loss, grad = value_and_grad(z, labels, **preset(positive="expected", reduction=reduction).options)
+            assert loss.isfinite().all()
+            assert grad.isfinite().all()
+            if len(set(labels.flatten().tolist())) == 1 or batch == "one image":
+                assert (loss == 0).all()
+                assert (grad == 0).all()
+    for loss in (supcon(z.requires_grad_(), labels, 0.05), infonce(z, 0.05)):
+        (grad,) = torch.autograd.grad(loss, z)
+        assert loss.isfinite()
+        assert grad.isfinite().all()
+
+
+def test_au_without_negatives_counts_in_mean_and_not_in_au_mean() -> None:
+    z, labels = random_z(4, 2), torch.tensor([[1, 0], [0, 0], [0, 0], [1, 0]])
+    single = aunce_loss(z[:, :, [0]], labels[:, [0]], positive="view")
+    torch.testing.assert_close(aunce_loss(z, labels, positive="view"), single / 2)
+    torch.testing.assert_close(aunce_loss(z, labels, positive="view", reduction="au_mean"), single)
+
+
+@pytest.mark.parametrize("positive", ["max", "mean"])
+def test_anchor_whose_exclusion_left_no_positive_is_0_and_not_its_own_view(positive: str) -> None:
+    z, labels = random_z(4, 1), torch.tensor([[0], [1], [0], [0]])
+    losses = aunce_loss(z, labels, positive=positive, exclude="image", reduction="none")[0]
+    assert (losses > 0).tolist() == [True, False, True, True] * 2
+    mean = aunce_loss(z, labels, positive=positive, exclude="image")
+    torch.testing.assert_close(mean, losses.sum() / 8)
+
+
+def test_zero_vector_in_float16_has_a_gradient_that_fits_float16() -> None:
+    z = random_z(4, 1, dtype=torch.float16)
+    z[0, 0] = 0
+    z[1, 1] = 1e-7
+    for temperature in (0.5, 0.05):
+        _, grad = value_and_grad(z, torch.tensor([[1], [0], [0], [1]]), positive="expected", temperature=temperature)
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("labels", [[[1], [0]], [[0], [0]]], ids=["two labels", "one label"])
+@pytest.mark.parametrize("positive", POSITIVES)
+def test_nan_is_passed_on_as_nan(positive: str, labels: list[list[int]]) -> None:
+    z = random_z(2, 1)
+    z[0, 1, 0, 2] = torch.nan
+    assert aunce_loss(z, torch.tensor(labels), positive=positive).isnan()
+    assert supcon(z, torch.tensor(labels), 0.5).isnan()
+    assert infonce(z, 0.5).isnan()
+
+
+def test_nan_of_one_au_is_found_by_reduction_none() -> None:
+    z = random_z(*LABELS.shape)
+    z[:, :, 2] = torch.inf
+    losses = aunce_loss(z, LABELS, positive="mean", reduction="none")
+    assert losses.isnan().any(1).tolist() == [False, False, True, False, False, False]
+
+
+# 8. Precision
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("temperature", [0.5, 0.1, 0.05])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_value_and_gradient_hold_in_every_dtype_and_temperature(
+    dtype: torch.dtype, temperature: float, device: str
+) -> None:
+    labels = torch.randint(-1, 2, (16, 3), generator=torch.Generator().manual_seed(1), dtype=torch.int8)
+    exact = random_z(16, 3, channels=8)
+    rounded = exact.to(dtype)
+    from_input = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 3e-2, torch.float16: 3e-3}[dtype]
+    in_kernel = 1e-12 if dtype == torch.float64 else 2e-5
+    in_gradient = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 2e-3}[dtype]
+    for positive, normalize in itertools.product(POSITIVES, (False, True)):
+        options: dict[str, Any] = {"positive": positive, "normalize_weights": normalize, "temperature": temperature}
+        loss, grad = value_and_grad(rounded.to(device), labels.to(device), **options)
+        reference, reference_grad = value_and_grad(rounded.double(), labels, **options)
+        unrounded, _ = value_and_grad(exact, labels, **options)
+        assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert grad.dtype == dtype
+        torch.testing.assert_close(loss.cpu().double(), reference, rtol=in_kernel, atol=in_kernel)
+        torch.testing.assert_close(loss.cpu().double(), unrounded, rtol=from_input, atol=from_input)
+        error = (grad.cpu().double() - reference_grad).norm() / reference_grad.norm()
+        assert error < in_gradient
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("temperature", [0.5, 0.05])
+def test_autocast_does_not_round_the_logits(temperature: float, device: str) -> None:
+    x = random_z(8, 3, channels=6, dtype=torch.float32).to(device)
+    layer = torch.nn.Linear(6, 6).to(device)
+    labels = torch.randint(-1, 2, (8, 3), generator=torch.Generator().manual_seed(1)).to(device)
+    for chunk_size in (None, 5):
+        options: dict[str, Any] = {"positive": "expected", "temperature": temperature, "chunk_size": chunk_size}
+        with torch.autocast(device, dtype=torch.bfloat16):
+            z = layer(x)
+            inside = aunce_loss(z, labels, **options)
+            others = [supcon(z, labels, temperature), infonce(z, temperature)]
+        (inside_grad,) = torch.autograd.grad(inside, z, retain_graph=True)
+        assert z.dtype == torch.bfloat16
+        outside, grad = value_and_grad(z, labels, **options)
+        torch.testing.assert_close(inside, outside, rtol=0, atol=0)
+        torch.testing.assert_close(inside_grad, grad, rtol=0, atol=0)
+        outside_others = [supcon(z, labels, temperature), infonce(z, temperature)]
+        torch.testing.assert_close(others, outside_others, rtol=0, atol=0)
+
+
+def test_large_losses_have_no_step_where_torch_softplus_turns_linear() -> None:
+    z = torch.tensor([[1.0, 0.0], [1.0, 0.02], [-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64).reshape(2, 2, 1, 2)
+    labels = np.array([[1], [0]])
+    for temperature in np.linspace(0.09, 0.11, 9):  # the loss of the first anchor crosses 20
+        got = aunce_loss(z, torch.tensor(labels), positive="view", temperature=float(temperature), reduction="none")
+        expected = oracle.aunce(
+            z.numpy(), labels, shares=shares_of("view", 1), temperature=temperature, reduction="none"
+        )
+        np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-12)
+
+
+# 9. Randomness
+
+
+def drawn_branches(aus: int, probs: tuple[float, ...], draw: str) -> np.ndarray:
+    """The branch (K, 2B) of each anchor, read off the losses of AUs that are all alike."""
+    z, labels = random_z(3, 1).expand(2, 3, aus, 5), torch.tensor([[1], [0], [1]]).expand(3, aus)
+    generator = torch.Generator().manual_seed(0)
+    sampled = aunce_loss(z, labels, positive_probs=probs, draw=draw, generator=generator, reduction="none")
+    forced = [aunce_loss(z, labels, branch=[b] * aus, reduction="none") for b in range(3)]
+    hits = torch.stack([sampled == one for one in forced])  # (3, K, 2B)
+    assert (hits.sum(0) == 1).all()
+    return hits.int().argmax(0).numpy()
+
+
+@pytest.mark.parametrize("probs", [(0.2, 0.6, 0.2), (0.5, 0.2, 0.3)])
+def test_each_au_draws_one_branch_for_all_anchors_with_the_given_probabilities(probs: tuple[float, ...]) -> None:
+    branches = drawn_branches(6000, probs, "au")
+    assert (branches == branches[:, :1]).all()
+    assert chisquare(np.bincount(branches[:, 0], minlength=3), np.array(probs) * 6000).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("probs", [(0.2, 0.6, 0.2), (0.5, 0.2, 0.3)])
+def test_each_anchor_draws_its_own_branch_with_the_given_probabilities(probs: tuple[float, ...]) -> None:
+    branches = drawn_branches(6000, probs, "anchor")
+    for other in range(1, 6):  # two anchors of an AU draw independently, even the two views of one image
+        pairs = np.bincount(3 * branches[:, 0] + branches[:, other], minlength=9)
+        assert chisquare(pairs, np.outer(probs, probs).ravel() * 6000).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("probs", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.3, 0.7, 0.0)])
+def test_branch_of_probability_0_is_never_drawn(probs: tuple[float, ...]) -> None:
+    counts = np.bincount(drawn_branches(500, probs, "au")[:, 0], minlength=3)
+    assert ((counts > 0) == (np.array(probs) > 0)).all()
+
+
+@pytest.mark.parametrize("draw", ["au", "anchor"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_same_seed_gives_the_same_draw_for_any_chunk_dtype_and_device(device: str, draw: str) -> None:
+    z, labels = random_z(6, 8), torch.randint(0, 2, (6, 8), generator=torch.Generator().manual_seed(0))
+
+    def loss(z: Tensor, seed: int = 3, chunk_size: int | None = None) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return aunce_loss(z, labels, draw=draw, generator=generator, chunk_size=chunk_size, reduction="none").cpu()
+
+    expected = loss(z)
+    assert not torch.equal(expected, loss(z, seed=4))
+    for chunk_size in (1, 5, 12, 50):
+        torch.testing.assert_close(loss(z, chunk_size=chunk_size), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(loss(z.float().to(device)).double(), expected, rtol=0, atol=1e-5)
+
+
+def test_every_call_draws_anew_and_global_generator_is_untouched() -> None:
+    z, labels = random_z(6, 30), torch.randint(0, 2, (6, 30), generator=torch.Generator().manual_seed(0))
+    before, generator = torch.get_rng_state(), torch.Generator().manual_seed(0)
+    for chunk_size in (None, 4):
+        criterion = AUNCELoss.released(chunk_size=chunk_size)
+        first, second = (criterion(z.requires_grad_(), labels, generator=generator) for _ in range(2))
+        assert first.item() != second.item()
+        first.backward()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_expected_is_the_weighted_sum_of_the_forced_branches_in_value_and_gradient() -> None:
+    z, probs = random_z(*LABELS.shape), (0.1, 0.65, 0.25)
+    for exclude in ("none", "self", "image"):
+        loss, grad = value_and_grad(z, LABELS, positive="expected", positive_probs=probs, exclude=exclude)
+        forced = [value_and_grad(z, LABELS, branch=[b] * LABELS.shape[1], exclude=exclude) for b in range(3)]
+        torch.testing.assert_close(loss, sum(p * f[0] for p, f in zip(probs, forced, strict=True)))
+        torch.testing.assert_close(grad, sum(p * f[1] for p, f in zip(probs, forced, strict=True)))
+
+
+def test_forced_branches_differ_per_au_and_equal_the_named_ones() -> None:
+    z, labels = random_z(4, 3), LABELS[:, [0, 0, 0]]
+    forced = aunce_loss(z, labels, branch=torch.tensor([2, 0, 1]), reduction="none")
+    named = [aunce_loss(z, labels, positive=name, reduction="none") for name in ("max", "mean", "view")]
+    torch.testing.assert_close(forced, torch.stack([named[2][0], named[0][1], named[1][2]]), rtol=0, atol=0)
+
+
+# 10. Chunks
+
+
+@pytest.mark.parametrize("preset", ["released", "as_read", "hcl"])
+@pytest.mark.parametrize("positive", POSITIVES)
+def test_chunks_equal_the_whole_in_value_and_gradient(positive: str, preset: str) -> None:
+    z = random_z(*LABELS.shape)
+    options: dict[str, Any] = getattr(AUNCELoss, preset)(positive=positive, exponents=(0.6, 1.3)).options
+    for detach in (False, True):
+        whole = value_and_grad(z, LABELS, detach_weights=detach, **options)
+        for chunk_size in (1, 3, 7, 8, 100):
+            cut = value_and_grad(z, LABELS, detach_weights=detach, chunk_size=chunk_size, **options)
+            torch.testing.assert_close(cut, whole, rtol=0, atol=1e-14)
+
+
+def test_chunks_keep_no_tensor_of_rows_by_rows_for_the_backward_pass() -> None:
+    images, aus = 64, 2
+    z = random_z(images, aus, channels=4).requires_grad_()
+    labels = torch.randint(0, 2, (images, aus), generator=torch.Generator().manual_seed(0))
+
+    def elements_kept(chunk_size: int | None) -> int:
+        kept: list[int] = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            kept.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            aunce_loss(z, labels, positive="expected", chunk_size=chunk_size)
+        return max(kept)
+
+    assert elements_kept(None) == aus * (2 * images) ** 2
+    assert elements_kept(8) <= aus * 2 * images * 4
+
+
+@pytest.mark.parametrize(
+    ("positive", "calls"),
+    [("max", (1, 1, 0)), ("mean", (0, 2, 0)), ("view", (0, 1, 1)), ("expected", (1, 2, 1)), ("sampled", (0, 2, 1))],
+)
+def test_only_the_branches_in_need_are_computed(positive: str, calls: tuple[int, int, int]) -> None:
+    names: list[str] = []
+
+    class Recorder(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    z, labels = random_z(4, 2), LABELS[:, [0, 3]]
+    with Recorder():
+        aunce_loss(z, labels, positive=positive, branch=[1, 2] if positive == "sampled" else None)
+    assert tuple(map(names.count, ("amax", "logsumexp", "roll"))) == calls
+    assert names.count("__matmul__") + names.count("matmul") == 1
+
+
+# 14. Shape contract, options and presets
+
+
+def test_presets_are_the_readings_that_the_design_names() -> None:
+    z, labels, weights = random_z(*LABELS.shape), LABELS, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+
+    def loss(**options: Any) -> float:
+        return float(aunce_loss(z, labels, generator=torch.Generator().manual_seed(5), **options))
+
+    def preset(criterion: AUNCELoss) -> float:
+        return float(criterion(z, labels, generator=torch.Generator().manual_seed(5)))
+
+    assert preset(AUNCELoss.released()) == loss()
+    assert preset(AUNCELoss.early(au_weights=weights)) == loss(exponents=(0.4, 1.2), au_weights=weights)
+    assert preset(AUNCELoss.as_read()) == loss(exclude="image", positive_mean="positives")
+    assert preset(AUNCELoss.hcl()) == loss(exclude="image", positive_mean="positives", normalize_weights=True)
+    assert preset(AUNCELoss.hcl(temperature=0.1, exclude="self")) == loss(
+        exclude="self", positive_mean="positives", normalize_weights=True, temperature=0.1
+    )
+    assert "exclude='image'" in repr(AUNCELoss.as_read())
+    branch = [0, 1, 2, 0, 1, 2]
+    assert AUNCELoss.released()(z, labels, branch=branch).item() == loss(branch=branch)
+
+
+def test_early_preset_without_au_weights_says_that_they_are_required() -> None:
+    with pytest.raises(UsageError, match=r"AUNCELoss.early: expected au_weights .* got None"):
+        AUNCELoss.early()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"positive": "median"}, r"positive: expected one of 'sampled', 'expected', 'max'.* got 'median'"),
+        ({"exclude": True}, r"exclude: expected one of 'none', 'self', 'image', got True"),
+        ({"positive_mean": "rows"}, r"positive_mean: expected one of 'row', 'positives', got 'rows'"),
+        ({"draw": "batch"}, r"draw: expected one of 'au', 'anchor', got 'batch'"),
+        ({"reduction": "sum"}, r"reduction: expected one of 'mean', 'au_mean', 'none', got 'sum'"),
+        ({"temperature": 0}, r"temperature: expected a positive number, got 0"),
+        ({"temperature": "0.5"}, r"temperature: expected a positive number, got '0.5'"),
+        ({"temperature": math.nan}, r"temperature: expected a positive number, got nan"),
+        ({"exponents": (1.0, 1.0, 1.0)}, r"exponents: expected a pair of numbers \(absent, present\)"),
+        ({"exponents": 1.2}, r"exponents: expected a pair of numbers .* got 1.2"),
+        ({"positive_probs": (0.5, 0.6, 0.2)}, r"positive_probs: expected 3 probabilities .* sum 1, got \(0.5, 0.6"),
+        ({"positive_probs": (-0.2, 1.0, 0.2)}, r"positive_probs: expected 3 probabilities"),
+        ({"chunk_size": 0}, r"chunk_size: expected a positive integer or None, got 0"),
+    ],
+)
+def test_wrong_option_is_refused_by_function_and_module_with_expected_and_got(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        aunce_loss(random_z(4, 1), LABELS[:, :1], **options)
+    with pytest.raises(UsageError, match=message):
+        AUNCELoss(**options)
+
+
+def test_unknown_option_of_the_module_lists_the_valid_ones() -> None:
+    with pytest.raises(UsageError, match=r"expected options among temperature, exponents, .* got generator, tau"):
+        AUNCELoss(tau=0.5, generator=None)
+
+
+@pytest.mark.parametrize(
+    ("z", "labels", "options", "message"),
+    [
+        (torch.ones(4, 1, 5), LABELS[:, :1], {}, r"z: expected .*\(V=2, B, K, D\).* got torch.float32 \(4, 1, 5\)"),
+        (torch.ones(3, 4, 1, 5), LABELS[:, :1], {}, r"z: expected .* got torch.float32 \(3, 4, 1, 5\)"),
+        (torch.ones(2, 0, 1, 5), LABELS[:0, :1], {}, r"z: expected .* got torch.float32 \(2, 0, 1, 5\)"),
+        (torch.ones(2, 4, 1, 5).int(), LABELS[:, :1], {}, r"z: expected a float tensor .* got torch.int32"),
+        (torch.ones(2, 4, 1, 5), LABELS[:, :2], {}, r"labels: .* \(B, K\) = \(4, 1\), got torch.int8 \(4, 2\)"),
+        (torch.ones(2, 4, 1, 5), LABELS[:, 0], {}, r"labels: .* \(4, 1\), got torch.int8 \(4,\)"),
+        (torch.ones(2, 4, 1, 5), torch.ones(4, 1), {}, r"labels: expected integers .* got torch.float32 \(4, 1\)"),
+        (torch.ones(2, 2, 1, 5), torch.tensor([[9], [1]]), {}, r"labels: expected 1 present, 0 absent .* got \[9\]"),
+        (torch.ones(2, 4, 1, 5), LABELS[:, :1], {}, r"generator: expected a CPU torch.Generator or branch=.* got None"),
+        (torch.ones(2, 4, 1, 5), LABELS[:, :1], {"branch": [0, 1]}, r"branch: .* \(K,\) = \(1,\) .* got \[0, 1\]"),
+        (torch.ones(2, 4, 1, 5), LABELS[:, :1], {"branch": [3]}, r"branch: expected .* got \[3\]"),
+        (
+            torch.ones(2, 4, 1, 5), LABELS[:, :1], {"branch": [1], "positive": "max"},
+            r"branch: expected positive='sampled', .* got positive='max'",
+        ),
+        (
+            torch.ones(2, 4, 1, 5), LABELS[:, :1], {"positive": "max", "exponents": torch.ones(2)},
+            r"exponents: expected a pair or a tensor \(K, 2\) = \(1, 2\), got \(2,\)",
+        ),
+        (
+            torch.ones(2, 4, 1, 5), LABELS[:, :1], {"positive": "max", "au_weights": [1.0, 2.0]},
+            r"au_weights: expected shape \(K,\) = \(1,\), got \(2,\)",
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_shape_value_or_missing_generator_is_refused_with_expected_and_got(
+    z: Tensor, labels: Tensor, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        aunce_loss(z, labels, **options)
+    if message.startswith(("z", "labels")):
+        with pytest.raises(UsageError, match=message):
+            supcon(z, labels, 0.5)
+    if message.startswith("z"):
+        with pytest.raises(UsageError, match=message):
+            infonce(z, 0.5)
+
+
+def test_supcon_and_infonce_refuse_a_temperature_that_is_not_positive() -> None:
+    with pytest.raises(UsageError, match=r"temperature: expected a positive number, got -1"):
+        supcon(random_z(4, 6), LABELS, -1)
+    with pytest.raises(UsageError, match=r"temperature: expected a positive number, got 0"):
+        infonce(random_z(4, 6), 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
+def test_labels_of_any_integer_kind_give_the_same_loss(dtype: torch.dtype) -> None:
+    z, labels = random_z(4, 1), torch.tensor([[1], [0], [1], [0]])
+    assert torch.equal(aunce_loss(z, labels.to(dtype), positive="mean"), aunce_loss(z, labels, positive="mean"))
+
+
+@pytest.mark.parametrize("device", [CUDA])
+def test_labels_on_the_gpu_are_read_without_waiting_and_foreign_values_count_as_unknown(device: str) -> None:
+    z, labels = random_z(4, 1).to(device), torch.tensor([[1], [0], [9], [0]], device=device)
+    unknown = torch.tensor([[1], [0], [-1], [0]], device=device)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        got = aunce_loss(z, labels, positive="expected")
+        expected = aunce_loss(z, unknown, positive="expected")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(got, expected)

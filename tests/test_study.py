@@ -1,0 +1,224 @@
+"""Study files, run specifications, keys and states: what a typo, another process or a kill could break."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from aunce.errors import UsageError
+from aunce.study import NOT_IN_KEY, DataSpec, RunSpec, Study, load_study, progress
+
+STUDY = """
+[study]
+title = "Test"
+question = "Does it work?"
+report = "laptop"
+seconds_per_run = 10
+
+[data]
+subjects = 6
+frames = 2
+
+[base]
+epochs = 3
+learning_rate = 1e-3
+
+[axes]
+replicate = [0, 1]
+
+[axes.arm]
+"BCE" = { method = "bce" }
+"AUNCE {odd} name" = { method = "aunce", preset = "as_read" }
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a study file with replacements and load it; its runs stay in the test's folder."""
+    monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "reports")
+
+    def write(*replacements):
+        text = STUDY
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "small.toml"
+        path.write_text(text)
+        return load_study(str(path))
+
+    return write
+
+
+def test_grid_is_the_product_of_the_axes_in_file_order(write):
+    runs = write().runs
+    assert [run.labels for run in runs] == [
+        {"replicate": "0", "arm": "BCE"},
+        {"replicate": "0", "arm": "AUNCE {odd} name"},
+        {"replicate": "1", "arm": "BCE"},
+        {"replicate": "1", "arm": "AUNCE {odd} name"},
+    ]
+    assert runs[0].spec.method == "bce"
+    assert runs[1].spec.preset == "as_read"
+    assert runs[2].spec.epochs == 3
+    assert not runs[0].spec.smoke
+
+
+def test_one_replicate_is_one_population_for_all_arms(write):
+    runs = write().runs
+    assert runs[0].data.name == runs[1].data.name != runs[2].data.name == runs[3].data.name
+
+
+def test_a_field_of_the_data_may_be_an_axis(write):
+    study = write(
+        ("[axes.arm]", '[axes.faces]\n"easy" = { setting = "easy" }\n"hard" = { setting = "hard" }\n[axes.arm]')
+    )
+    assert {run.data.spec.setting for run in study.runs} == {"easy", "hard"}
+    assert len({run.data.name for run in study.runs}) == 4
+
+
+def test_keys_are_readable_and_safe_in_paths_and_shells(write):
+    for run in write().runs:
+        readable, _, digest = run.key.rpartition("-")
+        assert run.labels["arm"].lower().split()[0] in readable
+        assert set(run.key) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-_")
+        assert len(digest) == 8
+        int(digest, 16)
+
+
+def test_keys_are_the_same_in_another_process(write):
+    study = write()
+    code = "import sys; from aunce.study import load_study; print([run.key for run in load_study(sys.argv[1]).runs])"
+    command = [sys.executable, "-c", code, str(study.path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert printed == str([run.key for run in study.runs])
+
+
+def test_keys_ignore_the_order_of_fields(write):
+    one = write().runs[1].key
+    assert (
+        write(('{ method = "aunce", preset = "as_read" }', '{ preset = "as_read", method = "aunce" }')).runs[1].key
+        == one
+    )
+
+
+@pytest.mark.parametrize("change", [("epochs = 3", "epochs = 4"), ("frames = 2", "frames = 3"), ("1e-3", "2e-3")])
+def test_keys_change_with_whatever_changes_numbers(write, change):
+    assert write().runs[0].key[-8:] != write(change).runs[0].key[-8:]
+
+
+@pytest.mark.parametrize("field", sorted(NOT_IN_KEY - {"smoke"}))
+def test_keys_do_not_change_with_place_or_speed(write, field):
+    value = {"root": '"/x"', "out": '"/y"', "threads": "2", "device": '"cpu"'}[field]
+    if field == "root":  # root belongs to [data]; in [base] it would point all runs at one folder
+        return
+    assert write(("epochs = 3", f"epochs = 3\n{field} = {value}")).runs[0].key == write().runs[0].key
+
+
+def test_exclude_takes_points_out(write):
+    study = write(("[axes]\n", '[[exclude]]\narm = "BCE"\nreplicate = 1\n[axes]\n'))
+    assert len(study.runs) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("epochs = 3", "epoch = 3"), "unknown name 'epoch', did you mean 'epochs'"),
+        (("epochs = 3", 'epochs = "3"'), "write it without quotes"),
+        (("epochs = 3", "epochs = 0"), "greater than or equal to 1"),
+        (("epochs = 3", "epochs = nan"), "epochs"),
+        (("1e-3", "inf"), "learning_rate"),
+        (('method = "bce"', 'method = "bcee"'), "method"),
+        (('title = "Test"', 'titel = "Test"'), "title"),
+        (('report = "laptop"', 'report = "nothing"'), "nothing"),
+        (("subjects = 6", "subjects = 60"), "subjects"),
+        (("replicate = [0, 1]", "replicate = []"), "no values"),
+        (("replicate = [0, 1]", "replicate = [0, 0]"), "same run"),
+        (("[axes]\n", '[[exclude]]\narms = "BCE"\n[axes]\n'), "[[exclude]] names the axis 'arms'"),
+        (("[axes]\n", '[[exclude]]\narm = "BCEE"\n[axes]\n'), "BCEE"),
+        (("[axes]\n", "[axes\n"), "not a TOML file"),
+    ],
+)
+def test_a_typo_in_a_study_is_refused_with_place_and_remedy(write, change, expected):
+    with pytest.raises(UsageError) as error:
+        _ = write(change).runs
+    assert expected in str(error.value)
+    assert "small.toml" in str(error.value)
+
+
+def test_unknown_study_lists_the_known(tmp_path):
+    with pytest.raises(UsageError, match="laptop"):
+        load_study("lptop")
+    with pytest.raises(UsageError, match="no study file"):
+        load_study(str(tmp_path / "none.toml"))
+
+
+def test_only_selects_and_refuses_what_is_not_there(write):
+    study = write()
+    assert len(study.select(["arm=BCE"])) == 2
+    assert len(study.select(["arm=BCE", "replicate=1"])) == 1
+    assert len(study.select(["replicate=0", "replicate=1"])) == 4
+    for condition in ("arm", "arms=BCE", "arm=BCEE"):
+        with pytest.raises(UsageError, match="--only"):
+            study.select([condition])
+
+
+def test_unknown_key_names_close_ones(write):
+    study = write()
+    with pytest.raises(UsageError, match=study.runs[0].key):
+        study.run(study.runs[0].key[:-1] + "x")
+
+
+def test_state_is_read_from_disk_and_metrics_alone_say_done(write):
+    run = write().runs[0]
+    assert run.state == "to do"
+    run.folder.mkdir(parents=True)
+    for name in ("notebook.ipynb", "metrics.json.partial", "counts.parquet"):
+        (run.folder / name).write_text("{}")
+    assert run.state == "to do"
+    (run.folder / "error.json").write_text("{}")
+    assert run.state == "failed"
+    with run.lock:
+        assert write().runs[0].state == "running"
+    (run.folder / "metrics.json").write_text("{}")
+    assert run.state == "done"
+
+
+def test_progress_counts_and_estimates_by_method(write):
+    study = write()
+    assert progress(study, study.runs).seconds_left == 40
+    first = study.runs[0]
+    first.folder.mkdir(parents=True)
+    (first.folder / "metrics.json").write_text(json.dumps({"duration_s": 4}))
+    state = progress(study, study.runs)
+    assert (state.done, state.to_do, state.seconds_left) == (1, 3, 12)
+
+
+def test_notebook_parameters_unknown_missing_or_mistyped_are_refused():
+    cell = RunSpec().model_dump()
+    assert RunSpec.from_notebook(cell | {"_hidden": 1, "In": [], "print": print, "json": json}) == RunSpec()
+    with pytest.raises(UsageError, match="unknown name 'lrr'"):
+        RunSpec.from_notebook(cell | {"lrr": 1e-3})
+    with pytest.raises(UsageError, match="without quotes"):
+        RunSpec.from_notebook(cell | {"learning_rate": "1e-4"})
+    with pytest.raises(UsageError, match="missing epochs"):
+        RunSpec.from_notebook({name: value for name, value in cell.items() if name != "epochs"})
+
+
+def test_no_field_of_data_and_run_share_a_name_by_accident():
+    assert DataSpec.model_fields.keys() & RunSpec.model_fields.keys() == {"dataset", "root"}
+
+
+def test_importing_studies_is_light():
+    code = "import sys, aunce.cli; print({'torch', 'pandas', 'cv2', 'papermill'} & sys.modules.keys())"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "set()"
+    )
+
+
+def test_committed_studies_are_valid():
+    from aunce.study import NOTEBOOKS
+
+    for path in (NOTEBOOKS / "studies").glob("*.toml"):
+        assert Study(path).runs
