@@ -184,7 +184,9 @@ def _embed_rows(encoder: Encoder, images: Array, device: str, rows: Array) -> Ar
 
 def _shared_by_aus(features: Array, aus: int) -> Callable[[Array], Array]:
     def of_rows(rows: Array) -> Array:
-        return np.broadcast_to(features[rows][:, None], (len(rows), aus, features.shape[1]))  # (n, K, D)
+        chosen = features[rows]  # (n, D)
+        shape, strides = (len(rows), aus, chosen.shape[1]), (chosen.strides[0], 0, chosen.strides[1])
+        return np.lib.stride_tricks.as_strided(chosen, shape, strides)  # (n, K, D), one copy for all AUs
 
     return of_rows
 

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import os
 import re
 import tomllib
 import types
@@ -24,7 +25,7 @@ from aunce.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
-REPORTS = PROJECT / "reports"
+REPORTS = Path(os.environ.get("AUNCE_REPORTS") or PROJECT / "reports")
 
 SUPERVISED = ("bce", "bce_pos_weight", "bce_au_weight", "focal", "asymmetric", "label_smoothing")
 CONTRASTIVE = ("infonce", "supcon", "aunce")

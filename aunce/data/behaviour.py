@@ -183,6 +183,8 @@ class Subject:
         self.rates = expit(centre + deviation)  # (K+1,)
         part = ",".join(f"{au}:{rate:.6f}" for au, rate in sorted(rates.items()) if au != NULL_AU)
         self._strength = float(np.exp(0.15 * stream(seed, part, "strength").standard_normal()))
+        # Shifts of the latents in every task (8, K+1).
+        self._shifts = np.stack([self.loadings(task) @ row for task, row in zip(TASKS, TASK_SHIFTS, strict=True)])
 
     def loadings(self, task: str) -> Array:
         """Loadings of the AUs on the factors in a task, (K+1, F); the squares of a row sum to at most 0.9."""
@@ -211,7 +213,7 @@ class Subject:
         latent = np.sqrt(_SEQUENCE_SHARE) * mood + np.sqrt(1 - _SEQUENCE_SHARE) * latent
         shifts = np.zeros((1, len(_LABELLED)))
         if task in TASKS:
-            shifts = np.stack([self.loadings(name) @ shift for name, shift in zip(TASKS, TASK_SHIFTS, strict=True)])
+            shifts = self._shifts
             latent = latent + shifts[TASKS.index(task)]
         # Over tasks and time a latent is a mixture of shifted normals, narrower in transitions.
         tails: Array = np.zeros_like(latent)

@@ -583,18 +583,21 @@ def shade_furrows(layer: Pixels, curves: Curves, depth: Array, unit: float) -> N
         _line(layer, points[:-2] if name in _ACROSS else points[1:-1], int(128 - level), wide)
 
 
-_BULGE_ITEMS = tuple((radii, amplitude, centre[0] == 0) for centre, radii, amplitude, _ in BULGES.values())
+_BULGE_ITEMS = tuple((radii, centre[0] == 0) for centre, radii, _, _ in BULGES.values())
+_BULGE_AMPLITUDE = np.array([amplitude for _, _, amplitude, _ in BULGES.values()])
 
 
 def shade_bulges(layer: Pixels, centres: NDArray[np.int32], size: Array, unit: float) -> None:
-    """Bulges and hollows as ellipses, to be blurred. centres (2, bulges, 2), size (2, bulges)."""
-    for index, (radii, amplitude, middle) in enumerate(_BULGE_ITEMS):
-        for side in (0,) if middle else (0, 1):
-            level = 60 * amplitude * size[side, index]
-            if abs(level) < 0.5:
-                continue
-            # This layer has half the canvas's size.
-            _oval(layer, centres[side, index] // 2, (radii[0] * unit / 2, radii[1] * unit / 2), round(128 + level))
+    """Bulges and hollows as ellipses, to be blurred; the strongest wins overlaps. centres (2, n, 2), size (2, n)."""
+    levels = 60 * _BULGE_AMPLITUDE * size
+    for flat in np.argsort(np.abs(levels), axis=None):
+        side, index = divmod(int(flat), levels.shape[1])
+        radii, middle = _BULGE_ITEMS[index]
+        if abs(levels[side, index]) < 0.5 or (middle and side):
+            continue
+        # This layer has half the canvas's size.
+        place, axes = centres[side, index] // 2, (radii[0] * unit / 2, radii[1] * unit / 2)
+        _oval(layer, place, axes, round(128 + levels[side, index]))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,211 @@
+"""The command: messages, exit codes, and one whole study from rendered faces to a page."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from aunce import cli
+from aunce.study import load_study
+
+STUDY = """
+[study]
+title = "Tiny study"
+question = "Does the path hold?"
+report = "laptop"
+
+[data]
+subjects = 12
+frames = 6
+size = 32
+
+[base]
+pixels = 32
+channels = 8
+epochs = {epochs}
+checks = 3
+probe_epochs = 5
+
+[axes]
+replicate = [0]
+
+[axes.arm]
+"BCE" = {{ method = "bce" }}
+"AUNCE <i>released</i>" = {{ method = "aunce" }}
+"raw pixels" = {{ method = "pixels" }}
+"""
+
+
+@pytest.fixture
+def aunce():
+    """Call the command in this process; returns its result."""
+    return lambda *words: CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A study file whose data and reports stay in the test's folder, for this process and its children."""
+    monkeypatch.setenv("AUNCE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("AUNCE_REPORTS", str(tmp_path / "reports"))
+    monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "reports")
+
+    def project(epochs=1):
+        path = tmp_path / "tiny.toml"
+        path.write_text(STUDY.format(epochs=epochs))
+        return path
+
+    return project
+
+
+def start(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "aunce", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_a_study_runs_from_rendered_faces_to_a_page_and_once_only(project):
+    path = project()
+    first = start("study", path)
+    output, _ = first.communicate(timeout=240)
+    assert first.returncode == 0, output
+    study = load_study(str(path))
+    assert [run.state for run in study.runs] == ["done"] * 3
+    assert re.search(r"\[3/3\] .*left", output)
+    page = Path(output.strip().splitlines()[-1])
+    assert page == study.folder / "index.html"
+    text = page.read_text()
+    assert "Rendered faces" in text
+    assert "<i>released" not in text
+    assert not re.search(r"""(src|href)=["']https?:""", text)
+    runs = pd.read_parquet(study.folder / "runs.parquet")
+    assert set(runs["status"]) == {"done"}
+    metrics = [(run.folder / "metrics.json").stat().st_mtime_ns for run in study.runs]
+    again = subprocess.run([sys.executable, "-m", "aunce", "study", path], capture_output=True, text=True, check=True)
+    assert "3 done" in again.stdout
+    assert [(run.folder / "metrics.json").stat().st_mtime_ns for run in study.runs] == metrics
+    assert not list(study.folder.glob(".engine-*"))
+
+
+def numbers(study):
+    """What the runs found, without time and place."""
+    tables = {}
+    for run in study.runs:
+        for name in ("counts", "auc", "predictions"):
+            tables[run.key, name] = pd.read_parquet(run.folder / f"{name}.parquet")
+        tables[run.key, "history"] = pd.read_csv(run.folder / "history.csv").drop(columns="seconds")
+    return tables
+
+
+@pytest.mark.long
+def test_a_study_killed_in_the_middle_continues_to_the_same_numbers(project, tmp_path, monkeypatch):
+    path = project(epochs=12)
+    subprocess.run([sys.executable, "-m", "aunce", "study", path], capture_output=True, check=True)
+    whole = numbers(load_study(str(path)))
+
+    monkeypatch.setenv("AUNCE_REPORTS", str(tmp_path / "killed"))
+    monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "killed")
+    study = load_study(str(path))
+    running = start("study", path)
+    checkpoints = [run.folder / "checkpoint" / "state.json" for run in study.runs]
+    deadline = time.monotonic() + 120
+    while not any(file.is_file() and json.loads(file.read_text())["epoch"] >= 3 for file in checkpoints):
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert any(run.state != "done" for run in study.runs)
+    finished = {run.key: (run.folder / "metrics.json").stat().st_mtime_ns for run in study.runs if run.state == "done"}
+    subprocess.run([sys.executable, "-m", "aunce", "study", path], capture_output=True, check=True)
+    assert all(run.state == "done" for run in study.runs)
+    assert all((study.run(key).folder / "metrics.json").stat().st_mtime_ns == mtime for key, mtime in finished.items())
+    assert any("continues after epoch" in (run.folder / "log.txt").read_text() for run in study.runs)
+    continued = numbers(study)
+    for name, table in whole.items():
+        pd.testing.assert_frame_equal(continued[name], table, check_exact=True)
+
+
+def test_a_failed_run_is_told_and_the_others_go_on(project):
+    path = project()
+    path.write_text(path.read_text().replace('method = "aunce"', 'method = "aunce", backbone = "no/such"'))
+    process = start("study", path)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1
+    study = load_study(str(path))
+    assert [run.state for run in study.runs] == ["done", "failed", "done"]
+    assert "needs a pinned revision" in output
+    assert "Traceback" not in output
+    assert "PARTIAL" in (study.folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        (["study", "laptopp"], 2, "no study 'laptopp'; known: dials, laptop"),
+        (["study", "laptop", "--only", "arms=BCE", "--dry-run"], 2, "AXIS one of replicate, noise, arm"),
+        (["run", "laptop", "nothing"], 2, "has no run 'nothing'"),
+        (["data", "check", "bp5d", "."], 2, "unknown data set 'bp5d'"),
+        (["data", "check", "bp4d", "/nowhere"], 1, "/nowhere"),
+        (["data", "pack", "bp4d", "/nowhere"], 1, "no such folder"),
+        (["data", "synth", "bp4d", "/proc/nowhere"], 1, "/proc"),
+    ],
+)
+def test_bad_input_gives_one_message_with_the_place_and_an_exit_code(aunce, words, code, expected):
+    result = aunce(*words)
+    assert result.exit_code == code
+    assert expected in result.output
+    assert "Traceback" not in result.output
+
+
+def test_debug_shows_the_traceback(aunce):
+    assert isinstance(aunce("--debug", "study", "laptopp").exception, Exception)
+
+
+def test_dry_run_counts_runs_hours_and_disk_and_starts_nothing(aunce, project):
+    result = aunce("study", project(), "--dry-run")
+    assert result.exit_code == 0
+    assert re.search(r"3 runs, 0 done, about 2 min to go", result.output)
+    assert "GB of disk" in result.output
+    assert not load_study(str(project())).folder.exists()
+
+
+def test_status_lists_every_run_with_its_state_and_reason(aunce, project):
+    study = load_study(str(project()))
+    study.runs[0].folder.mkdir(parents=True)
+    (study.runs[0].folder / "error.json").write_text(json.dumps({"message": "no memory"}))
+    result = aunce("status", study.path)
+    assert "0 done, 0 running, 1 failed, 2 to do" in result.output
+    assert f"failed   {study.runs[0].key}  no memory" in result.output
+
+
+def test_report_without_runs_says_what_to_do(aunce, project):
+    result = aunce("report", project())
+    assert result.exit_code == 2
+    assert "no tables" in result.output
+
+
+def test_synth_check_and_pack_are_one_path(aunce, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUNCE_DATA", str(tmp_path / "cache"))
+    root = tmp_path / "faces"
+    assert aunce("data", "synth", "bp4d", root, "--subjects", 3, "--frames", 2, "--size", 32).exit_code == 0
+    card = aunce("data", "check", "bp4d", root)
+    assert card.exit_code == 0
+    assert "frames: 48" in card.output
+    packed = aunce("data", "pack", "bp4d", root, "--pixels", 32)
+    assert packed.exit_code == 0
+    assert "48 crops of 32 px" in packed.output
+    (root / "AUCoding" / "AU_OCC" / "F001_T1.csv").write_text("0,1\n1")
+    broken = aunce("data", "check", "bp4d", root)
+    assert broken.exit_code == 1
+    assert "F001_T1.csv" in broken.output

@@ -1,0 +1,122 @@
+"""Methods: that each name trains and scores what it says, on a tiny rendered data set."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from aunce import methods
+from aunce.data import noise, prepare
+from aunce.data.frames import Split
+from aunce.errors import DataError, RunError
+from aunce.losses import aunce_loss, infonce, supcon
+from aunce.study import CEILING, CONTRASTIVE, FLOORS, SUPERVISED, RunSpec
+from aunce.training import au_weights, supervised_loss
+
+
+@pytest.fixture(scope="module")
+def pack():
+    torch.set_num_threads(1)
+    return prepare("bp4d", "", pixels=32)
+
+
+@pytest.fixture(scope="module")
+def split(pack):
+    return pack.table.split("3", seed=0)
+
+
+def trained(method, pack, split, folder, **fields):
+    small = {"epochs": 1, "checks": 1, "probe_epochs": 2, "pixels": 32, "channels": 8}
+    spec = RunSpec(method=method, **small | fields)
+    return methods.train(spec, pack, split, pack.table.labels, folder=folder, log=lambda line: None)
+
+
+@pytest.mark.parametrize("method", SUPERVISED + CONTRASTIVE + FLOORS + CEILING)
+def test_every_method_of_a_run_is_scored_by_probe_and_knn_on_all_test_frames(method, pack, split, tmp_path):
+    result = trained(method, pack, split, tmp_path)
+    heads = result.monitor.scores["last"]
+    assert {"probe", "knn"} <= heads.keys()
+    assert ("own" in heads) == (method in (*SUPERVISED, "shuffled"))
+    for _, test in heads.values():
+        assert test.shape == (len(split.test), len(pack.table.aus))
+        assert np.isfinite(test).all()
+    assert result.history["val_auc"].notna().any()
+    assert (result.encoder is None) == (method in ("pixels", "latent"))
+
+
+def test_latent_intensities_are_a_ceiling_that_a_probe_nearly_reaches(pack, split, tmp_path):
+    result = trained("latent", pack, split, tmp_path, probe_learning_rate=0.1, probe_epochs=50)
+    assert result.history["val_auc"].item() > 0.93  # of 13 AUs, one of which is never drawn
+
+
+def test_latent_intensities_of_photographs_do_not_exist(pack, split, tmp_path):
+    real = dataclasses.replace(pack, latents=None)
+    with pytest.raises(DataError, match="real data has none"):
+        trained("latent", real, split, tmp_path)
+
+
+def test_shuffled_labels_keep_rates_and_cooccurrence_and_leave_the_test_alone(pack, split):
+    labels = pack.table.labels
+    shuffled = methods.shuffle(labels, split, seed=0)
+    assert np.array_equal(shuffled[split.test], labels[split.test])
+    for rows in (split.train, split.validation):
+        assert not np.array_equal(shuffled[rows], labels[rows])
+        assert np.array_equal(np.sort(shuffled[rows], axis=0), np.sort(labels[rows], axis=0))
+        assert np.array_equal(shuffled[rows].T.astype(int) @ shuffled[rows], labels[rows].T.astype(int) @ labels[rows])
+
+
+def test_raw_pixels_are_standardised_by_training_frames_alone():
+    images = np.random.default_rng(0).integers(0, 255, (30, 48, 48, 3), dtype=np.uint8)
+    split = Split(np.arange(20), np.arange(20, 25), np.arange(25, 30))
+    features = methods.raw_pixels(images, split)
+    np.testing.assert_allclose(features[:20].mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(features[:20].std(0), 1, atol=1e-4)
+    images[25:] = 0
+    np.testing.assert_array_equal(methods.raw_pixels(images, split)[:25], features[:25])
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 8, 3, 5, generator=generator)
+    return z, torch.randint(-1, 2, (8, 3), generator=generator)
+
+
+def test_names_of_contrastive_methods_mean_these_losses(batch):
+    labels = np.array([[1, 0, 1], [0, 0, 1], [0, 1, 1], [0, 0, 0]], dtype=np.int8)
+    draws = [torch.Generator().manual_seed(1) for _ in range(2)]
+    cases = {
+        ("supcon", "released"): supcon(*batch, 0.2),
+        ("infonce", "released"): infonce(batch[0], 0.2),
+        ("aunce", "released"): aunce_loss(*batch, temperature=0.2, generator=draws[0]),
+        ("aunce", "early"): aunce_loss(
+            *batch, temperature=0.2, exponents=(0.4, 1.2), au_weights=au_weights(labels), generator=draws[1]
+        ),
+    }
+    for (method, preset), expected in cases.items():
+        loss = methods.contrastive_loss(RunSpec(method=method, preset=preset, temperature=0.2), labels)
+        assert loss(*batch, torch.Generator().manual_seed(1)).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_au_weights_balance_aus_and_have_mean_one():
+    labels = np.array([[1, 0, -1], [0, 0, 1], [1, 0, 0], [1, 1, 0]], dtype=np.int8)
+    weights = au_weights(labels).numpy()
+    inverse = np.array([4 / 3, 4 / 1, 3 / 1])
+    np.testing.assert_allclose(weights, inverse / inverse.mean(), rtol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_epoch_and_au(pack, split, tmp_path, monkeypatch):
+    broken = supervised_loss("bce", pack.table.labels)
+    monkeypatch.setattr(methods, "supervised_loss", lambda name, labels: lambda x, y: broken(x, y) * math.nan)
+    with pytest.raises(RunError, match="epoch 1, step 1: the loss is not finite"):
+        trained("bce", pack, split, tmp_path)
+
+
+def test_noise_reaches_training_and_validation_but_never_the_clean_truth(pack, split, tmp_path):
+    noisy = noise.annotate(pack.table, kind="flip", rate=0.4, seed=0)
+    spec = RunSpec(method="latent", probe_epochs=2, pixels=32)
+    result = methods.train(spec, pack, split, noisy, folder=tmp_path, log=lambda line: None)
+    assert result.monitor.noisy is noisy
+    assert np.array_equal(result.monitor.clean, pack.table.labels)
