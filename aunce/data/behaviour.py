@@ -29,7 +29,7 @@ TASKS = ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8")
 class Dials:
     """Every dial of the renderer and of the label process."""
 
-    expression_gain: float = 1.15  # factor on movement and furrows of the AUs, 1 = as in the renderer's tables
+    expression_gain: float = 1.2  # factor on movement and furrows of the AUs, 1 = as in the renderer's tables
     peak_skew: float = 1.8  # exponent of the intensity above level A, whose mean is then 1 + 4 / (1 + skew)
     trace: float = 0.3  # share of an AU's absent frames that show a visible trace below level A, 0..1
     rate_spread: float = 0.5  # SD of a subject's rates around the part's, logits
@@ -41,7 +41,7 @@ class Dials:
     pitch: float = 4.0  # SD of the nod, degrees
     roll: float = 4.0  # SD of the tilt, degrees
     drift: float = 1.5  # amplitude of the slow movement within a sequence, degrees
-    framing: float = 0.035  # SD of the face's place, share of the image's side, and of the logarithm of its size
+    framing: float = 0.045  # SD of the face's place, share of the image's side, and of the logarithm of its size
     light_angle: float = 25.0  # SD of the direction of the light, degrees off straight ahead of the face
     light_strength: float = 0.5  # share of the light that comes from that direction, 0..1; the rest is ambient
     blur: float = 0.5  # largest SD of the blur, pixels of an image of 64; a sequence draws from 0 to this
@@ -53,7 +53,7 @@ class Dials:
 SETTINGS: Mapping[str, Dials] = {
     "easy": Dials(),
     "hard": Dials(
-        expression_gain=1.15,
+        expression_gain=1.35,
         peak_skew=2.0,
         trace=0.35,
         rate_spread=0.7,

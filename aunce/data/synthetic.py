@@ -82,7 +82,7 @@ ACTIONS: Mapping[int, Table] = {
         "ala": (0.015, -0.01), "lid_low": (0, -0.012), "jaw": (0.015, -0.01),
     },
     14: {"corner": (0.055, -0.015), "lip_side": (0.02, 0.012), "lip_low_side": (0.02, -0.02), "cheek": (0, 0.01)},
-    15: {"corner": (0.015, 0.115), "lip_side": (0.01, 0.03), "lip_low_side": (0.01, 0.03), "lip_low": (0, -0.015)},
+    15: {"corner": (0.015, 0.135), "lip_side": (0.01, 0.036), "lip_low_side": (0.01, 0.036), "lip_low": (0, -0.015)},
     17: {
         "chin": (0, -0.06), "lip_low": (0, -0.065), "lip_low_side": (0, -0.05), "part_low": (0, -0.045),
         "part_low_side": (0, -0.03), "part_up": (0, -0.035), "part_up_side": (0, -0.02), "lip_top": (0, -0.025),
@@ -93,8 +93,8 @@ ACTIONS: Mapping[int, Table] = {
         "part_low_side": (0.06, 0.01), "lip_low_side": (0.07, -0.01), "lip_low": (0, -0.03), "jaw": (0.015, 0.01),
     },
     23: {
-        "corner": (-0.095, 0), "lip_side": (-0.05, 0.025), "lip_peak": (-0.015, 0.045), "lip_top": (0, 0.035),
-        "lip_low_side": (-0.05, -0.03), "lip_low": (0, -0.055),
+        "corner": (-0.12, 0), "lip_side": (-0.065, 0.03), "lip_peak": (-0.018, 0.052), "lip_top": (0, 0.042),
+        "lip_low_side": (-0.065, -0.036), "lip_low": (0, -0.062),
     },
     24: {
         "corner": (-0.015, 0.005), "lip_side": (0, 0.035), "lip_peak": (0, 0.065), "lip_top": (0, 0.052),
