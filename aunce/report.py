@@ -128,7 +128,10 @@ def _noise_label(run: Run) -> str:
     spec = run.spec
     noise = "none" if spec.noise_kind == "none" else f"{spec.noise_kind} {spec.noise_rate:g}"
     known = {*ARM_AXES, *NOISE_AXES, "replicate", "test_part"}
-    return ", ".join([noise, *(f"{axis} {value}" for axis, value in run.labels.items() if axis not in known)])
+    others = [f"{axis} {value}" for axis, value in run.labels.items() if axis not in known]
+    # A study of clean labels alone is told apart by its other axes.
+    clean = noise == "none" and others and not any(axis in run.labels for axis in NOISE_AXES)
+    return ", ".join(others if clean else [noise, *others])
 
 
 def _tables_of(run: Run) -> dict[str, pd.DataFrame]:
@@ -388,7 +391,8 @@ class Report:
             for au, value in (self.facts[key].get("kappa") or {}).items()
             if int(str(au).removeprefix("AU")) in self.entering and value is not None
         ]
-        return f"{noise} (κ {sum(kappas) / len(kappas):.2f})" if kappas else noise
+        shown = bool(kappas) and (noise.startswith("none") or min(kappas) < 1)
+        return f"{noise} (κ {sum(kappas) / len(kappas):.2f})" if shown else noise
 
     def _kept(self, table: pd.DataFrame) -> pd.DataFrame:
         """Without the replicates that an arm has not finished: they are dropped for all arms alike."""

@@ -109,6 +109,11 @@ class RunSpec(StrictModel):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     smoke: bool = Field(True, description="tiny setting that reports refuse")
 
+    @property
+    def trains(self) -> bool:
+        """False for the methods that take seconds: features that nothing has learned."""
+        return self.method not in ("pixels", "random", "latent")
+
     @classmethod
     def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
         """Check the values that a notebook's cells have set so far, those injected by papermill included.

@@ -53,14 +53,14 @@ class Dials:
 SETTINGS: Mapping[str, Dials] = {
     "easy": Dials(),
     "hard": Dials(
-        expression_gain=1.35,
-        peak_skew=2.0,
+        expression_gain=1.6,
+        peak_skew=1.8,
         trace=0.35,
         rate_spread=0.7,
         identity_spread=1.1,
         mimicry=0.75,
         accessories=0.12,
-        yaw=9.0,
+        yaw=8.5,
         pitch=5.0,
         roll=5.0,
         drift=2.0,
