@@ -18,7 +18,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from aunce.errors import RunError, UsageError
-from aunce.study import NOTEBOOKS, QUIET_KERNEL, Data, Run, Study, papermill_path
+from aunce.kernels import execute_notebook
+from aunce.study import NOTEBOOKS, Data, Run, Study
 
 DEAD_KERNEL = "the kernel died"
 
@@ -68,8 +69,6 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
     Raises:
         RunError: the notebook failed, the kernel died, or the notebook ended without its metrics.
     """
-    import papermill
-
     run.folder.mkdir(parents=True, exist_ok=True)
     metrics, partial, error_file = (
         run.folder / name for name in ("metrics.json", "metrics.json.partial", "error.json")
@@ -88,14 +87,11 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
         try:
             pack = make_data(run.data, workers=workers)
             with gpu_lease(run.spec.device), (run.folder / "log.txt").open("a") as log:
-                papermill.execute_notebook(
-                    papermill_path(NOTEBOOKS / f"{study.file.study.notebook}.ipynb"),
-                    papermill_path(run.folder / "notebook.ipynb"),
-                    parameters=run.spec.model_dump() | {"root": str(pack), "out": str(run.folder)},
-                    progress_bar=False,
-                    extra_arguments=QUIET_KERNEL,
-                    stdout_file=log,
-                    stderr_file=log,
+                execute_notebook(
+                    NOTEBOOKS / f"{study.file.study.notebook}.ipynb",
+                    run.folder / "notebook.ipynb",
+                    run.spec.model_dump() | {"root": str(pack), "out": str(run.folder)},
+                    log=log,
                 )
             if not partial.is_file():
                 raise RunError(f"run {run.key}: the notebook ended without saving its metrics; see {run.folder}")

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import pandas as pd
 
 from aunce.errors import RunError, UsageError
+from aunce.kernels import execute_notebook
 from aunce.statistics import Estimate, always_positive_f1, guess_f1, paired_difference, sign_flip_p, t_interval
-from aunce.study import CEILING, FLOORS, NOTEBOOKS, QUIET_KERNEL, Run, Study, papermill_path
+from aunce.study import CEILING, FLOORS, NOTEBOOKS, Run, Study
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -222,7 +223,6 @@ def render(study: Study) -> Path:
         UsageError: the tables have not been collected.
         RunError: the notebook failed.
     """
-    import papermill
     from papermill.exceptions import PapermillExecutionError
 
     folder = study.folder
@@ -231,14 +231,7 @@ def render(study: Study) -> Path:
     notebook = NOTEBOOKS / f"{study.report}.ipynb"
     with TemporaryDirectory(dir=folder, prefix=".render-") as staging:
         try:
-            executed = papermill.execute_notebook(
-                papermill_path(notebook),
-                None,
-                parameters={"tables": str(folder), "out": staging},
-                kernel_name="python3",
-                progress_bar=False,
-                extra_arguments=QUIET_KERNEL,
-            )
+            executed = execute_notebook(notebook, None, {"tables": str(folder), "out": staging})
         except PapermillExecutionError as error:
             place = f"{notebook.name}, cell {error.cell_index}"
             raise RunError(f"{place}: {error.ename}: {error.evalue}; the report in {folder} is as it was") from error

@@ -411,15 +411,6 @@ def load_study(name: str) -> Study:
     return Study(path)
 
 
-QUIET_KERNEL = ["--IPKernelApp.log_level=50"]
-"""Keeps the kernel's own chatter at start and end out of logs."""
-
-
-def papermill_path(path: Path) -> str:
-    """`path` as papermill takes it: it passes paths through `str.format`, so braces are doubled."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
 @dataclass(frozen=True)
 class Progress:
     """How far a set of runs has come, and the seconds that the rest will take one after the other."""

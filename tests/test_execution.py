@@ -97,17 +97,15 @@ def test_a_dead_kernel_is_said_in_words(stub):
 
 
 def test_two_at_once_execute_a_run_once(stub, monkeypatch):
-    import papermill
-
     study = stub(SAVE)
     calls, results = [], []
 
-    def slow(source, target, *, parameters, **_):
+    def slow(source, target, parameters, *, log):
         calls.append(target)
         threading.Event().wait(0.3)
         (study.runs[0].folder / "metrics.json.partial").write_text(json.dumps({"duration_s": 1}))
 
-    monkeypatch.setattr(papermill, "execute_notebook", slow)
+    monkeypatch.setattr(execution, "execute_notebook", slow)
     # A lock of its own for each: as two processes have.
     runs = [load_study(str(study.path)).runs[0] for _ in range(3)]
     threads = [threading.Thread(target=lambda run=run: results.append(execution.execute(study, run))) for run in runs]

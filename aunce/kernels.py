@@ -1,0 +1,56 @@
+"""Execute a notebook by papermill in a fresh kernel of this very interpreter."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+
+def execute_notebook(
+    source: Path, target: Path | None, parameters: Mapping[str, Any], *, log: IO[str] | None = None
+) -> "NotebookNode":
+    """Execute `source` with `parameters`, writing it to `target` as it goes.
+
+    Args:
+        source: the notebook.
+        target: where the executed notebook goes; None keeps it in memory.
+        parameters: values for its cell tagged `parameters`.
+        log: takes what the cells print.
+
+    Returns:
+        The executed notebook.
+
+    Raises:
+        papermill.exceptions.PapermillExecutionError: a cell failed.
+        nbclient.exceptions.DeadKernelError: the kernel died.
+    """
+    import papermill
+    from traitlets.config import Config
+
+    with tempfile.TemporaryDirectory(prefix="aunce-") as sockets:
+        config = Config()
+        if os.name == "posix":
+            # Kernels that start together race for free ports; sockets in a folder of their own cannot meet.
+            config.KernelManager.transport = "ipc"
+            config.KernelManager.ip = str(Path(sockets) / "kernel")
+        notebook: NotebookNode = papermill.execute_notebook(
+            _literal(source),
+            None if target is None else _literal(target),
+            parameters=dict(parameters),
+            kernel_name="python3",
+            progress_bar=False,
+            config=config,
+            extra_arguments=["--IPKernelApp.log_level=50"],  # the kernel's own chatter at start and end
+            stdout_file=log,
+            stderr_file=log,
+        )
+    return notebook
+
+
+def _literal(path: Path) -> str:
+    """papermill passes paths through `str.format`, so braces are doubled."""
+    return str(path).replace("{", "{{").replace("}", "}}")
