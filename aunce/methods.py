@@ -86,7 +86,12 @@ def train(
         features = raw_pixels(pack.images, split) if spec.method == "pixels" else latent_intensities(pack)
         return _untrained(monitor(_shared_by_aus(features, len(table.aus))), None)
     encoder = build_encoder(
-        spec.backbone, aus=len(table.aus), channels=spec.channels, seed=spec.replicate, revision=spec.revision or None
+        spec.backbone,
+        aus=len(table.aus),
+        channels=spec.channels,
+        seed=spec.replicate,
+        revision=spec.revision or None,
+        final_relu=spec.final_relu,
     )
     embedding = partial(_embed_rows, encoder, pack.images, device)
     if spec.method == "random":

@@ -97,6 +97,7 @@ class RunSpec(StrictModel):
     backbone: str = Field("small", description="bundled configuration, local folder or hub name")
     revision: str = Field("", description="pinned revision of a hub backbone")
     channels: int = Field(64, ge=1, description="channels of the features of one AU")
+    final_relu: bool = Field(True, description="ReLU after the graph layer as released, so that no cosine is negative")
     epochs: int = Field(2, ge=1, description="training epochs")
     batch_size: int = Field(32, ge=2, description="images a step, each seen in two views")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
