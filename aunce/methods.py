@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Generator, Tensor
 
 from aunce.data.frames import Split
@@ -112,16 +113,18 @@ def train(
         "checkpoint": folder / "checkpoint",
         "log": log,
     }
-    if spec.method in ("supcon", "infonce", "aunce"):
-        scores = monitor(embedding)
-        loss = contrastive_loss(spec, noisy[split.train])
-        history = pretrain(encoder, pack.images, noisy, loss=loss, check=scores, **options)
-    else:
-        head = build_head(len(table.aus), spec.channels, seed=spec.replicate)
-        scores = monitor(embedding, head=head)
-        name = "bce" if spec.method == "shuffled" else spec.method
-        objective = supervised_loss(name, noisy[split.train])
-        history = fit_supervised(encoder, head, pack.images, noisy, loss=objective, check=scores, **options)
+    # A kernel outlives a killed parent by a second or two; until then the checkpoint is its own.
+    with FileLock(folder / ".training.lock"):
+        if spec.method in ("supcon", "infonce", "aunce"):
+            scores = monitor(embedding)
+            loss = contrastive_loss(spec, noisy[split.train])
+            history = pretrain(encoder, pack.images, noisy, loss=loss, check=scores, **options)
+        else:
+            head = build_head(len(table.aus), spec.channels, seed=spec.replicate)
+            scores = monitor(embedding, head=head)
+            name = "bce" if spec.method == "shuffled" else spec.method
+            objective = supervised_loss(name, noisy[split.train])
+            history = fit_supervised(encoder, head, pack.images, noisy, loss=objective, check=scores, **options)
     return Trained(history, scores, encoder)
 
 
