@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -66,7 +67,7 @@ def digest(order: tuple[str, ...]) -> str:
 @pytest.fixture(scope="module")
 def many() -> tuple[np.ndarray, np.ndarray]:
     """Intensities (S, 8, T, 18) of many subjects, sparse times over 20 s, and the subjects' rates (S, 18)."""
-    people = [behaviour.Subject(f"S{i}", RATES, SETTINGS["easy"], 1) for i in range(120)]
+    people = [behaviour.Subject(f"S{i}", RATES, SETTINGS["easy"], 1) for i in range(150)]
     times = np.linspace(0, 20, 12)
     shown = [[who.intensity(who.tails(task, times)) for task in behaviour.TASKS] for who in people]
     return np.array(shown), np.array([who.rates for who in people])
@@ -135,6 +136,15 @@ def test_pressed_lips_hardly_open():
     assert change(both, pressed).sum() < 0.6 * change(apart, neutral).sum()
 
 
+def test_the_picture_jumps_no_more_at_level_a_than_elsewhere():
+    steps = np.arange(0.7, 1.3, 0.02)
+    for au in AUS:
+        pictures = faces(levels(*({au: level} for level in steps)), identity_seed=3, size=64)
+        moves = np.array([change(after, before).sum() for before, after in pairwise(pictures)])
+        near = np.abs(steps[1:] - 1.0) < 0.025
+        assert moves[near].max() <= 1.5 * moves[~near].max(), au
+
+
 def test_nothing_jumps_in_the_picture_at_level_a():
     across, around = np.zeros(len(AUS)), np.zeros(len(AUS))
     for index, au in enumerate(AUS):
@@ -142,8 +152,8 @@ def test_nothing_jumps_in_the_picture_at_level_a():
             pictures = faces(levels(*({au: level} for level in (0.9, 0.999, 1.001, 1.1))), identity_seed=seed, size=64)
             across[index] += change(pictures[1], pictures[2]).sum()
             around[index] += change(pictures[0], pictures[3]).sum()
-    assert across.sum() < 0.1 * around.sum()  # the step itself is 0.01 of the way
-    assert (across < 0.5 * around).all()  # grey levels are whole numbers, so single steps are uneven
+    assert across.sum() < 0.05 * around.sum()  # the step itself is 0.01 of the way
+    assert (across < 0.1 * around).all()  # grey levels are whole numbers, so single steps are uneven
 
 
 @pytest.mark.parametrize("size", [32, 48, 64, 96, 256])
@@ -274,7 +284,7 @@ def test_co_occurrence_and_rates_differ_between_tasks_and_parts(many):
 
 
 def test_events_have_onset_apex_and_offset_of_half_a_second_to_four_seconds():
-    people = [behaviour.Subject(f"S{i}", dict.fromkeys(AUS, 0.1), SETTINGS["easy"], 3) for i in range(20)]
+    people = [behaviour.Subject(f"S{i}", dict.fromkeys(AUS, 0.1), SETTINGS["easy"], 3) for i in range(25)]
     lengths, speed = [], []
     for who in people:
         intensity = who.intensity(who.tails("T1", np.arange(750) / 25))[:, :-1]
