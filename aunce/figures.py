@@ -14,7 +14,6 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import seaborn as sns
 from matplotlib import figure as mpl_figure
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -208,6 +207,8 @@ def cooccurrence(frames: pd.DataFrame, aus: Sequence[int]) -> Figure:
         frames: one row per frame, a column "AU<n>" in {-1 unknown, 0, 1} for each of `aus`.
         aus: AUs in the order of rows and columns.
     """
+    import seaborn as sns  # takes most of a second, and a training run draws no heat map
+
     labels = frames[[f"AU{au}" for au in aus]].to_numpy()
     present, known = (labels == 1).astype(np.float64), (labels >= 0).astype(np.float64)
     both = present.T @ present  # (K, K)

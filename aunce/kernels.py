@@ -43,7 +43,11 @@ def execute_notebook(
             parameters=dict(parameters),
             kernel_name="python3",
             progress_bar=False,
+            # papermill would write the notebook before and after every cell; it still does in a failure, at the end and
+            # every 30 s of a long cell.
+            request_save_on_cell_execute=False,
             config=config,
+            shutdown_kernel="immediate",  # every cell is done; a kernel that leaves politely takes two seconds more
             extra_arguments=["--IPKernelApp.log_level=50"],  # the kernel's own chatter at start and end
             stdout_file=log,
             stderr_file=log,
