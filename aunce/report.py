@@ -706,6 +706,26 @@ class Report:
         return table.groupby(["noise", "au"])["value"].mean()
 
     @_section
+    def trials(self) -> "Markdown":
+        """Inner-validation AUC (noisy labels) of every trial, by method; the highest of each method is marked.
+
+        The trials of a method are its arms; the numbers are means over replicates. Test scores have no part in it.
+        """
+        runs = self.runs[self.runs["status"] == "done"]
+        specs = pd.DataFrame([json.loads(text) for text in runs["spec"]], index=runs.index)
+        preset = specs["preset"].where(specs["method"] == "aunce", "")
+        runs = runs.assign(family=(specs["method"] + " " + preset).str.strip(), flat=runs["flat"].astype("str"))
+        rows = []
+        for (noise, _), family in runs.groupby(["noise", "family"], sort=False):
+            means = family.groupby("arm", sort=False)["val_auc"].mean()
+            for arm, value in means.items():
+                mine = family[family["arm"] == arm]
+                flat = f"{(mine['flat'] == 'True').sum()} of {len(mine)}" if (mine["kind"] == "arm").all() else ""
+                chosen = "chosen" if len(means) > 1 and arm == means.idxmax() else ""
+                rows.append([_text(self.labels[noise]), _text(arm), _number(float(value)), flat, chosen])
+        return _markdown(_table(["Label noise", "Trial", "Inner-validation AUC", "Curves flat", ""], rows, "llrrl"))
+
+    @_section
     def readings(self) -> "Markdown":
         """The same runs by other thresholds, epoch rules, labels and heads."""
         f1 = [("F1 at 0.5", {"threshold": "0.5"}), ("F1 tuned", {}), ("F1 oracle", {"threshold": "oracle"})]
