@@ -25,6 +25,9 @@ class ErrorsInOneLine(click.Group):
                 raise
             click.echo(f"aunce: {error}", err=True)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
+            ctx.exit(0)
         except OSError as error:
             if ctx.params.get("debug"):
                 raise
