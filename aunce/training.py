@@ -677,6 +677,7 @@ def _asymmetric(x: Tensor, y: Tensor) -> Tensor:
 
 
 RULES = ("last", "inner_val", "oracle")
+HEADS = ("probe", "own", "knn")
 
 
 class Monitor:
@@ -780,7 +781,8 @@ class Monitor:
         for rule in (rule for rule in RULES if rule in state):
             self._best[rule], self.epochs[rule] = state[rule][0].item(), int(state[rule][1])
             mine = {key: value.numpy() for key, value in state.items() if key.startswith(f"{self.epochs[rule]}.")}
-            heads = dict.fromkeys(key.split(".")[1] for key in mine)
+            # A checkpoint forgets the order, and the rows of the tables follow it.
+            heads = [head for head in HEADS if f"{self.epochs[rule]}.{head}.test" in mine]
             self.scores[rule] = {
                 head: (mine[f"{self.epochs[rule]}.{head}.validation"], mine[f"{self.epochs[rule]}.{head}.test"])
                 for head in heads
