@@ -202,7 +202,7 @@ class Data:
         from aunce.data import synthetic
 
         shown = self.spec.model_dump(exclude={"root"})
-        dials = asdict(synthetic.SETTINGS[self.spec.setting])
+        dials = asdict(synthetic.dials_of(self.spec.dataset, self.spec.setting))
         return digest([shown, self.seed, dials, synthetic.VERSION, crops])
 
 

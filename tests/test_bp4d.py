@@ -414,7 +414,7 @@ def test_paddings_have_the_published_frequencies_and_hold_every_number():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 40, 41])
 def test_subjects_are_dealt_evenly_and_kept_in_the_published_order(count):
-    people = bp4d._deal(count)
+    people = bp4d.LAYOUT.people(count)
     sizes = [len(set(people) & set(subjects)) for subjects in bp4d.PARTS.values()]
     order = [subject for subjects in bp4d.PARTS.values() for subject in subjects]
     assert len(people) == count
@@ -423,10 +423,10 @@ def test_subjects_are_dealt_evenly_and_kept_in_the_published_order(count):
 
 
 def test_plan_of_all_frames_is_the_published_segments():
-    jobs = bp4d._plan(bp4d._deal(41), None)
+    jobs = bp4d.LAYOUT.plan(bp4d.LAYOUT.people(41), None)
     assert sum(len(job.frames) for job in jobs) == 146_847
     for job, line in zip(jobs, bp4d.segments().itertuples(), strict=True):
-        assert (job.subject, job.task) == (line.subject, line.task)
+        assert (job.subject, job.sequence) == (line.subject, line.task)
         assert job.frames.tolist() == list(range(line.first_frame, line.first_frame + line.frames))
         assert job.times[-1] == (line.frames - 1) / 25
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from aunce.data.frames import FrameTable, Protocol
     from aunce.data.images import Pack
 
-DATASETS = ("bp4d",)
-"""The data sets with an adapter. An adapter is the module of that name with a function `read`."""
+DATASETS = ("bp4d", "bp4dplus", "disfa", "gft", "affwild2")
+"""The data sets with an adapter: the module of that name, with `read`, `fingerprint`, `write` and `LAYOUT`."""
 
 
 def load(

@@ -9,6 +9,7 @@ s with value 1 (level A) at s = r, so no mark appears with presence alone.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import zlib
 from collections.abc import Mapping
@@ -72,6 +73,37 @@ SETTINGS: Mapping[str, Dials] = {
         blinks=10.0,
     ),
 }
+
+# How recordings of the data sets differ: factors on the dials of a setting. BP4D is what the settings were made for; of
+# the others only the kind of difference is known (a still head before a screen, a group at a table, films from the
+# net), not its size.
+CAMERAS: Mapping[str, Mapping[str, float]] = {
+    "bp4d": {},
+    "disfa": {
+        "yaw": 0.5, "pitch": 0.6, "roll": 0.6, "drift": 0.7, "light_angle": 0.5, "light_strength": 0.7, "noise": 0.7,
+        "background": 0.3, "identity_spread": 0.9, "accessories": 0.3, "expression_gain": 0.9,
+    },
+    "gft": {
+        "yaw": 1.8, "pitch": 1.5, "drift": 2.0, "light_angle": 1.2, "background": 1.6, "accessories": 2.0,
+        "identity_spread": 1.1, "mimicry": 1.15, "noise": 1.2,
+    },
+    "affwild2": {  # aligned crops: little roll and framing is left, everything else is wilder
+        "yaw": 1.6, "pitch": 1.6, "roll": 0.3, "framing": 0.4, "drift": 1.5, "light_angle": 1.6, "light_strength": 1.2,
+        "blur": 1.6, "noise": 1.6, "background": 2.0, "identity_spread": 1.2, "accessories": 2.5,
+    },
+    "bp4dplus": {
+        "yaw": 1.15, "light_angle": 0.8, "light_strength": 0.85, "noise": 0.9, "identity_spread": 1.1, "mimicry": 1.1,
+        "accessories": 1.5,
+    },
+}  # fmt: skip
+
+
+def dials_of(dataset: str, setting: str) -> Dials:
+    """The dials of a setting as one data set's recordings have them."""
+    dials = SETTINGS[setting]
+    factors = CAMERAS[dataset]
+    return dataclasses.replace(dials, **{name: getattr(dials, name) * factor for name, factor in factors.items()})
+
 
 # Loadings of the AUs on what people do with their faces. The rest of the variance of an AU is its own.
 FACTORS: Mapping[str, Mapping[int, float]] = {

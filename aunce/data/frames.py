@@ -39,6 +39,8 @@ class Protocol:
         aus: AU numbers in the order of the label columns, ascending.
         parts: name of a part -> its subjects. A subject is in one part.
         frame_rule: which labelled frames count. "all" is every one of them.
+        settings: what else decides labels or frames in a data set, such as DISFA's threshold of intensity. Plain JSON
+            values.
 
     Raises:
         UsageError: AUs repeated or out of order, an empty part, or a subject in two parts.
@@ -52,6 +54,7 @@ class Protocol:
     aus: tuple[int, ...]
     parts: Mapping[str, frozenset[str]]
     frame_rule: str = "all"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aus", tuple(int(au) for au in self.aus))
@@ -74,7 +77,7 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        """Eight hex digits over name, AUs, parts and frame rule. The order in which parts are listed is no content."""
+        """Eight hex digits over all of it. The order in which parts are listed is no content."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -86,13 +89,14 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """The protocol as plain JSON values."""
         parts = {part: sorted(subjects) for part, subjects in self.parts.items()}
-        return {"name": self.name, "aus": list(self.aus), "parts": parts, "frame_rule": self.frame_rule}
+        content = {"name": self.name, "aus": list(self.aus), "parts": parts, "frame_rule": self.frame_rule}
+        return content | ({"settings": dict(self.settings)} if self.settings else {})
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Protocol:
         """The inverse of `to_dict`."""
         parts = {part: frozenset(subjects) for part, subjects in content["parts"].items()}
-        return cls(content["name"], tuple(content["aus"]), parts, content["frame_rule"])
+        return cls(content["name"], tuple(content["aus"]), parts, content["frame_rule"], content.get("settings", {}))
 
 
 @dataclass(frozen=True)

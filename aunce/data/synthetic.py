@@ -19,13 +19,36 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aunce.data.behaviour import AUS, NULL_AU, SETTINGS, Behaviour, Dials, Scene, Subject, plain_scene, stream
+from aunce.data.behaviour import (
+    AUS,
+    NULL_AU,
+    SETTINGS,
+    Behaviour,
+    Dials,
+    Scene,
+    Subject,
+    dials_of,
+    plain_scene,
+    stream,
+)
 from aunce.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["AUS", "NULL_AU", "SETTINGS", "VERSION", "Behaviour", "Dials", "Population", "faces", "latents"]
+__all__ = [
+    "AUS",
+    "LANDMARKS_49",
+    "NULL_AU",
+    "SETTINGS",
+    "VERSION",
+    "Behaviour",
+    "Dials",
+    "Population",
+    "dials_of",
+    "faces",
+    "latents",
+]
 
 VERSION = 1
 
@@ -751,6 +774,49 @@ def _light_of(light: Pixels, fine: Pixels, soft: Any, face: NDArray[np.int32], w
     return around
 
 
+# The 49 points that trackers give: those of the 68-point scheme without outline and inner corners of the mouth. Each is
+# a weighted mean of landmarks, "name0" on the image's right and "name1" on its left.
+def _points_49() -> list[dict[str, float]]:
+    brow = [{"in": 1.0}, {"in": 0.5, "mid": 0.5}, {"mid": 1.0}, {"mid": 0.5, "out": 0.5}, {"out": 1.0}]
+
+    def brows(side: int) -> list[dict[str, float]]:
+        return [{f"brow_{name}{side}": share for name, share in mix.items()} for mix in brow]
+
+    def mid(*names: str) -> dict[str, float]:
+        return {name: 1 / len(names) for name in names}
+
+    root, tip = ("nose_root0", "nose_root1"), "nose_tip0"
+    bridge = [{root[0]: (1 - s) / 2, root[1]: (1 - s) / 2, tip: s} for s in (0.0, 1 / 3, 2 / 3, 1.0)]
+    base = [mid(name) for name in ("ala1", "nostril1", "nose_base0", "nostril0", "ala0")]
+    upper = ["corner1", "lip_side1", "lip_peak1", "lip_top0", "lip_peak0", "lip_side0", "corner0", "lip_low_side0"]
+    lower = [mid("lip_low_side0", "lip_low0"), mid("lip_low0"), mid("lip_low_side1", "lip_low0"), mid("lip_low_side1")]
+    inner = ["part_up_side1", "part_up0", "part_up_side0", "part_low_side0", "part_low0", "part_low_side1"]
+    lips = [*map(mid, upper), *lower, *map(mid, inner)]
+    return [*brows(1)[::-1], *brows(0), *bridge, *base, *_eye_49(1), *_eye_49(0), *lips]
+
+
+def _eye_49(side: int) -> list[dict[str, float]]:
+    """Six points around an eye, from the corner at the image's left over the upper lid."""
+
+    def on(lid: str, s: float) -> dict[str, float]:  # share s of the way from the inner to the outer corner
+        inner, middle, outer = _arch(4)[round(3 * s)]
+        return {f"eye_in{side}": inner, f"lid_{lid}{side}": middle, f"eye_out{side}": outer}
+
+    first, last = ("out", "in") if side else ("in", "out")
+    way = (2 / 3, 1 / 3) if side else (1 / 3, 2 / 3)
+    ends = [{f"eye_{name}{side}": 1.0} for name in (first, last)]
+    return [ends[0], on("up", way[0]), on("up", way[1]), ends[1], on("low", way[1]), on("low", way[0])]
+
+
+LANDMARKS_49: tuple[Mapping[str, float], ...] = tuple(_points_49())
+"""Brows (1-10), bridge and base of the nose (11-19), eyes (20-25, 26-31), outer lips (32-43), inner lips (44-49),
+counted from 1; each from the image's left to its right, eyes and lips clockwise."""
+_MIX_49 = np.zeros((49, 2, len(_NAMES)))
+for _row, _shares in enumerate(LANDMARKS_49):
+    for _name, _share in _shares.items():
+        _MIX_49[_row, int(_name[-1]), _INDEX[_name[:-1]]] = _share
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The door for the writers of data sets and for figures
 # ---------------------------------------------------------------------------------------------------------------------
@@ -777,10 +843,21 @@ class Population:
 
     def images(self, subject: str, behaviour: Behaviour, *, size: int) -> Pixels:
         """Images (T, size, size, 3) uint8 RGB of a behaviour."""
+        return render(behaviour.intensity, self._identity(subject), behaviour.scene, self.dials, size)
+
+    def landmarks(self, subject: str, behaviour: Behaviour, *, size: int) -> Array:
+        """Where the points of `LANDMARKS_49` lie in those images, pixels (T, 49, 2), x first, counted from 0."""
+        who, scene = self._identity(subject), behaviour.scene
+        levels = np.asarray(behaviour.intensity, dtype=np.float64)
+        points = geometry(activations(levels, who, self.dials, who.rest_shape), who, scene.blink, scene.gaze)
+        pixels = project(points, scene, size)[:, :, : len(_NAMES)]  # (T, 2, landmarks, 2)
+        return np.asarray(np.einsum("msp,tspc->tmc", _MIX_49, pixels))
+
+    def _identity(self, subject: str) -> Identity:
         who = self._identities.get(subject)
         if who is None:
             who = self._identities[subject] = identity(stream(self.seed, subject, "identity"), self.dials)
-        return render(behaviour.intensity, who, behaviour.scene, self.dials, size)
+        return who
 
 
 def faces(

@@ -1,0 +1,227 @@
+"""What the adapters share in reading a layout: the marker of rendered roots, images by number, the table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from aunce.data.frames import FrameTable, Protocol
+from aunce.errors import DataError, UsageError
+
+MARKER, UNFINISHED = "synthetic.json", "synthetic.json.partial"
+LATENTS = "synthetic_latents.parquet"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MARKS = {
+    "BP4D": {"AUCoding", "AU_OCC", "Sequences(2D+3D)", "BP4D-training"},
+    "DISFA": {"ActionUnit_Labels", "Videos_LeftCamera", "Video_RightCamera", "Landmark_Points"}
+    | {f"SN{n:03}" for n in range(1, 33)},
+    "Aff-Wild2": {"AU_Detection_Challenge", "Train_Set", "Validation_Set", "cropped_aligned"},
+    "BP4D+": {"Physiology", "Thermal", "IRFeatures", "2D+3D"},
+    "a pack": {"pack.json", "images.npy"},
+}
+"""What stands in the root of each data set, or one folder below."""
+
+
+@dataclass(frozen=True)
+class ReadSequence:
+    """One sequence as an adapter has read it.
+
+    Attributes:
+        subject: its subject.
+        name: its name within the subject.
+        labels: frame number and labels (T, 1 + K), frames ascending.
+        images: path of each frame's image below the root (T,), "" where there is none.
+    """
+
+    subject: str
+    name: str
+    labels: NDArray[np.int64]
+    images: Sequence[str]
+
+
+def read_marker(root: Path, dataset: str, title: str) -> dict[str, Any] | None:
+    """The content of `synthetic.json`, None for a data set that is not rendered.
+
+    Raises:
+        DataError: no folder; a rendering that was not finished, is damaged, or is of another data set.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder. Expected the root of {title}.")
+    marker = root / MARKER
+    if not marker.exists():
+        if (root / UNFINISHED).exists():
+            raise DataError(
+                f"{root}: its rendering was not finished. Run `aunce data synth` again with the same options."
+            )
+        return None
+    try:
+        content: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+        int(content["null_au"])
+        rendered = str(content["dataset"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{marker}: not what the renderer writes ({error}). Render into a new folder.") from error
+    if rendered != dataset:
+        raise DataError(f"{root}: holds rendered faces in the layout of {rendered}. Expected {dataset}.")
+    return content
+
+
+def null_aus(synthetic: dict[str, Any] | None, aus: Sequence[int]) -> tuple[int, ...]:
+    """The AU that is labelled in a rendered root and never drawn, unless the protocol has it already."""
+    return () if synthetic is None or synthetic["null_au"] in aus else (int(synthetic["null_au"]),)
+
+
+def build_table(
+    root: Path,
+    sequences: Sequence[ReadSequence],
+    protocol: Protocol,
+    *,
+    images: str,
+    synthetic: dict[str, Any] | None,
+    absent: Iterable[str] = (),
+    looked: str,
+) -> FrameTable:
+    """The frame table of sequences in their published order.
+
+    Args:
+        root: the folder, for messages.
+        sequences: at least one.
+        protocol: parts, AUs and frame rule.
+        images: "required" drops labelled frames without an image and lists them; "optional" keeps them.
+        synthetic: what `read_marker` gave; its null AU is the last column of the labels.
+        absent: subjects of the protocol that the root does not hold.
+        looked: where images were looked for, if there is none at all.
+
+    Raises:
+        DataError: no frame has an image, or the table breaks a rule of `FrameTable`.
+    """
+    null = null_aus(synthetic, protocol.aus)
+    columns = (*protocol.aus, *null)
+    length = [len(sequence.labels) for sequence in sequences]
+    content = np.concatenate([sequence.labels for sequence in sequences])
+    labels = content[:, 1:].astype(np.int8)
+    part_of = protocol.part_of
+
+    def repeated(values: Iterable[str]) -> pd.Series:
+        return pd.Series(np.repeat(list(values), length), dtype=str)
+
+    frames = pd.DataFrame(
+        {
+            "subject": repeated(sequence.subject for sequence in sequences),
+            "sequence": repeated(sequence.name for sequence in sequences),
+            "frame": content[:, 0],
+            "image": pd.Series([name for sequence in sequences for name in sequence.images], dtype=str),
+            "part": repeated(part_of[sequence.subject] for sequence in sequences),
+            **{f"AU{au}": labels[:, k] for k, au in enumerate(columns)},
+        }
+    )
+    lost = (frames["image"] == "").to_numpy()
+    missing = tuple(f"{s}/{t}/{f}" for s, t, f in frames.loc[lost, ["subject", "sequence", "frame"]].to_numpy())
+    if images == "required":
+        if lost.all():
+            raise DataError(
+                f"{root}: none of the {len(frames)} labelled frames has an image. Looked for the first in {looked}. "
+                "Put the images there, or read labels alone with images='optional'."
+            )
+        frames = frames[~lost]
+    return FrameTable(frames, protocol, null, synthetic, missing, tuple(absent))
+
+
+def numbered_images(folder: Path, pattern: str = r"(\d+)") -> dict[int, str]:
+    """Number -> file name of the images in a folder, whatever their zero padding; hidden and other files are passed by.
+
+    Args:
+        folder: may be missing; then there are no images.
+        pattern: of the whole stem; its first group is the number.
+
+    Raises:
+        DataError: two images of one number.
+    """
+    found: dict[int, str] = {}
+    if not folder.is_dir():
+        return found
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            match = re.fullmatch(pattern, stem, re.ASCII) if suffix.lower() in IMAGE_SUFFIXES else None
+            if match is None or len(match[1]) > 18:
+                continue
+            other = found.setdefault(int(match[1]), entry.name)
+            if other != entry.name:
+                first, second = sorted((other, entry.name))
+                raise DataError(
+                    f"{folder}: two images of frame {int(match[1])}, {first} and {second}. Expected one: remove the "
+                    "other."
+                )
+    return found
+
+
+def first_folder(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of the folders `names` (upper or lower case) below the root that is there."""
+    for name in names:
+        place = root
+        for part in name.split("/"):
+            match = [place / part] if (place / part).is_dir() else []
+            if not match and place.is_dir():
+                match = [p for p in sorted(place.iterdir()) if p.name.lower() == part.lower() and p.is_dir()]
+            if not match:
+                break
+            place = match[0]
+        else:
+            return place
+    return None
+
+
+def fingerprint(root: Path, paths: Iterable[Path]) -> str:
+    """Eight hex digits over names and bytes of the label files and `synthetic.json`, which stands for rendered pixels.
+
+    The images of a real root are not read; the hash of its pack covers them.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        data = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(data)}\n".encode() + data)
+    marker = root / MARKER
+    digest.update(marker.read_bytes() if marker.is_file() else b"")
+    return digest.hexdigest()[:8]
+
+
+def refuse(root: Path, title: str, expected: str) -> NoReturn:
+    """Says what a folder without the label files of `title` is instead.
+
+    Raises:
+        DataError: always.
+    """
+    below = {path.name for path in root.iterdir()}
+    deeper = below | {child.name for name in below if (root / name).is_dir() for child in (root / name).iterdir()}
+    if not below:
+        raise DataError(f"{root}: the folder is empty. {expected}.")
+    for name, marks in MARKS.items():
+        seen = sorted(marks & deeper)
+        if name != title and seen:
+            raise DataError(f"{root}: this looks like {name} ({seen[0]} is there), not {title}. {expected}.")
+    raise DataError(f"{root}: no label files of {title}. {expected}.")
+
+
+def check_protocol(protocol: Protocol, *, title: str, subjects: Iterable[str], rules: Sequence[str]) -> None:
+    """Refuses a protocol that the data set cannot serve.
+
+    Raises:
+        UsageError: a foreign subject, or an unknown frame rule.
+    """
+    if protocol.frame_rule not in rules:
+        raise UsageError(
+            f"protocol {protocol.name!r}: frame rule {protocol.frame_rule!r}. {title} knows {', '.join(rules)}."
+        )
+    foreign = sorted(set(protocol.part_of) - set(subjects))
+    if foreign:
+        raise UsageError(f"protocol {protocol.name!r}: {foreign[0]} is no subject of {title}.")
