@@ -493,6 +493,8 @@ class Report:
         unfinished = curves[curves["flat"].astype("str") == "False"]
         if not len(unfinished):
             return "All inner-validation curves had flattened."
+        if len(unfinished) == len(curves):
+            return f"None of the {len(curves)} inner-validation curves had flattened."
         shares = [
             f"{_text(arm)} ({sum(unfinished['arm'] == arm)} of {len(rows)} runs)"
             for arm, rows in curves.groupby("arm", sort=False)

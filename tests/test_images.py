@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aunce.data import bp4d, images, load, synthetic
+from aunce.data import bp4d, faces, images, load, synthetic
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.images import Recipe, open_pack, pack
 from aunce.errors import DataError, UsageError
@@ -61,12 +61,13 @@ def test_portrait_landscape_and_fitting_images_keep_their_middle(root, tmp_path)
 def test_open_pack_returns_what_was_packed_without_reading_the_images(root, tmp_path):
     table = toy(root)
     made, again = pack(table, root, tmp_path / "pack", recipe=Recipe(16)), open_pack(tmp_path / "pack")
-    assert (again.hash, again.recipe, again.latents) == (made.hash, Recipe(16), None)
+    assert (again.hash, again.recipe, again.latents) == (made.hash, Recipe(16).content, None)
     assert isinstance(again.images, np.memmap)
     assert not again.images.flags.writeable
     assert (again.images == made.images).all()
     pd.testing.assert_frame_equal(again.table.frames, table.frames)
-    assert {path.name for path in (tmp_path / "pack").iterdir()} == {"images.npy", "frames.parquet", "pack.json"}
+    files = {"images.npy", "frames.parquet", "pack.json", "skipped.csv"}
+    assert {path.name for path in (tmp_path / "pack").iterdir()} == files
 
 
 def test_threads_change_no_byte_and_progress_reaches_the_end(root, tmp_path, monkeypatch):
@@ -125,7 +126,7 @@ def test_jpeg_cut_anywhere_is_refused_and_not_filled_with_grey(root, tmp_path, m
     table = toy(root, ".jpg")
     data = make(DETAIL[4])
     (root / "4.jpg").write_bytes(data[: int(share * len(data))])
-    with pytest.raises(DataError, match=r"1 of 6 images cannot be used\. .*4\.jpg: .*Copy them again"):
+    with pytest.raises(DataError, match=r"1 of 6 images cannot be used, more than 1%\. .*4\.jpg: .*Copy them again"):
         pack(table, root, tmp_path / "pack")
 
 
@@ -223,6 +224,12 @@ def test_a_folder_without_pack_and_a_bad_recipe_are_refused(tmp_path, root):
         open_pack(tmp_path)
     with pytest.raises(UsageError, match="size of the crops is 0"):
         Recipe(0)
+    with pytest.raises(UsageError, match="alignment 'eyes' is unknown"):
+        Recipe(align="eyes")
+    with pytest.raises(UsageError, match="no such file"):
+        pack(toy(root), root, tmp_path / "pack", recipe=Recipe(align="detector", detector="nowhere.onnx"))
+    with pytest.raises(UsageError, match="landmarks of every frame, and the data set ships none"):
+        pack(toy(root), root, tmp_path / "pack", recipe=Recipe(align="landmarks"))
     with pytest.raises(UsageError, match="workers is 0"):
         pack(toy(root), root, tmp_path / "pack", workers=0)
     assert Recipe().hash == Recipe(48).hash != Recipe(64).hash
@@ -255,3 +262,183 @@ def test_rendered_pack_of_another_rendering_with_equal_labels_is_not_taken_for_i
     with pytest.raises(UsageError, match="holds a pack of other"):
         pack(two, root, tmp_path / "pack")
     assert json.loads((tmp_path / "pack" / "pack.json").read_text())["hash"] == open_pack(tmp_path / "pack").hash
+
+
+# Alignment
+
+
+def dotted(eyes, size=(300, 400), radius=4):
+    """A black image with a red dot for the left eye and a green one for the right eye."""
+    image = np.zeros((*size, 3), np.uint8)
+    for (x, y), colour in zip(eyes, ((255, 0, 0), (0, 255, 0)), strict=True):
+        cv2.circle(image, (round(x * 16), round(y * 16)), radius * 16, colour, -1, cv2.LINE_AA, 4)
+    return image
+
+
+def centre_of(crop, channel):
+    weight = np.maximum(crop[..., channel].astype(float) - crop[..., 2], 0)  # grey, outside the image, weighs nothing
+    y, x = np.mgrid[: crop.shape[0], : crop.shape[1]]
+    return np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
+
+
+@pytest.mark.parametrize("size", [32, 112, 256])
+@pytest.mark.parametrize("eyes", [[(150, 140), (250, 140)], [(160.5, 150.25), (220, 120)], [(170, 150), (200, 160)]])
+def test_eyes_come_to_lie_where_the_recipe_says_at_any_scale_and_tilt(size, eyes):
+    distance = np.hypot(*np.subtract(*eyes))
+    crop = images.align(dotted(eyes, radius=max(2, round(distance / 12))), np.array(eyes), size)
+    assert crop.shape == (size, size, 3)
+    for channel, wanted in enumerate(images.EYES):
+        assert centre_of(crop, channel) == pytest.approx(np.array(wanted) * size - 0.5, abs=0.35 + 0.004 * size)
+
+
+def test_shrinking_averages_instead_of_skipping_pixels():
+    stripes = np.zeros((800, 800, 3), np.uint8)
+    stripes[:, ::2] = 255
+    crop = images.align(stripes, np.array([(250.0, 300.0), (550.0, 300.0)]), 64)
+    assert np.abs(crop[20:44, 20:44].astype(float) - 127.5).max() < 40
+
+
+def test_outside_the_image_is_grey_and_never_an_error():
+    for eyes in ([(5, 5), (60, 5)], [(-400, -400), (-300, -400)], [(2000, 100), (2900, 100)]):
+        crop = images.align(np.full((80, 80, 3), 9, np.uint8), np.array(eyes, float), 48)
+        assert set(np.unique(crop[0])) <= {*range(9, 129)}
+    assert (crop == 128).all()
+
+
+def test_landmarks_align_and_frames_without_them_are_left_out_and_listed(root, tmp_path):
+    eyes = np.array([[[20, 15], [40, 15]]] * 6, dtype=np.float32)
+    eyes[4] = np.nan
+    contents = [dotted(pair, (40, 60), 2) if np.isfinite(pair).all() else DETAIL[0] for pair in eyes]
+    table = toy(root, contents=contents)
+    made = pack(table, root, tmp_path / "pack", recipe=Recipe(64, "landmarks"), eyes=eyes)
+    assert (made.no_face, made.broken) == (("B/T1/4",), ())
+    assert made.table.frames["frame"].tolist() == [0, 1, 2, 3, 5]
+    assert made.images.shape == (5, 64, 64, 3)
+    plain = pack(table, root, tmp_path / "plain", recipe=Recipe(64))
+    assert plain.hash != made.hash
+    for crop in made.images:
+        assert centre_of(crop, 0) == pytest.approx(np.array(images.EYES[0]) * 64 - 0.5, abs=0.6)
+    again = pack(table, root, tmp_path / "pack", recipe=Recipe(64, "landmarks"), eyes=eyes)
+    assert (again.hash, again.no_face) == (made.hash, made.no_face)
+
+
+def test_the_detector_finds_rendered_faces_and_puts_their_eyes_near_the_true_ones(tmp_path):
+    population = synthetic.Population(
+        bp4d.LAYOUT.people(6),
+        rates={name: {} for name in bp4d.LAYOUT.people(6)},
+        dials=synthetic.SETTINGS["easy"],
+        seed=1,
+    )
+    find, found, errors = faces.detector("cascade"), 0, []
+    for subject in population.subjects:
+        behaviour = population.sequence(subject, "T1", np.array([1.0, 4.0]))
+        shown = population.images(subject, behaviour, size=128)
+        for image, marks in zip(shown, population.landmarks(subject, behaviour, size=128), strict=True):
+            eyes, true = find(image), np.array([marks[19:25].mean(0), marks[25:31].mean(0)])
+            if eyes is not None:
+                found += 1
+                errors.append(np.abs(eyes - true).max() / np.hypot(*(true[1] - true[0])))
+    assert found >= 8
+    assert np.median(errors) < 0.2
+    assert find(np.full((100, 100, 3), 90, np.uint8)) is None
+
+
+def test_a_detector_that_finds_nothing_says_so(root, tmp_path):
+    with pytest.raises(DataError, match="no face was found in any of the 6 images"):
+        pack(toy(root), root, tmp_path / "pack", recipe=Recipe(32, "detector"))
+
+
+# Large and broken data sets
+
+
+def repeated(root, count):
+    """A table of `count` frames that share a few images."""
+    names = np.array([f"{i}.png" for i in range(6)])[np.arange(count) % 6]
+    frames = pd.DataFrame({"subject": "A", "sequence": "T1", "frame": np.arange(count), "image": names, "part": "1"})
+    frames = frames.assign(AU1=np.int8(0), AU2=np.int8(1)).astype({"subject": str, "sequence": str, "part": str})
+    toy(root)
+    return FrameTable(frames, PROTOCOL)
+
+
+def test_few_broken_images_are_left_out_and_listed_and_the_rest_closes_up(root, tmp_path):
+    table = repeated(root, 400)
+    (root / "broken.png").write_bytes(b"")
+    frames = table.frames.copy()
+    frames.loc[[0, 7, 250], "image"] = "broken.png"
+    made = pack(FrameTable(frames, PROTOCOL), root, tmp_path / "pack", recipe=Recipe(16), workers=2)
+    assert made.broken == ("A/T1/0", "A/T1/7", "A/T1/250")
+    whole = pack(table, root, tmp_path / "whole", recipe=Recipe(16))
+    kept = np.setdiff1d(np.arange(400), [0, 7, 250])
+    assert (made.images == whole.images[kept]).all()
+    assert (made.table.frames["frame"] == kept).all()
+    frames.loc[[8, 9], "image"] = "broken.png"
+    with pytest.raises(DataError, match="5 of 400 images cannot be used, more than 1%"):
+        pack(FrameTable(frames, PROTOCOL), root, tmp_path / "other", recipe=Recipe(16))
+
+
+def test_an_interrupted_pack_continues_where_it_was_and_ends_with_the_same_bytes(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_CHUNK", 10)
+    table, seen = repeated(root, 100), []
+    whole = pack(table, root, tmp_path / "whole", recipe=Recipe(16))
+
+    def stop(done, total):
+        if done >= 50:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(table, root, tmp_path / "pack", recipe=Recipe(16), progress=stop)
+    with pytest.raises(DataError, match="packing was not finished"):
+        open_pack(tmp_path / "pack")
+    decoded = []
+    decode = images._decode
+    monkeypatch.setattr(images, "_decode", lambda path: decoded.append(path) or decode(path))
+    made = pack(
+        table, root, tmp_path / "pack", recipe=Recipe(16), progress=lambda done, total: seen.append((done, total))
+    )
+    assert len(decoded) <= 50
+    assert seen[0][0] >= 50
+    assert seen[-1] == (100, 100)
+    assert made.hash == whole.hash
+    assert (tmp_path / "pack" / "images.npy").read_bytes() == (tmp_path / "whole" / "images.npy").read_bytes()
+
+
+def test_an_interrupted_pack_of_other_crops_begins_anew(root, tmp_path):
+    table = repeated(root, 100)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(table, root, tmp_path / "pack", recipe=Recipe(16), progress=stop)
+    made = pack(table, root, tmp_path / "pack", recipe=Recipe(20))
+    assert made.hash == pack(table, root, tmp_path / "whole", recipe=Recipe(20)).hash
+
+
+def video(path, frames):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20, (64, 48))
+    for level in frames:
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+
+
+def of_video(name, numbers):
+    frames = pd.DataFrame({"subject": "A", "sequence": "video", "frame": np.array(numbers) + 1, "part": "1"})
+    frames.insert(3, "image", [f"{name}#{number}" for number in numbers])
+    frames = frames.assign(AU1=np.int8(0), AU2=np.int8(1)).astype({"subject": str, "sequence": str, "part": str})
+    return FrameTable(frames, PROTOCOL)
+
+
+def test_frames_of_a_video_are_decoded_by_their_number(root, tmp_path):
+    video(root / "one.avi", range(0, 250, 10))
+    numbers = [0, 1, 5, 6, 20, 24]
+    made = pack(of_video("one.avi", numbers), root, tmp_path / "pack", recipe=Recipe(16))
+    assert np.abs(made.images.mean(axis=(1, 2, 3)) - 10 * np.array(numbers)).max() < 4
+
+
+def test_a_video_that_ends_early_or_cannot_be_opened_is_named(root, tmp_path):
+    video(root / "one.avi", range(10))
+    with pytest.raises(DataError, match=r"1 of 3 images.*one\.avi: frame 10 of the video cannot be decoded"):
+        pack(of_video("one.avi", [8, 9, 10]), root, tmp_path / "pack", recipe=Recipe(16))
+    (root / "two.avi").write_bytes(b"RIFF")
+    with pytest.raises(DataError, match=r"two\.avi: frame 0 of the video cannot be decoded"):
+        pack(of_video("two.avi", [0]), root, tmp_path / "other", recipe=Recipe(16))

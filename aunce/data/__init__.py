@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aunce.data.frames import FrameTable, Protocol
     from aunce.data.images import Pack
 
-DATASETS = ("bp4d", "bp4dplus", "disfa", "gft", "affwild2")
+DATASETS = ("bp4d",)
 """The data sets with an adapter: the module of that name, with `read`, `fingerprint`, `write` and `LAYOUT`."""
 
 
@@ -104,8 +104,8 @@ def prepare(
         raise DataError(f"{root}: no such folder. Name the folder of the data set, or a pack made from it.")
     if (root / "pack.json").is_file():
         pack = images.open_pack(root)
-        if pack.recipe != recipe:
-            raise DataError(f"{root}: a pack with crops of {pack.recipe.size} px, expected {pixels}. Pack again.")
+        if pack.recipe != recipe.content:
+            raise DataError(f"{root}: a pack with crops {pack.recipe}, expected {recipe.content}. Pack again.")
         return pack
     out = cache_folder() / f"{name}-{adapter(name).fingerprint(root)}-{recipe.hash}" / "pack"
     table = load(name, root)

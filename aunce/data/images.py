@@ -1,60 +1,94 @@
-"""Packs: all images of a frame table, cropped once, in one memory-mapped file beside the table.
+"""Packs: the faces of a frame table, cropped once, in one memory-mapped file beside the table.
 
 images.npy      uint8 (n, H, W, 3), RGB, rows as in the table
 frames.parquet  the frame table with its protocol
 latents.parquet intensities behind rendered faces, rows as in the table
+skipped.csv     frames that are not in the pack, and why
 pack.json       recipe and hashes, written last: it alone says that the pack is complete
+
+While a pack is made, `progress.npy` says what has become of each row, so that the same command continues a pack that
+was interrupted. Crops are written, never mapped, and decoded in blocks: memory does not grow with their number.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from numpy.typing import NDArray
 
+from aunce.data import faces
 from aunce.data.frames import KEY, FrameTable
 from aunce.errors import DataError, UsageError
 
 _IMAGES, _FRAMES, _LATENTS, _INDEX = "images.npy", "frames.parquet", "latents.parquet", "pack.json"
-_FILES = {_IMAGES, _FRAMES, _LATENTS, f"{_INDEX}.partial"}
+_SKIPPED, _PROGRESS = "skipped.csv", "progress.npy"
+_FILES = {_IMAGES, _FRAMES, _LATENTS, _SKIPPED, _PROGRESS, f"{_INDEX}.partial"}
 _CHUNK = 64  # images per task of the thread pool
 _SPARE = 64 * 2**20  # bytes beyond the images: the tables, and room for others
+TO_DO, DONE, NO_FACE, BROKEN = range(4)
+LARGEST_BROKEN_SHARE = 0.01
+"""More broken images than this share of a data set are an error; up to it they are skipped and listed."""
+
+EYES = ((0.328, 0.35), (0.672, 0.35))
+"""Where the eyes come to lie in an aligned crop, shares of its side, that at the image's left first. Brows and chin
+stay inside with the jaw dropped; the distance is 1 / 2.9 of the side, as in JAA-Net's box."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image becomes a crop: the largest centred square, resized to `size` x `size` by area averaging.
+    """How an image becomes a crop.
 
     Attributes:
         size: side of the crops in pixels.
+        align: "none" takes the largest centred square, resized by area averaging; "landmarks" turns, scales and moves
+            the face so that the eyes of the shipped landmarks lie at `EYES`; "detector" the same with eyes that a face
+            detector finds. What lies outside the image is grey (128).
+        detector: "cascade" or the path of a YuNet file, see `faces`. The hash covers the file, not its path.
         version: of the rule. It changes when the same image would give another crop.
     """
 
     size: int = 48
+    align: Literal["none", "landmarks", "detector"] = "none"
+    detector: str = "cascade"
     version: int = 1
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UsageError(f"size of the crops is {self.size}. Expected 1 or more pixels.")
+        if self.align not in ("none", "landmarks", "detector"):
+            raise UsageError(f"alignment {self.align!r} is unknown. Known: none, landmarks, detector.")
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What decides the pixels of a crop, as plain JSON values."""
+        content: dict[str, Any] = {"size": self.size, "version": self.version}
+        if self.align != "none":
+            content |= {"align": self.align, "eyes": [list(eye) for eye in EYES]}
+        if self.align == "detector":
+            content["detector"] = faces.identity(self.detector)
+        return content
 
     @property
     def hash(self) -> str:
-        """Eight hex digits over the recipe."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        """Eight hex digits over `content`."""
+        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +99,21 @@ class Pack:
         table: the frame table.
         images: uint8 (n, H, W, 3) RGB, memory-mapped and read-only; row i is the crop of row i of the table.
         latents: intensities of rendered faces, rows as in the table; None for a data set that is not rendered.
-        recipe: how the crops were made.
+        recipe: what decided the crops, see `Recipe.content`.
         hash: eight hex digits over AU names, labels, frame names, parts, recipe and pixels.
         folder: where it lies.
+        no_face: frames in which no face was found, as subject/sequence/frame; they are not in the table.
+        broken: frames whose image could not be read; they are not in the table.
     """
 
     table: FrameTable
     images: NDArray[np.uint8]
     latents: pd.DataFrame | None
-    recipe: Recipe
+    recipe: dict[str, Any]
     hash: str
     folder: Path
+    no_face: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
 
 
 def pack(
@@ -84,90 +122,308 @@ def pack(
     out: str | PathLike[str],
     *,
     recipe: Recipe | None = None,
+    eyes: NDArray[np.float32] | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pack:
-    """Crops the images of a table and writes them as one file. A finished pack of the same table and recipe is reused.
+    """Crops the faces of a table and writes them as one file. A finished pack of the same table and recipe is reused.
+
+    Frames without a face (eyes unknown, or none detected) and, up to `LARGEST_BROKEN_SHARE`, frames whose image cannot
+    be read are left out and listed in `skipped.csv`.
 
     Args:
-        table: every row needs an image.
+        table: every row needs an image: a path below the root, or `<path of a video>#<frame of it, from 0>`.
         root: the folder that the table's image paths start from.
         out: the folder of the pack.
         recipe: default `Recipe()`.
+        eyes: (n, 2, 2) centres of the eyes in pixels, x first, that at the image's left first, NaN where unknown;
+            needed for the alignment "landmarks" alone.
         workers: threads. The bytes do not depend on them.
         progress: called with images done and images in all.
 
     Raises:
-        UsageError: `out` holds a pack of another table or recipe, or other files.
-        DataError: rows without image, missing or broken images (all are found and counted, five are named), or too
+        UsageError: `out` holds a pack of another table or recipe, or other files; landmarks are asked for and missing.
+        DataError: rows without image, too many broken images (all are counted, five are named), no face at all, or too
             little disk space.
     """
     root, out, recipe = Path(root), Path(out), recipe or Recipe()
     if workers < 1:
         raise UsageError(f"workers is {workers}. Expected 1 or more.")
+    names = table.frames["image"].to_numpy()
+    _check_images(table, names)
+    if recipe.align == "landmarks" and (eyes is None or eyes.shape != (len(table), 2, 2)):
+        raise UsageError("alignment 'landmarks' needs landmarks of every frame, and the data set ships none.")
+    begun = {"format": 2, "recipe": recipe.content, "source": _source(table, root, names, eyes)}
     if (out / _INDEX).exists():
         index = _read_index(out)
-        if index["source"] == _source(table) and index["recipe"] == dataclasses.asdict(recipe):
+        if {name: index[name] for name in ("recipe", "source")} == {name: begun[name] for name in ("recipe", "source")}:
             return open_pack(out)
         raise UsageError(
-            f"{out}: holds a pack of other frames, labels or crops. Name another folder or remove this one."
+            f"{out}: holds a pack of other frames, labels, images or crops. Name another folder or remove this one."
         )
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - _FILES):
         raise UsageError(f"{out}: is there already, and is no pack. Name a new folder.")
-    names = table.frames["image"].tolist()
-    without = [row for row, name in enumerate(names) if not name]
-    if without:
+    latents = _latents(table, root)
+    if not (out / _PROGRESS).exists():
+        _check_space(out, len(names) * recipe.size**2 * 3)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{out}.lock"), _Writer(out, recipe.size, len(names), begun) as writer:
+        cropper = _Cropper(root, names, recipe, eyes, writer)
+        done = writer.done
+        if progress is not None and done:
+            progress(done, len(names))
+        with ThreadPoolExecutor(workers) as pool:
+            for count in pool.map(cropper, list(_tasks(names))):
+                done += count
+                if progress is not None and count:
+                    progress(done, len(names))
+        _check_broken(cropper.messages, writer.state)
+        kept, digest = writer.compact()
+    if not len(kept):
+        raise DataError(
+            f"{root}: no face was found in any of the {len(names)} images. Look at them, use another detector, or take "
+            "the centred square (align 'none')."
+        )
+    named = ["/".join(map(str, row)) for row in table.frames[list(KEY)].itertuples(index=False)]
+    skipped = [(named[row], "no face" if state == NO_FACE else "broken") for row, state in writer.left_out]
+    _write_skipped(out / _SKIPPED, skipped)
+    if len(kept) < len(table):
+        table = dataclasses.replace(table, frames=table.frames.iloc[kept])
+        latents = None if latents is None else latents.iloc[kept].reset_index(drop=True)
+    table.to_parquet(out / _FRAMES)
+    if latents is not None:
+        latents.to_parquet(out / _LATENTS, index=False)
+    index = begun | {"pixels": digest, "hash": _pack_hash(_table_digest(table), recipe.content, digest)}
+    beside = out / f"{_INDEX}.partial"
+    beside.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8", newline="\n")
+    os.replace(beside, out / _INDEX)
+    (out / _PROGRESS).unlink()
+    return open_pack(out)
+
+
+def _check_images(table: FrameTable, names: NDArray[Any]) -> None:
+    without = np.flatnonzero(names == "")
+    if len(without):
         frames = table.frames.iloc[without[:5]]
         listed = ", ".join(f"{s}/{t}/{f}" for s, t, f in zip(*(frames[column] for column in KEY), strict=True))
         raise DataError(
             f"{len(without)} of {len(names)} frames have no image: {listed}. A pack needs one for each: load the "
             "data set with images='required'."
         )
-    latents = _latents(table, root)
-    shape = (len(names), recipe.size, recipe.size, 3)
-    _check_space(out, int(np.prod(shape, dtype=np.int64)))
 
-    out.mkdir(parents=True, exist_ok=True)
-    images = np.lib.format.open_memmap(out / _IMAGES, mode="w+", dtype=np.uint8, shape=shape)
-    broken: list[tuple[int, str]] = []
 
-    def crop_chunk(start: int) -> int:
-        stop = min(start + _CHUNK, len(names))
-        for row in range(start, stop):
-            try:
-                images[row] = _crop(_decode(root / names[row]), recipe.size)
-            except DataError as error:
-                broken.append((row, str(error)))
-        return stop - start
-
-    done = 0
-    with ThreadPoolExecutor(workers) as pool:
-        for count in pool.map(crop_chunk, range(0, len(names), _CHUNK)):
-            done += count
-            if progress is not None:
-                progress(done, len(names))
-    if broken:
-        listed = "; ".join(message for _, message in sorted(broken)[:5])
+def _check_broken(messages: dict[int, str], state: NDArray[np.uint8]) -> None:
+    broken = int((state == BROKEN).sum())
+    if broken > LARGEST_BROKEN_SHARE * len(state):
+        listed = "; ".join(messages[row] for row in sorted(messages)[:5])
         raise DataError(
-            f"{len(broken)} of {len(names)} images cannot be used. {listed}. Copy them again from the data set, or "
-            "remove them: frames without an image are left out and counted."
+            f"{broken} of {len(state)} images cannot be used, more than {LARGEST_BROKEN_SHARE:.0%}. {listed}. Copy "
+            "them again from the data set, or remove them: frames without an image are left out and counted."
         )
-    images.flush()
-    pixels = _pixel_digest(images)
-    table.to_parquet(out / _FRAMES)
-    if latents is not None:
-        latents.to_parquet(out / _LATENTS, index=False)
-    index = {
-        "format": 1,
-        "recipe": dataclasses.asdict(recipe),
-        "source": _source(table),
-        "pixels": pixels,
-        "hash": _pack_hash(_table_digest(table), recipe, pixels),
-    }
-    beside = out / f"{_INDEX}.partial"
-    beside.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8", newline="\n")
-    os.replace(beside, out / _INDEX)
-    return open_pack(out)
+
+
+def _write_skipped(path: Path, skipped: Sequence[tuple[str, str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("frame", "reason"), *skipped])
+
+
+def _tasks(names: NDArray[Any]) -> Iterator[range]:
+    """Rows that one thread takes at a time: a block of images, or all frames of a video, which is read once."""
+    start = 0
+    while start < len(names):
+        video = _video_of(names[start])
+        stop = start + 1
+        while stop < len(names) and (stop - start < _CHUNK or video) and _video_of(names[stop]) == video:
+            stop += 1
+        yield range(start, stop)
+        start = stop
+
+
+def _video_of(name: str) -> str:
+    """The video of an image path, "" for an image."""
+    return name.rpartition("#")[0] if "#" in name else ""
+
+
+class _Writer:
+    """The files of a pack in the making. Threads write different rows."""
+
+    def __init__(self, out: Path, size: int, count: int, begun: dict[str, Any]) -> None:
+        self.out, self.count, self.shape = out, count, (size, size, 3)
+        self.bytes = size * size * 3
+        partial = out / f"{_INDEX}.partial"
+        text = json.dumps(begun)
+        continues = partial.exists() and partial.read_text(encoding="utf-8") == text and (out / _PROGRESS).exists()
+        if not continues:
+            out.mkdir(parents=True, exist_ok=True)
+            for name in _FILES:
+                (out / name).unlink(missing_ok=True)
+            np.lib.format.open_memmap(out / _PROGRESS, mode="w+", dtype=_ROW, shape=(count,)).flush()
+            partial.write_text(text, encoding="utf-8")
+        self._rows = np.lib.format.open_memmap(out / _PROGRESS, mode="r+")
+        self._file = os.open(out / _IMAGES, os.O_RDWR | os.O_CREAT, 0o666)
+        self._header = _npy_header(count, self.shape)
+        os.pwrite(self._file, self._header, 0)
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._rows.flush()
+        os.close(self._file)
+
+    @property
+    def state(self) -> NDArray[np.uint8]:
+        """What has become of each row (n,)."""
+        return self._rows["state"]
+
+    @property
+    def done(self) -> int:
+        return int((self.state != TO_DO).sum())
+
+    def put(self, row: int, crop: NDArray[np.uint8]) -> None:
+        """Writes a crop, then says so: a kill between the two costs one crop."""
+        data = crop.tobytes()
+        os.pwrite(self._file, data, len(self._header) + row * self.bytes)
+        self._rows[row] = (DONE, np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), np.uint8))
+
+    def skip(self, row: int, state: int) -> None:
+        self._rows["state"][row] = state
+
+    @property
+    def left_out(self) -> list[tuple[int, int]]:
+        """(row, state) of the rows without a crop."""
+        return [(int(row), int(self.state[row])) for row in np.flatnonzero(self.state != DONE)]
+
+    def compact(self) -> tuple[NDArray[np.int64], str]:
+        """Closes the gaps of rows that were left out; the kept rows and the hash of their pixels."""
+        kept = np.flatnonzero(self.state == DONE)
+        digest = hashlib.sha256(self._rows["digest"][kept].tobytes()).hexdigest()
+        if len(kept) < self.count:
+            # From here on the file is neither the old nor the new one: a pack that is interrupted now begins anew.
+            (self.out / f"{_INDEX}.partial").unlink()
+            for place, row in enumerate(kept.tolist()):
+                if place != row:
+                    data = os.pread(self._file, self.bytes, len(self._header) + row * self.bytes)
+                    os.pwrite(self._file, data, len(self._header) + place * self.bytes)
+            header = _npy_header(len(kept), self.shape)
+            assert len(header) == len(self._header), "headers of .npy files are padded to 64 bytes"
+            os.pwrite(self._file, header, 0)
+            os.ftruncate(self._file, len(header) + len(kept) * self.bytes)
+        os.fsync(self._file)
+        return kept, digest
+
+
+_ROW = np.dtype([("state", np.uint8), ("digest", np.uint8, 16)])
+
+
+def _npy_header(count: int, shape: tuple[int, int, int]) -> bytes:
+    """The header of images.npy, 128 bytes for any number of rows."""
+    text = repr({"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}).encode()
+    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117) + b"\n"
+
+
+class _Cropper:
+    """Decodes and crops the rows of a task; its messages say what was wrong with broken images."""
+
+    def __init__(
+        self, root: Path, names: NDArray[Any], recipe: Recipe, eyes: NDArray[np.float32] | None, writer: _Writer
+    ) -> None:
+        self.root, self.names, self.recipe, self.eyes, self.writer = root, names, recipe, eyes, writer
+        self.detect = faces.detector(recipe.detector) if recipe.align == "detector" else None
+        self.messages: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, rows: range) -> int:
+        """Crops what is still to do; how many rows that was."""
+        todo = [row for row in rows if self.writer.state[row] in (TO_DO, BROKEN)]
+        fresh = int((self.writer.state[todo] == TO_DO).sum())
+        video = _video_of(self.names[rows[0]])
+        images = self._of_video(video, todo) if video else ((row, self._of_file(row)) for row in todo)
+        for row, image in images:
+            if isinstance(image, DataError):
+                with self._lock:
+                    self.messages[row] = str(image)
+                self.writer.skip(row, BROKEN)
+            elif (crop := self._crop(row, image)) is None:
+                self.writer.skip(row, NO_FACE)
+            else:
+                self.writer.put(row, crop)
+        return fresh
+
+    def _of_file(self, row: int) -> NDArray[np.uint8] | DataError:
+        try:
+            return _decode(self.root / self.names[row])
+        except DataError as error:
+            return error
+
+    def _of_video(self, video: str, rows: list[int]) -> Iterator[tuple[int, NDArray[np.uint8] | DataError]]:
+        """Frames in the order of the video, each decoded once; seeking is not exact in every format."""
+        path = self.root / video
+        capture = cv2.VideoCapture(str(path))
+        try:
+            place = 0
+            for row in rows:
+                wanted = int(self.names[row].rpartition("#")[2])
+                while place < wanted and capture.grab():
+                    place += 1
+                good, bgr = capture.read() if place == wanted else (False, None)
+                if good and bgr is not None:
+                    place += 1
+                    yield row, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+                else:
+                    yield row, DataError(f"{path}: frame {wanted} of the video cannot be decoded")
+        finally:
+            capture.release()
+
+    def _crop(self, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        if self.recipe.align == "none":
+            return _centre(image, self.recipe.size)
+        if self.detect is not None:
+            eyes = self.detect(image)
+        else:
+            assert self.eyes is not None
+            eyes = self.eyes[row]
+        if eyes is None or not np.isfinite(eyes).all() or np.hypot(*(eyes[1] - eyes[0])) < 2:
+            return None
+        return align(image, eyes, self.recipe.size)
+
+
+def align(image: NDArray[np.uint8], eyes: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+    """Turns, scales and moves a face so that its eyes lie at `EYES` of a square of `size` pixels.
+
+    Args:
+        image: (H, W, 3).
+        eyes: (2, 2) centres of the eyes in pixels, x first, that at the image's left first.
+        size: side of the crop.
+
+    Returns:
+        (size, size, 3), grey 128 where the image ends.
+    """
+    source = np.asarray(eyes, dtype=np.float64)
+    target = np.array(EYES) * size - 0.5
+    (dx, dy), wanted = source[1] - source[0], target[1, 0] - target[0, 0]
+    # Bilinear sampling skips pixels when it shrinks: what is much too large is first averaged over whole pixels.
+    shrink = int(np.hypot(dx, dy) / wanted)
+    if shrink > 1:
+        height, width = image.shape[:2]
+        centre, reach = source.mean(0), 2.0 * np.hypot(dx, dy) * 1.45
+        left, top = (max(0, int(edge)) for edge in centre - reach)
+        right, bottom = min(width, int(centre[0] + reach) + 1), min(height, int(centre[1] + reach) + 1)
+        part = image[top:bottom, left:right]
+        new = (max(1, part.shape[1] // shrink), max(1, part.shape[0] // shrink))
+        if part.size:
+            factor = np.array(new) / (part.shape[1], part.shape[0])
+            image = cv2.resize(part, new, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+            source = (source - (left, top) + 0.5) * factor - 0.5
+            dx, dy = source[1] - source[0]
+    scale, angle = wanted / np.hypot(dx, dy), np.arctan2(dy, dx)
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    linear = np.array([[cos, sin], [-sin, cos]])
+    matrix = np.column_stack([linear, target.mean(0) - linear @ source.mean(0)])
+    warped = cv2.warpAffine(
+        image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(128,) * 3
+    )
+    return warped.astype(np.uint8, copy=False)
 
 
 def open_pack(path: str | PathLike[str]) -> Pack:
@@ -182,9 +438,8 @@ def open_pack(path: str | PathLike[str]) -> Pack:
             raise DataError(f"{path}: packing was not finished. Run `aunce data pack` again.")
         raise DataError(f"{path}: no pack ({_INDEX} is not there). Make one with `aunce data pack`.")
     index = _read_index(path)
-    recipe = Recipe(**index["recipe"])
-    table = FrameTable.from_parquet(path / _FRAMES)
-    expected = (len(table), recipe.size, recipe.size, 3)
+    recipe, table = index["recipe"], FrameTable.from_parquet(path / _FRAMES)
+    expected = (len(table), recipe["size"], recipe["size"], 3)
     try:
         images = np.load(path / _IMAGES, mmap_mode="r")
     except (ValueError, OSError) as error:
@@ -197,7 +452,12 @@ def open_pack(path: str | PathLike[str]) -> Pack:
     if _pack_hash(_table_digest(table), recipe, index["pixels"]) != index["hash"]:
         raise DataError(f"{path}: {_FRAMES} is not the table of this pack. Remove the pack and make it again.")
     latents = pd.read_parquet(path / _LATENTS) if (path / _LATENTS).exists() else None
-    return Pack(table, images, latents, recipe, index["hash"], path)
+    with (path / _SKIPPED).open(newline="", encoding="utf-8") as file:
+        skipped = list(csv.DictReader(file))
+    no_face, broken = (
+        tuple(row["frame"] for row in skipped if row["reason"] == reason) for reason in ("no face", "broken")
+    )
+    return Pack(table, images, latents, recipe, index["hash"], path, no_face, broken)
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -271,7 +531,7 @@ def _jpeg_is_whole(data: bytes) -> bool:
     return False
 
 
-def _crop(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def _centre(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -279,13 +539,6 @@ def _crop(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     if side == size:
         return square
     return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-
-
-def _pixel_digest(images: NDArray[np.uint8]) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(images), 1024):
-        digest.update(images[start : start + 1024].tobytes())
-    return digest.hexdigest()
 
 
 def _table_digest(table: FrameTable) -> str:
@@ -299,11 +552,29 @@ def _table_digest(table: FrameTable) -> str:
     return digest.hexdigest()
 
 
-def _source(table: FrameTable) -> str:
-    """What a pack is made from: the table and, for rendered faces, the renderer's dials."""
-    synthetic = json.dumps(table.synthetic, sort_keys=True)
-    return hashlib.sha256((_table_digest(table) + synthetic).encode()).hexdigest()
+def _source(table: FrameTable, root: Path, names: NDArray[Any], eyes: NDArray[np.float32] | None) -> str:
+    """What a pack is made from: the table, the sizes of its images, landmarks and, for rendered faces, the dials.
+
+    Sizes and not times, because copying a data set to another disk changes nothing in it.
+    """
+    digest = hashlib.sha256((_table_digest(table) + json.dumps(table.synthetic, sort_keys=True)).encode())
+    sizes = np.empty(len(names), dtype="<i8")
+    known: dict[str, int] = {}
+    for row, name in enumerate(names):
+        file = _video_of(name) or name
+        if file not in known:
+            if not _video_of(name):
+                known.clear()  # an image is asked for once
+            try:
+                known[file] = (root / file).stat().st_size
+            except OSError:
+                known[file] = -1  # the decoder says what is wrong with it
+        sizes[row] = known[file]
+    digest.update(sizes.tobytes())
+    digest.update(b"" if eyes is None else np.ascontiguousarray(eyes, dtype="<f4").tobytes())
+    return digest.hexdigest()
 
 
-def _pack_hash(table_digest: str, recipe: Recipe, pixels: str) -> str:
-    return hashlib.sha256("\n".join((table_digest, recipe.hash, pixels)).encode()).hexdigest()[:8]
+def _pack_hash(table_digest: str, recipe: dict[str, Any], pixels: str) -> str:
+    content = json.dumps(recipe, sort_keys=True)
+    return hashlib.sha256("\n".join((table_digest, content, pixels)).encode()).hexdigest()[:8]
