@@ -1,5 +1,7 @@
 """The `aunce` command: thin, so that `aunce --help` is quick; everything heavy is imported where it is needed."""
 
+import functools
+import json
 import os
 import subprocess
 import sys
@@ -7,11 +9,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from aunce.errors import AunceError
-from aunce.study import NOTEBOOKS, Progress, Run, Study, load_study, progress
+from aunce.data import known
+from aunce.errors import AunceError, UsageError
+from aunce.study import NOTEBOOKS, Data, Progress, Run, Study, load_study, progress
 
 
 class ErrorsInOneLine(click.Group):
@@ -42,26 +46,59 @@ def main(debug: bool) -> None:
     """A reproducibility study of AUNCE, a contrastive loss for facial action unit detection."""
 
 
+def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --root, --test-root and --set, which the command gets as `overrides` for `load_study`."""
+
+    @functools.wraps(command)
+    def call(*args: Any, root: str | None, test_root: str | None, set: tuple[str, ...], **options: Any) -> None:
+        overrides: dict[str, Any] = dict(map(_assignment, set))
+        places = {"root": root, "test_root": test_root}
+        overrides |= {name: str(Path(place).resolve()) for name, place in places.items() if place}
+        command(*args, overrides=overrides, **options)
+
+    help_text = "Give a field of every run another value, such as epochs=5; may be given several times."
+    call = click.option("--set", multiple=True, metavar="FIELD=VALUE", help=help_text)(call)
+    for option, what in (("--test-root", "of the other data set to test on"), ("--root", "of the data set")):
+        place = click.Path(exists=True, file_okay=False)
+        call = click.option(option, type=place, help=f"Folder {what}, in place of rendered faces.")(call)
+    return call
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """Name and value of FIELD=VALUE: a TOML value if it is one, else text."""
+    import tomllib
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: expected FIELD=VALUE")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
 @main.command()
 @click.argument("study")
+@with_overrides
 @click.option("--profile", default="laptop", show_default=True, help="A folder in notebooks/profiles, or a path.")
 @click.option("--only", multiple=True, metavar="AXIS=VALUE", help="Do a part of the grid; may be given several times.")
 @click.option("--dry-run", is_flag=True, help="Count the runs and estimate hours and disk; start nothing.")
-def study(study: str, profile: str, only: tuple[str, ...], dry_run: bool) -> None:
+def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, ...], dry_run: bool) -> None:
     """Do all runs of STUDY that are not done yet, then write its report.
 
     STUDY is a name in notebooks/studies or the path of a TOML file. Running again continues.
     """
-    plan = load_study(study)
+    plan = load_study(study, overrides)
     runs = plan.select(only)
     state = progress(plan, runs)
     side_by_side = max(1, cores() // max(run.spec.threads for run in runs))
+    gigabytes = sum(map(disk_of_data, {data.name: data for run in runs for data in run.data}.values()))
     click.echo(
-        f"{plan.title}: {len(runs)} runs, {state.done} done, about {duration(state.seconds_left / side_by_side)} to go"
+        f"{plan.title}: {len(runs)} runs, {state.done} done, about {duration(state.seconds_left / side_by_side)} to go "
+        f"with {side_by_side} side by side, about {gigabytes + 2e-3 * len(runs):.1f} GB of disk in all"
     )
     if dry_run:
-        gigabytes = sum(map(disk_of_data, {run.data.name: run for run in runs}.values())) + 2e-3 * len(runs)
-        click.echo(f"{side_by_side} runs side by side; about {gigabytes:.1f} GB of disk in all. Nothing was started.")
+        click.echo("Nothing was started.")
         return
     to_do = [run for run in runs if run.state != "done"]
     started = time.monotonic()
@@ -85,18 +122,21 @@ def engine(plan: Study, runs: list[Run], profile: str) -> bool:
         keys = Path(work) / "keys"
         keys.write_text("\n".join(run.key for run in runs))
         command = [sys.executable, "-m", "snakemake", "--snakefile", NOTEBOOKS / "Snakefile", "--directory", work]
-        command += ["--profile", folder, "--config", f"study={plan.path}", f"keys={keys}"]
+        overrides = Path(work) / "overrides.json"
+        overrides.write_text(json.dumps(plan.overrides))
+        command += ["--profile", folder, "--config", f"study={plan.path}", f"keys={keys}", f"overrides={overrides}"]
         return subprocess.run([str(word) for word in command]).returncode == 0
 
 
 @main.command()
 @click.argument("study")
 @click.argument("key")
-def run(study: str, key: str) -> None:
+@with_overrides
+def run(study: str, key: str, overrides: dict[str, Any]) -> None:
     """Execute the run KEY of STUDY in a fresh kernel, unless it is done."""
     from aunce import execution
 
-    plan = load_study(study)
+    plan = load_study(study, overrides)
     this = plan.run(key)
     if not execution.execute(plan, this, workers=cores()):
         click.echo(f"{key}: done already")
@@ -110,27 +150,30 @@ def run(study: str, key: str) -> None:
 @main.command(hidden=True)
 @click.argument("study")
 @click.argument("key")
+@click.argument("name")
+@with_overrides
 @click.option("--workers", default=1)
-def prepare(study: str, key: str, workers: int) -> None:
-    """Render and pack the data that the run KEY of STUDY needs; the engine calls this before the runs."""
+def prepare(study: str, key: str, name: str, overrides: dict[str, Any], workers: int) -> None:
+    """Render and pack the data NAME that the run KEY of STUDY needs; the engine calls this before the runs."""
     from aunce import execution
 
-    data = load_study(study).run(key).data
+    data = next(data for data in load_study(study, overrides).run(key).data if data.name == name)
     started = time.monotonic()
-    execution.make_data(data, workers=workers)
+    execution.make_data(data, workers=workers, progress=_ticker("packed"))
     click.echo(f"data {data.name}: {duration(time.monotonic() - started)}")
 
 
 @main.command()
 @click.argument("study", required=False)
-def status(study: str | None) -> None:
+@with_overrides
+def status(study: str | None, overrides: dict[str, Any]) -> None:
     """Show what is done, running, failed and to do; without STUDY, one line for each."""
     if study is None:
         for path in sorted((NOTEBOOKS / "studies").glob("*.toml")):
             plan = Study(path)
             click.echo(f"{plan.name}: {in_words(progress(plan, plan.runs))}")
         return
-    plan = load_study(study)
+    plan = load_study(study, overrides)
     click.echo(f"{plan.title}: {in_words(progress(plan, plan.runs))}")
     for one in plan.runs:
         click.echo(f"  {one.state:8} {one.key}{_detail(one)}")
@@ -148,9 +191,10 @@ def _detail(one: Run) -> str:
 
 @main.command()
 @click.argument("study")
-def report(study: str) -> None:
+@with_overrides
+def report(study: str, overrides: dict[str, Any]) -> None:
     """Write the report of STUDY from the runs that are done; nothing is trained."""
-    click.echo(str(write_report(load_study(study))))
+    click.echo(str(write_report(load_study(study, overrides))))
 
 
 def write_report(plan: Study) -> Path:
@@ -170,14 +214,14 @@ def data() -> None:
 @data.command()
 @click.argument("name")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--subjects", default=41, show_default=True, help="Subjects, dealt evenly over the parts.")
-@click.option(
-    "--frames", default=None, type=int, help="Frames per sequence, spread over its coded segment. Default: all."
-)
+@click.option("--subjects", type=int, help="Subjects, dealt evenly over the parts. Default: all.")
+@click.option("--frames", type=int, help="Frames per sequence, spread over its published ones. Default: all.")
 @click.option("--seed", default=0, show_default=True, help="Another seed is another population.")
-@click.option("--size", default=96, show_default=True, help="Side of the frames in pixels.")
+@click.option("--size", type=int, help="Side of the frames in pixels. Default: 96, and 112 for affwild2.")
 @click.option("--setting", default="easy", show_default=True, type=click.Choice(["easy", "hard"]))
-def synth(name: str, out: Path, subjects: int, frames: int | None, seed: int, size: int, setting: str) -> None:
+def synth(
+    name: str, out: Path, subjects: int | None, frames: int | None, seed: int, size: int | None, setting: str
+) -> None:
     """Render faces in the raw layout of the data set NAME into OUT."""
     from aunce.data import adapter
 
@@ -198,26 +242,54 @@ def synth(name: str, out: Path, subjects: int, frames: int | None, seed: int, si
 @data.command()
 @click.argument("name")
 @click.argument("root", type=click.Path(path_type=Path))
-def check(name: str, root: Path) -> None:
+@click.option("--protocol", default="", help="A protocol of the data set by name. Default: its first.")
+@click.option("--page", type=click.Path(path_type=Path), help="Also write the card as index.html into this folder.")
+@click.option("--show-faces", is_flag=True, help="Show faces on the page that are not rendered. Keep it to yourself.")
+def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: bool) -> None:
     """Print the data card of the data set NAME at ROOT; exit 1, with file and line, if something is wrong."""
-    from aunce.data import load
+    from aunce.card import DataCard
 
-    table = load(name, root, images="optional")
-    for title, value in table.summary().items():
-        click.echo(f"{title}: {value}")
-    click.echo(table.card().to_string(index=False, float_format="{:.3f}".format))
+    card = DataCard(name, root, protocol=protocol)
+    click.echo(card.text())
+    if page is not None:
+        from aunce import page as pages
+
+        parameters = {"dataset": name, "root": str(root.resolve()), "protocol": protocol, "show_faces": show_faces}
+        click.echo(pages.render(NOTEBOOKS / "data.ipynb", parameters, page, title=f"Data card: {known(name).title}"))
 
 
 @data.command()
 @click.argument("name")
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--pixels", default=48, show_default=True, help="Side of the crops.")
-def pack(name: str, root: Path, pixels: int) -> None:
+@click.option("--pixels", type=int, help="Side of the crops. Default: 256, and 112 for affwild2, its native size.")
+@click.option(
+    "--align",
+    type=click.Choice(["landmarks", "detector", "none"]),
+    help="What the eyes are brought to their place by. Default: landmarks where the data set ships them.",
+)
+@click.option("--detector", default="cascade", show_default=True, help="Face detector, or the path of a YuNet file.")
+@click.option("--protocol", default="", help="A protocol of the data set by name. Default: its first.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the pack. Default: below $AUNCE_DATA.")
+def pack(
+    name: str, root: Path, pixels: int | None, align: str | None, detector: str, protocol: str, out: Path | None
+) -> None:
     """Crop the faces of the data set NAME at ROOT once, into one memory-mapped file beside their labels."""
-    from aunce.data import prepare
+    from aunce.data import known, pack_faces, prepare
+    from aunce.data.images import Recipe
 
-    made = prepare(name, root, pixels=pixels, workers=cores(), progress=_ticker("packed"))
-    click.echo(f"{made.folder}: {len(made.table.frames)} crops of {pixels} px, hash {made.hash}")
+    usual = known(name)
+    recipe = Recipe(pixels or usual.pixels, align or usual.align, detector)  # type: ignore[arg-type]
+    options: dict[str, Any] = {
+        "workers": cores(),
+        "progress": _ticker("packed"),
+        "recipe": recipe,
+        "protocol": protocol,
+    }
+    made = prepare(name, root, **options) if out is None else pack_faces(name, root, out, **options)
+    click.echo(f"{made.folder}: {len(made.table)} crops of {recipe.size} px, hash {made.hash}")
+    for frames, why in ((made.no_face, "no face was found"), (made.broken, "the image cannot be read")):
+        if frames:
+            click.echo(f"left out, because {why}: {len(frames)} frames, listed in {made.folder / 'skipped.csv'}")
 
 
 def _ticker(verb: str) -> Callable[[int, int], None]:
@@ -253,9 +325,14 @@ def in_words(state: Progress) -> str:
     return f"{state.done} done, {state.running} running, {state.failed} failed, {state.to_do} to do{left}"
 
 
-def disk_of_data(run: Run) -> float:
-    """Gigabytes that the data of `run` takes: JPEG at about half a byte a pixel, crops at three."""
-    if run.data.spec.root:
-        return 0.0
-    frames = run.data.spec.subjects * 8 * run.data.spec.frames
-    return frames * (0.5 * run.data.spec.size**2 + 3 * run.spec.pixels**2) / 1e9
+def disk_of_data(data: Data) -> float:
+    """Gigabytes that a data set of a study takes: three bytes a pixel of a crop, half a byte of a rendered JPEG."""
+    from aunce.data import adapter, load
+
+    if data.root:
+        frames, raw = len(load(data.dataset, data.root, protocol=data.protocol, images="optional")), 0
+    else:
+        layout, render = adapter(data.dataset).LAYOUT, data.render
+        people = layout.people(render["subjects"] or len(layout.subjects))
+        frames, raw = sum(len(job.frames) for job in layout.plan(people, render["frames"])), 0.5 * render["size"] ** 2
+    return frames * float(raw + 3 * data.crops["size"] ** 2) / 1e9

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -24,17 +24,19 @@ from aunce.study import NOTEBOOKS, Data, Run, Study
 DEAD_KERNEL = "the kernel died"
 
 
-def make_data(data: Data, *, workers: int) -> Path:
+def make_data(data: Data, *, workers: int, progress: Callable[[int, int], None] | None = None) -> Path:
     """Render (or find) and pack one data set of a study; what is finished is left alone.
 
     Args:
         data: the data set.
-        workers: processes that render.
+        workers: processes that render, threads that crop.
+        progress: called with images cropped and images in all.
 
     Returns:
         The folder of the pack.
     """
-    from aunce.data import adapter, cache_folder, images, load
+    from aunce.data import adapter, cache_folder, pack_faces
+    from aunce.data.images import Recipe
 
     folder = cache_folder() / data.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,19 +44,11 @@ def make_data(data: Data, *, workers: int) -> Path:
     with FileLock(folder / ".lock"):
         if (pack / "pack.json").is_file():
             return pack
-        root = Path(data.spec.root) if data.spec.root else folder / "raw"
-        if not data.spec.root:
-            spec = data.spec
-            adapter(spec.dataset).write(
-                root,
-                setting=spec.setting,
-                subjects=spec.subjects,
-                frames=spec.frames,
-                seed=data.seed,
-                size=spec.size,
-                workers=workers,
-            )
-        images.pack(load(data.spec.dataset, root), root, pack, recipe=images.Recipe(size=data.pixels), workers=workers)
+        root = Path(data.root or folder / "raw")
+        if not data.root:
+            adapter(data.dataset).write(root, seed=data.seed, workers=workers, **data.render)
+        recipe = Recipe(**data.crops)
+        pack_faces(data.dataset, root, pack, recipe=recipe, protocol=data.protocol, workers=workers, progress=progress)
     return pack
 
 
@@ -88,12 +82,13 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
         os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
         os.environ.setdefault("MPLBACKEND", "agg")
         try:
-            pack = make_data(run.data, workers=workers)
+            packs = [str(make_data(data, workers=workers)) for data in run.data]
+            places = dict(zip(("root", "test_root"), packs, strict=False)) | {"out": str(run.folder)}
             with gpu_lease(run.spec.device), (run.folder / "log.txt").open("a") as log:
                 execute_notebook(
                     NOTEBOOKS / f"{study.file.study.notebook}.ipynb",
                     run.folder / "notebook.ipynb",
-                    run.spec.model_dump() | {"root": str(pack), "out": str(run.folder)},
+                    run.spec.model_dump() | places,
                     log=log,
                 )
             if not partial.is_file():

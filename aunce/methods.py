@@ -18,9 +18,10 @@ import torch
 from filelock import FileLock
 from torch import Generator, Tensor
 
+from aunce.data import prepare, transfer
 from aunce.data.frames import Split
-from aunce.data.images import Pack
-from aunce.errors import DataError
+from aunce.data.images import Pack, Recipe
+from aunce.errors import DataError, UsageError
 from aunce.evaluation import Array, entering_aus
 from aunce.losses import AUNCELoss, infonce, supcon
 from aunce.model import Encoder, LinearProbe, build_encoder
@@ -48,6 +49,18 @@ class Trained:
     encoder: Encoder | None
 
 
+def crops(spec: RunSpec) -> Pack:
+    """The crops that a run trains and tests on, see `aunce.data.prepare`; of two data sets, joined by `transfer.join`.
+
+    Raises:
+        UsageError: landmarks are asked for and missing, or two data sets do not go together.
+        DataError: a folder is not what it should be.
+    """
+    recipe = Recipe(spec.pixels, spec.align, spec.detector)
+    pack = prepare(spec.dataset, spec.root, recipe=recipe, protocol=spec.protocol)
+    return transfer.join(pack, prepare(spec.test_dataset, spec.test_root, recipe=recipe)) if spec.test_dataset else pack
+
+
 def train(
     spec: RunSpec, pack: Pack, split: Split, noisy: Array, *, folder: Path, log: Callable[[str], None] = print
 ) -> Trained:
@@ -62,9 +75,12 @@ def train(
         log: takes one line an epoch.
 
     Raises:
+        UsageError: crops that are larger than the images.
         DataError: the method needs latent intensities, and the faces are not rendered.
         RunError: the loss is not finite.
     """
+    if spec.crop > spec.pixels:
+        raise UsageError(f"crop = {spec.crop} does not fit into pixels = {spec.pixels}; make larger crops of the faces")
     table = pack.table
     subjects = table.frames["subject"].to_numpy()
     clean = table.labels
@@ -94,7 +110,7 @@ def train(
         revision=spec.revision or None,
         final_relu=spec.final_relu,
     )
-    embedding = partial(_embed_rows, encoder, pack.images, device)
+    embedding = partial(_embed_rows, encoder, pack.images, device, spec.crop)
     if spec.method == "random":
         return _untrained(monitor(embedding), encoder)
     options: dict[str, Any] = {
@@ -103,12 +119,14 @@ def train(
             batch_size=spec.batch_size,
             learning_rate=spec.learning_rate,
             weight_decay=spec.weight_decay,
+            schedule=spec.schedule,
         ),
         "seed": spec.replicate,
         "rows": split.train,
         "aus": table.aus,
         "device": device,
         "two_forwards": spec.two_forwards,
+        "crop": spec.crop,
         "checks": spec.checks,
         "checkpoint": folder / "checkpoint",
         "log": log,
@@ -186,8 +204,8 @@ def _untrained(scores: Monitor, encoder: Encoder | None) -> Trained:
     return Trained(pd.DataFrame([row]), scores, encoder)
 
 
-def _embed_rows(encoder: Encoder, images: Array, device: str, rows: Array) -> Array:
-    return embed(encoder, images, rows=rows, device=device)
+def _embed_rows(encoder: Encoder, images: Array, device: str, crop: int, rows: Array) -> Array:
+    return embed(encoder, images, rows=rows, device=device, crop=crop)
 
 
 def _shared_by_aus(features: Array, aus: int) -> Callable[[Array], Array]:

@@ -6,34 +6,26 @@ drawn again without a run. Failed and missing runs are rows, never gaps.
 
 import contextlib
 import functools
-import html
 import json
 import math
 import os
-import re
-import shutil
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from string import Template
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import pandas as pd
 
-from aunce.errors import RunError, UsageError
-from aunce.kernels import execute_notebook
+from aunce import page
+from aunce.errors import UsageError
 from aunce.statistics import Estimate, always_positive_f1, guess_f1, paired_difference, sign_flip_p, t_interval
 from aunce.study import CEILING, FLOORS, NOTEBOOKS, Run, Study
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
-    from nbformat import NotebookNode
-
-    from aunce.figures import Figure
 
 P = ParamSpec("P")
 
-TEMPLATES = Path(__file__).parent / "templates"
 PRIMARY = {"head": "probe", "epoch_rule": "last", "labels": "clean"}
 THRESHOLD = "tuned"
 ARM_AXES = ("arm", "method", "preset")
@@ -84,7 +76,7 @@ def collect(study: Study) -> Path:
         else:  # left from an earlier call, when runs were done that this study no longer has
             (folder / f"{name}.parquet").unlink(missing_ok=True)
     _write_parquet(folder / "runs.parquet", runs)
-    _write(folder / "provenance.json", json.dumps(_provenance(study, runs), indent=1, ensure_ascii=False) + "\n")
+    page.write(folder / "provenance.json", json.dumps(_provenance(study, runs), indent=1, ensure_ascii=False) + "\n")
     return folder
 
 
@@ -103,7 +95,7 @@ def _state_of(run: Run) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     }
     row |= {"method": spec.method, "status": run.state.replace("to do", "missing"), "reason": ""}
     row |= {"duration_s": math.nan, "flat": None, "val_f1": math.nan, "val_auc": math.nan, "data": "{}"}
-    row |= {"spec": spec.model_dump_json(exclude={"root", "out"}), "provenance": "{}"}
+    row |= {"spec": spec.model_dump_json(exclude={"root", "test_root", "detector", "out"}), "provenance": "{}"}
     metrics: dict[str, Any] | None = None
     if row["status"] == "done":
         try:
@@ -176,9 +168,21 @@ def _provenance(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
         "duration_s": float(done["duration_s"].sum()),
         "started": min((str(fact["started"]) for fact in facts if fact.get("started")), default=""),
         "finished": max((str(fact["finished"]) for fact in facts if fact.get("finished")), default=""),
-        "rebuild": f"aunce study {study.name if study.path.parent == NOTEBOOKS / 'studies' else study.path.name}",
+        "rebuild": _rebuild(study),
         "keys": list(runs["key"]),
     }
+
+
+def _rebuild(study: Study) -> str:
+    """The command that makes the study again; folders of the machine that it ran on are no part of it."""
+    words = ["aunce", "study", study.name if study.path.parent == NOTEBOOKS / "studies" else study.path.name]
+    for name, value in study.overrides.items():
+        if name in ("root", "test_root"):
+            words += [f"--{name.replace('_', '-')}", "FOLDER"]
+        else:
+            shown = "FILE" if name == "detector" and value != "cascade" else json.dumps(value)
+            words += ["--set", shlex.quote(f"{name}={shown}")]
+    return " ".join(words)
 
 
 def _tally(facts: Iterable[Mapping[str, Any]], *names: str) -> list[dict[str, Any]]:
@@ -205,104 +209,20 @@ def _write_parquet(path: Path, table: pd.DataFrame) -> None:
     os.replace(partial, path)
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def render(study: Study) -> Path:
     """Execute the report notebook on the collected tables and write `index.html`, `report.md` and `figures/`.
-
-    Everything is made aside and put in place when it is whole: a notebook that fails leaves the last report as it was.
 
     Returns:
         The path of `index.html`.
 
     Raises:
         UsageError: the tables have not been collected.
-        RunError: the notebook failed.
+        RunError: the notebook failed; the last report is as it was.
     """
-    from papermill.exceptions import PapermillExecutionError
-
     folder = study.folder
     if not (folder / "provenance.json").is_file():
         raise UsageError(f"study '{study.name}': no tables in {folder}; collect them first")
-    notebook = NOTEBOOKS / f"{study.report}.ipynb"
-    with TemporaryDirectory(dir=folder, prefix=".render-") as staging:
-        try:
-            executed = execute_notebook(notebook, None, {"tables": str(folder), "out": staging})
-        except PapermillExecutionError as error:
-            place = f"{notebook.name}, cell {error.cell_index}"
-            raise RunError(f"{place}: {error.ename}: {error.evalue}; the report in {folder} is as it was") from error
-        parts = _convert(executed)
-        page = _page(study.title, parts)
-        (Path(staging) / "figures").mkdir(exist_ok=True)
-        shutil.rmtree(folder / "figures", ignore_errors=True)
-        os.replace(Path(staging) / "figures", folder / "figures")
-        _write(folder / "report.md", parts["markdown"])
-        _write(folder / "index.html", page)
-    return folder / "index.html"
-
-
-def _convert(notebook: "NotebookNode") -> dict[str, str]:
-    """The executed notebook without code: HTML fragments of its header, main and footer cells, and all as Markdown."""
-    from nbconvert import HTMLExporter, MarkdownExporter
-
-    hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
-    shown = []
-    for cell in notebook.cells:
-        if "remove-cell" in cell.metadata.get("tags", []):
-            continue
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if "text/markdown" in output.get("data", {})]
-            if not cell.outputs:
-                continue
-        shown.append(cell)
-    exporter = HTMLExporter(  # type: ignore[no-untyped-call]
-        template_name="basic", exclude_anchor_links=True, **hidden
-    )
-    parts: dict[str, str] = {}
-    for name in ("header", "main", "footer"):
-        cells = [cell for cell in shown if name == _landmark(cell)]
-        parts[name], _ = exporter.from_notebook_node(type(notebook)(notebook | {"cells": cells}))
-    to_markdown = MarkdownExporter(**hidden)  # type: ignore[no-untyped-call]
-    markdown, _ = to_markdown.from_notebook_node(type(notebook)(notebook | {"cells": shown}))
-    parts["markdown"] = re.sub(r"\n{3,}", "\n\n", markdown).strip() + "\n"
-    return parts
-
-
-def _landmark(cell: "NotebookNode") -> str:
-    tags = cell.metadata.get("tags", [])
-    return "header" if "header" in tags else "footer" if "footer" in tags else "main"
-
-
-def _page(title: str, parts: Mapping[str, str]) -> str:
-    """The fragments in our page: figures with captions, tables that scroll in their own box, a contents list."""
-    fragments, contents = {}, []
-    for name in ("header", "main", "footer"):
-        body = parts[name]
-        body = re.sub(
-            r"<p>(<img [^>]*>)</p>\s*<p>(.*?)</p>", r"<figure>\1<figcaption>\2</figcaption></figure>", body, flags=re.S
-        )
-        box = '<div class="table" role="region" aria-label="Table, scrolls sideways" tabindex="0">'
-        body = (
-            body.replace("<table>", f"{box}<table>")
-            .replace("</table>", "</table></div>")
-            .replace("<th", '<th scope="col"')
-        )
-        body = body.replace('<th scope="col"ead', "<thead")
-        for heading in re.findall(r"<h2>(.*?)</h2>", body):
-            anchor = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
-            contents.append(f'<li><a href="#{anchor}">{heading}</a></li>')
-            body = body.replace(f"<h2>{heading}</h2>", f'<h2 id="{anchor}">{heading}</h2>', 1)
-        fragments[name] = body
-    return Template((TEMPLATES / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(title),
-        style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        contents="\n".join(contents),
-        **fragments,
-    )
+    return page.render(NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}, folder, title=study.title)
 
 
 def _section(
@@ -313,9 +233,9 @@ def _section(
     @functools.wraps(method)
     def wrapped(self: "Report", /, *args: P.args, **kwargs: P.kwargs) -> "Markdown":
         if not self.done:
-            return _markdown("No run has finished yet.")
+            return page.markdown("No run has finished yet.")
         if not len(self.macro):
-            return _markdown(self.why_empty)
+            return page.markdown(self.why_empty)
         return method(self, *args, **kwargs)
 
     return wrapped
@@ -452,41 +372,40 @@ class Report:
     def title(self) -> "Markdown":
         """The study's title, marked if runs are not finished."""
         if not self.provenance:
-            return _markdown(
-                f"# No runs yet\n\nThere are no tables in `{_text(self.folder.name)}`: `aunce study` makes them."
+            return page.markdown(
+                f"# No runs yet\n\nThere are no tables in `{page.text(self.folder.name)}`: `aunce study` makes them."
             )
         states = self.provenance["runs"]
         total = sum(states.values())
-        text = f"# {_text(self.provenance['title'])}"
+        text = f"# {page.text(self.provenance['title'])}"
         if states["done"] < total:
             text += f"\n\n**PARTIAL: {states['done']} of {total} runs finished.** What is missing is listed below."
-        return _markdown(text)
+        return page.markdown(text)
 
     def findings(self) -> "Markdown":
         """What was asked, and what was found in numbers with intervals."""
         if not self.provenance:
-            return _markdown("")
-        text = f"**Asked.** {_text(self.provenance['question'])}\n\n**Found.** "
+            return page.markdown("")
+        text = f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.** "
         if not self.done:
-            return _markdown(text + f"No run has finished yet: `{self.provenance['rebuild']}` goes on.")
+            return page.markdown(text + f"No run has finished yet: `{self.provenance['rebuild']}` goes on.")
         if not len(self.macro):
-            return _markdown(text + self.why_empty)
+            return page.markdown(text + self.why_empty)
         sentences = [self._sentence(noise) for noise in self.labels if noise in set(self.macro["noise"])]
         listed = "\n".join(f"- {sentence}" for sentence in sentences)
-        return _markdown(f"{text.strip()}\n\n{listed}\n\n{self._not_flat()}")
+        return page.markdown(f"{text.strip()}\n\n{listed}\n\n{self._not_flat()}")
 
     def _sentence(self, noise: str) -> str:
         reference = self.reference or self.arms[0]
         estimate = t_interval(self._values(reference, noise, "auc").tolist())
-        text = (
-            f"With label noise {_text(self.labels[noise])}, {_text(reference)} reached macro-AUC {_estimate(estimate)}"
-        )
+        noisy, arm = page.text(self.labels[noise]), page.text(reference)
+        text = f"With label noise {noisy}, {arm} reached macro-AUC {_estimate(estimate)}"
         pairs = [(arm, pair[0]) for arm in self.arms if (pair := self._difference(arm, noise, "auc")) is not None]
         if pairs:
             text += "; differences to it: " + ", ".join(
-                f"{_text(arm)} {_estimate(pair, '+.3f')}" for arm, pair in pairs
+                f"{page.text(arm)} {_estimate(pair, '+.3f')}" for arm, pair in pairs
             )
-        return f"{text} (mean over {_count(estimate.n, 'replicate')}, 95 % interval)."
+        return f"{text} (mean over {page.count(estimate.n, 'replicate')}, 95 % interval)."
 
     def _not_flat(self) -> str:
         curves = self.runs[(self.runs["status"] == "done") & (self.runs["kind"] == "arm")]
@@ -496,7 +415,7 @@ class Report:
         if len(unfinished) == len(curves):
             return f"None of the {len(curves)} inner-validation curves had flattened."
         shares = [
-            f"{_text(arm)} ({sum(unfinished['arm'] == arm)} of {len(rows)} runs)"
+            f"{page.text(arm)} ({sum(unfinished['arm'] == arm)} of {len(rows)} runs)"
             for arm, rows in curves.groupby("arm", sort=False)
             if arm in set(unfinished["arm"])
         ]
@@ -507,8 +426,8 @@ class Report:
         """Whether the faces were rendered; decided by what the runs recorded."""
         drawn, total = len(self.synthetic), len(self.facts)
         if not drawn:
-            return _markdown(
-                "Faces: " + ", ".join(sorted({_text(fact["dataset"]) for fact in self.facts.values()})) + "."
+            return page.markdown(
+                "Faces: " + ", ".join(sorted({page.text(fact["dataset"]) for fact in self.facts.values()})) + "."
             )
         settings = sorted({str(entry.get("setting", "?")) for entry in self.synthetic})
         versions = sorted({str(entry.get("version", "?")) for entry in self.synthetic})
@@ -516,10 +435,10 @@ class Report:
         text = (
             "**Rendered faces: no person and no licensed image is in this report.** "
             f"The images of {share} were drawn by this project's renderer "
-            f"(version {_text(', '.join(versions))}, setting {_text(', '.join(settings))}). "
+            f"(version {page.text(', '.join(versions))}, setting {page.text(', '.join(settings))}). "
             "These numbers say nothing about the same method on recorded faces."
         )
-        return _markdown(f"> {text}")
+        return page.markdown(f"> {text}")
 
     @_section
     def headline(self) -> "Markdown":
@@ -547,7 +466,8 @@ class Report:
             for noise in self.labels
             if (arm, noise, "auc") in estimates
         ]
-        return self._figure(
+        return page.figure(
+            self.out,
             "headline",
             figures.headline(table),
             table,
@@ -566,7 +486,7 @@ class Report:
             score: "auc" or "f1".
             verdict: what the verdict column says of each arm.
         """
-        reference = f"minus {_text(self.reference or 'reference')}"
+        reference = f"minus {page.text(self.reference or 'reference')}"
         headers = ["Arm", SCORES[score], "95 % interval", reference, "95 % interval", "p", "Replicates", "Verdict"]
         blind = self._blind()
         texts = []
@@ -582,13 +502,13 @@ class Report:
                 )
                 role = "" if kind == "arm" else f" ({kind})"
                 cells = [*_cells(estimate), *difference, str(estimate.n), verdict if pair else ""]
-                rows.append([_text(arm) + role, *cells])
+                rows.append([page.text(arm) + role, *cells])
             for arm in pd.unique(blind["arm"]):
                 values = blind.loc[(blind["arm"] == arm) & (blind["score"] == score), "value"]
                 shown = ["0.500", "by definition"] if score == "auc" else _cells(t_interval(values.tolist()))
                 rows.append([f"{arm} (floor)", *shown, "", "", "", str(len(values)), ""])
-            texts.append(f"**Label noise {_text(label)}**\n\n{_table(headers, rows, 'lrrrrrrl')}")
-        return _markdown("\n\n".join(texts))
+            texts.append(f"**Label noise {page.text(label)}**\n\n{page.table(headers, rows, 'lrrrrrrl')}")
+        return page.markdown("\n\n".join(texts))
 
     @_section
     def behind(self) -> "Markdown":
@@ -607,9 +527,9 @@ class Report:
                     if len(trained)
                     else "no curve"
                 )
-                f1 = _number(done["val_f1"].mean()) if done["val_f1"].notna().any() else ""
-                rows.append([_text(label), _text(arm), f"{len(done)} of {len(runs)}", flat, f1])
-        return _markdown(_table(headers, rows, "llrrr"))
+                f1 = page.number(done["val_f1"].mean()) if done["val_f1"].notna().any() else ""
+                rows.append([page.text(label), page.text(arm), f"{len(done)} of {len(runs)}", flat, f1])
+        return page.markdown(page.table(headers, rows, "llrrr"))
 
     def _rows(self, noise: str) -> list[tuple[str, str]]:
         """Arms, then ceiling and floors, with their kind, that the study runs at this noise level."""
@@ -622,13 +542,14 @@ class Report:
         from aunce import figures
 
         if not len(self.history):
-            return _markdown("No run has recorded a curve.")
+            return page.markdown("No run has recorded a curve.")
         flat = self.runs.set_index("key")["flat"].astype("str") == "True"
         table = self.history[self.history["kind"] == "arm"][["key", "arm", "noise", "replicate", "epoch", "val_auc"]]
         table = table.assign(noise=table["noise"].map(self.labels), flat=table["key"].map(flat))
         last = table.sort_values("epoch").groupby(["noise", "arm"], sort=False)["val_auc"].last()
         ends = [f"{arm} {value:.3f} at noise {noise}" for (noise, arm), value in last.items()]
-        return self._figure(
+        return page.figure(
+            self.out,
             "learning_curves",
             figures.learning_curves(table),
             table,
@@ -673,7 +594,8 @@ class Report:
                 f"Grey: {', '.join(outside)}, outside the macro scores, with the smallest number over replicates of "
                 "positive test frames and of subjects with at least 10"
             )
-        return self._figure(
+        return page.figure(
+            self.out,
             "per_au",
             figures.forest(result),
             result,
@@ -696,10 +618,12 @@ class Report:
         rows = []
         for au in sorted(self.per_au["au"].unique()):
             note = "null AU" if au in self.null_aus else "" if au in self.entering else "too rare"
-            cells = [_number(table.get((noise, au), math.nan)) for noise in self.labels for table in (trained, pixels)]
+            cells = [
+                page.number(table.get((noise, au), math.nan)) for noise in self.labels for table in (trained, pixels)
+            ]
             rows.append([f"AU{au}", *cells, note])
         columns = [f"{name}, {noise}" for noise in self.labels for name in ("F1 of BCE", "AUC of raw pixels")]
-        return _markdown(_table(["AU", *columns, "Outside the means"], rows, "l" + "r" * len(columns) + "l"))
+        return page.markdown(page.table(["AU", *columns, "Outside the means"], rows, "l" + "r" * len(columns) + "l"))
 
     def _primary(self, score: str, threshold: str, arm: str) -> "pd.Series[float]":
         """Scores of one arm in the primary reading by (noise, au), means over replicates."""
@@ -724,8 +648,10 @@ class Report:
                 mine = family[family["arm"] == arm]
                 flat = f"{(mine['flat'] == 'True').sum()} of {len(mine)}" if (mine["kind"] == "arm").all() else ""
                 chosen = "chosen" if len(means) > 1 and arm == means.idxmax() else ""
-                rows.append([_text(self.labels[noise]), _text(arm), _number(float(value)), flat, chosen])
-        return _markdown(_table(["Label noise", "Trial", "Inner-validation AUC", "Curves flat", ""], rows, "llrrl"))
+                rows.append([page.text(self.labels[noise]), page.text(arm), page.number(float(value)), flat, chosen])
+        return page.markdown(
+            page.table(["Label noise", "Trial", "Inner-validation AUC", "Curves flat", ""], rows, "llrrl")
+        )
 
     @_section
     def readings(self) -> "Markdown":
@@ -744,7 +670,7 @@ class Report:
             ),
             ("Other heads than the frozen probe.", heads),
         ]
-        return _markdown("\n\n".join(f"**{title}**\n\n{self._readings(columns)}" for title, columns in tables))
+        return page.markdown("\n\n".join(f"**{title}**\n\n{self._readings(columns)}" for title, columns in tables))
 
     def _readings(self, columns: Sequence[tuple[str, str, dict[str, str]]]) -> str:
         rows = []
@@ -753,35 +679,41 @@ class Report:
                 cells = []
                 for _, score, reading in columns:
                     values = self._values(arm, noise, score, **reading)
-                    cells.append(_number(float(values.mean())) if len(values) else "")
+                    cells.append(page.number(float(values.mean())) if len(values) else "")
                 if any(cells):
-                    rows.append([_text(label), _text(arm), *cells])
-        return _table(["Label noise", "Arm", *(name for name, *_ in columns)], rows, "ll" + "r" * len(columns))
+                    rows.append([page.text(label), page.text(arm), *cells])
+        return page.table(["Label noise", "Arm", *(name for name, *_ in columns)], rows, "ll" + "r" * len(columns))
 
     @_section
     def leak(self) -> "Markdown":
         """AUC of the AU that is labelled but never drawn."""
         if not self.null_aus:
-            return _markdown("These data hold no AU that is labelled but never drawn.")
+            return page.markdown("These data hold no AU that is labelled but never drawn.")
         table = self.per_au[(self.per_au[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)]
         table = table[(table["score"] == "auc") & table["au"].isin(self.null_aus)]
         rows = [
-            [_text(self.labels[noise]), _text(arm), _estimate(t_interval((part["value"] - 0.5).tolist()), "+.3f")]
+            [
+                page.text(self.labels[noise]),
+                page.text(arm),
+                _estimate(t_interval((part["value"] - 0.5).tolist()), "+.3f"),
+            ]
             for (noise, arm), part in table.groupby(["noise", "arm"], sort=False)
         ]
         text = (
             f"AU{self.null_aus[0]} is labelled but never drawn: whatever its AUC has above 0.5 comes from "
             "co-occurrence and identity, not from the face's action."
         )
-        return _markdown(f"{text}\n\n" + _table(["Label noise", "Arm", "AUC minus 0.5 (95 % interval)"], rows, "llr"))
+        return page.markdown(
+            f"{text}\n\n" + page.table(["Label noise", "Arm", "AUC minus 0.5 (95 % interval)"], rows, "llr")
+        )
 
     @_section
     def parts(self) -> "Markdown":
         """Macro-F1 as mean of parts and pooled over parts."""
         names = sorted(pd.unique(self.counts["part"]))
         if len(names) == 1:
-            return _markdown(
-                f"One part was held out (part {_text(names[0])}): mean of parts and pooled are the same number."
+            return page.markdown(
+                f"One part was held out (part {page.text(names[0])}): mean of parts and pooled are the same number."
             )
         by_part = self._macro(self._per_au(self.counts, self.auc, by=["part"]), by=["part"])
         chosen = by_part[
@@ -789,28 +721,101 @@ class Report:
         ]
         mean = chosen.groupby(["noise", "arm"])["value"].mean()
         rows = [
-            [_text(label), _text(arm), _number(mean[noise, arm]), _number(float(self._values(arm, noise, "f1").mean()))]
+            [
+                page.text(label),
+                page.text(arm),
+                page.number(mean[noise, arm]),
+                page.number(float(self._values(arm, noise, "f1").mean())),
+            ]
             for noise, label in self.labels.items()
             for arm in self.arms
             if (noise, arm) in mean.index
         ]
         text = "The literature averages F1 over parts; everything above pools the counts of all parts first."
         headers = ["Label noise", "Arm", "F1 mean of parts", "F1 pooled"]
-        return _markdown(f"{text}\n\n{_table(headers, rows, 'llrr')}")
+        return page.markdown(f"{text}\n\n{page.table(headers, rows, 'llrr')}")
+
+    def match(self, *, arm: str, setting: str) -> "Markdown":
+        """F1 at 0.5 per AU of one arm in one setting against AUNCE's fold logs, over the parts that both have."""
+        from aunce import evaluation, literature
+
+        if not self.done:
+            return page.markdown("No run has finished yet.")
+        noise = f"setting {setting}"
+        counts = self.counts[(self.counts[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)]
+        counts = counts[(counts["arm"] == arm) & (counts["noise"] == noise) & (counts["threshold"] == "0.5")]
+        if not len(counts):
+            return page.markdown(f"No run of {page.text(arm)} in the setting {page.text(setting)} has finished yet.")
+        (dataset,) = {fact["dataset"] for fact in self.facts.values()}
+        try:
+            logs = literature.fold_logs(dataset)
+        except UsageError:
+            return page.markdown(
+                "AUNCE released no fold logs of this data set: whether anything matches is undecidable."
+            )
+        f1 = 100 * evaluation.f1(counts, ["replicate", "part", "au"])
+        own = f1.groupby(["part", "au"]).mean().rename("f1").reset_index().rename(columns={"part": "test_part"})
+        undefined = sorted(set(own.loc[own["f1"].isna() & own["au"].isin(logs["au"]), "au"]))
+        if undefined:
+            names = ", ".join(f"AU{au}" for au in undefined)
+            return page.markdown(f"F1 of {names} is not defined: too few positive frames to compare with the logs.")
+        table = literature.did_i_match(own[own["au"].isin(logs["au"])], logs)
+        rows = [
+            [
+                "**mean**" if row.au == "mean" else f"AU{row.au}",
+                *(page.number(value, ".1f") for value in (row.own, row.published)),
+                page.number(row.difference, "+.1f"),
+                "" if math.isnan(row.low) else f"{page.number(row.low, '+.1f')} to {page.number(row.high, '+.1f')}",
+                row.reading,
+            ]
+            for row in table.itertuples()
+        ]
+        folds = int(table["folds"].iloc[-1])
+        said = f"Over {page.count(folds, 'part')} that both have. Intervals are over parts, paired, and *within* is no "
+        said += "proof of equality: three parts show only differences above 2.5 SD of theirs."
+        if self.synthetic:
+            said = f"**These faces are rendered, so the comparison says nothing about the published numbers.** {said}"
+        headers = ["AU", "Own F1", "Published F1", "Difference", "95 % interval", "Reading"]
+        return page.markdown(f"{said}\n\n{page.table(headers, rows, 'lrrrrl')}")
+
+    def published(self) -> "Markdown":
+        """Published macro-F1 on the data set, each with the mark of how far it may be trusted."""
+        from aunce import literature
+
+        datasets = {fact["dataset"] for fact in self.facts.values()} if self.done else set()
+        if len(datasets) != 1:
+            return page.markdown("")
+        table = literature.results(datasets.pop())
+        table = table[table["au"] == "mean"].sort_values("f1", ascending=False, kind="stable")
+        rows = [
+            [
+                page.text(row.method),
+                "" if pd.isna(row.year) else str(row.year),
+                literature.marked(row.f1, row.status).replace("*", "\\*"),
+                page.text(row.protocol),
+                page.text(row.source),
+            ]
+            for row in table.itertuples()
+        ]
+        headers = ["Method", "Year", "Mean F1", "Protocol", "Read in"]
+        legend = literature.LEGEND.replace("*", "\\*")
+        return page.markdown(f"{page.table(headers, rows, 'llrll')}\n\n{legend}")
 
     def unfinished(self) -> "Markdown":
         """Runs that have failed or are missing, and the replicates that go with them."""
         if not len(self.runs):
-            return _markdown("There are no runs yet.")
+            return page.markdown("There are no runs yet.")
         rest = self.runs[self.runs["status"] != "done"]
         if not len(rest):
-            return _markdown(f"All {len(self.runs)} runs finished.")
-        rows = [[_text(row.key), row.status, _text(row.reason)] for row in rest.itertuples()]
+            return page.markdown(f"All {len(self.runs)} runs finished.")
+        rows = [[page.text(row.key), row.status, page.text(row.reason)] for row in rest.itertuples()]
         text = f"{len(self.runs) - len(rest)} of {len(self.runs)} runs finished."
         if self.done and self.dropped:
-            dropped = "; ".join(f"replicate {replicate} at noise {_text(noise)}" for noise, replicate in self.dropped)
+            dropped = "; ".join(
+                f"replicate {replicate} at noise {page.text(noise)}" for noise, replicate in self.dropped
+            )
             text += f" Left out for every arm, so that all are compared on the same replicates: {dropped}."
-        return _markdown(f"{text}\n\n{_table(['Run', 'Status', 'Reason'], rows, 'lll')}")
+        return page.markdown(f"{text}\n\n{page.table(['Run', 'Status', 'Reason'], rows, 'lll')}")
 
     @_section
     def method(self) -> "Markdown":
@@ -818,35 +823,38 @@ class Report:
         specs = [json.loads(text) for text in self.runs["spec"]]
         backbones = sorted({spec["backbone"] for spec in specs})
         aus = ", ".join(f"AU{au}" for au in self.entering)
-        text = f"AUs in the macro scores: {aus or 'none'}. Encoder: {_text(', '.join(backbones))}"
+        text = f"AUs in the macro scores: {aus or 'none'}. Encoder: {page.text(', '.join(backbones))}"
         if not any("/" in name for name in backbones):  # neither from a hub nor from a folder
             text += ", from random weights: nothing here speaks of an encoder with pretrained weights"
-        return _markdown(f"{text}.")
+        return page.markdown(f"{text}.")
 
     def footer(self) -> "Markdown":
         """Provenance of the runs used."""
         facts = self.provenance
         if not facts:
-            return _markdown("")
+            return page.markdown("")
         revisions = [
-            f"{_text(entry['revision'])}{' (modified)' if entry['modified'] else ''} ({_count(entry['runs'], 'run')})"
+            f"{page.text(entry['revision'])}{' (modified)' if entry['modified'] else ''} "
+            f"({page.count(entry['runs'], 'run')})"
             for entry in facts["revisions"]
         ]
         hardware = [
-            f"{_text(entry['hardware'])}, {_text(entry['device'])}, {_count(entry['threads'], 'thread')} a run "
-            f"({_count(entry['runs'], 'run')})"
+            f"{page.text(entry['hardware'])}, {page.text(entry['device'])}, "
+            f"{page.count(entry['threads'], 'thread')} a run ({page.count(entry['runs'], 'run')})"
             for entry in facts["hardware"]
         ]
         mixed = [name for name, values in (("revisions", revisions), ("hardware", hardware)) if len(values) > 1]
-        versions = ", ".join(f"{_text(name)} {_text(' / '.join(values))}" for name, values in facts["versions"].items())
+        versions = ", ".join(
+            f"{page.text(name)} {page.text(' / '.join(values))}" for name, values in facts["versions"].items()
+        )
         rows = [
             ["Code revision", "; ".join(revisions) or "none"],
-            ["Study file", f"{_text(facts['study_file'])}, hash {_text(facts['study_hash'])}"],
+            ["Study file", f"{page.text(facts['study_file'])}, hash {page.text(facts['study_hash'])}"],
             ["Runs", ", ".join(f"{count} {status}" for status, count in facts["runs"].items() if count)],
             ["Hardware", "; ".join(hardware) or "none"],
             ["Versions", versions or "none"],
             ["Work of all runs", _duration(facts["duration_s"])],
-            ["First start, last end", f"{_text(facts['started'])} to {_text(facts['finished'])}"],
+            ["First start, last end", f"{page.text(facts['started'])} to {page.text(facts['finished'])}"],
             ["Rebuild", f"`{facts['rebuild']}`"],
             [
                 "Data",
@@ -854,68 +862,29 @@ class Report:
             ],
         ]
         said = f"**Mixed {' and '.join(mixed)}**: the runs below were not all made alike.\n\n" if mixed else ""
-        return _markdown(said + _table(["What", "Value"], rows, "ll"))
-
-    def _figure(self, name: str, figure: "Figure", data: pd.DataFrame, *, alt: str, caption: str) -> "Markdown":
-        """Save a figure with its data and refer to it, or display it if nothing is to be saved."""
-        from IPython.display import display
-
-        from aunce import figures
-
-        if self.out is None:
-            display(figure)  # type: ignore[no-untyped-call]
-            return _markdown(caption)
-        folder = self.out / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.svg").write_bytes(figures.to_svg(figure))
-        data.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
-        links = f"[Data as CSV](figures/{name}.csv)."
-        return _markdown(f"![{_text(alt)}](figures/{name}.svg)\n\n{caption} {links}")
-
-
-def _markdown(text: str) -> "Markdown":
-    from IPython.display import Markdown
-
-    return Markdown(text)  # type: ignore[no-untyped-call]
-
-
-def _text(value: object) -> str:
-    """`value` as text that neither HTML nor Markdown takes for markup, and that does not become a link."""
-    escaped = html.escape(" ".join(str(value).split()))
-    escaped = re.sub(r"([\\`*\[\]|~])", r"\\\1", escaped)
-    escaped = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)
-    return escaped.replace("$", "&#36;").replace("://", "&#58;//")
-
-
-def _number(value: float, form: str = ".3f") -> str:
-    return "not defined" if math.isnan(value) else format(value, form).replace("-", "−")
+        return page.markdown(said + page.table(["What", "Value"], rows, "ll"))
 
 
 def _estimate(estimate: Estimate, form: str = ".3f") -> str:
     if math.isnan(estimate.value):
         return "not defined"
     if not estimate.defined:
-        return f"{_number(estimate.value, form)} (interval not defined)"
-    return f"{_number(estimate.value, form)} ({_number(estimate.low, form)} to {_number(estimate.high, form)})"
+        return f"{page.number(estimate.value, form)} (interval not defined)"
+    return (
+        f"{page.number(estimate.value, form)} ({page.number(estimate.low, form)} to {page.number(estimate.high, form)})"
+    )
 
 
 def _cells(estimate: Estimate, form: str = ".3f") -> list[str]:
     """Value and interval for two columns of a table."""
     if not estimate.defined:
-        return [_number(estimate.value, form), "not defined"]
-    return [_number(estimate.value, form), f"{_number(estimate.low, form)} to {_number(estimate.high, form)}"]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+        return [page.number(estimate.value, form), "not defined"]
+    return [
+        page.number(estimate.value, form),
+        f"{page.number(estimate.low, form)} to {page.number(estimate.high, form)}",
+    ]
 
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{round(seconds)} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """A Markdown table; `align` has an l or r per column."""
-    rule = ["---:" if side == "r" else "---" for side in align]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [list(headers), rule, *rows])

@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from aunce.data import DATASETS
 from aunce.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -79,10 +80,18 @@ def _is_number(value: object) -> bool:
 class RunSpec(StrictModel):
     """One training run. The defaults are the committed notebook's smoke setting: tiny, rendered, seconds on a CPU."""
 
-    dataset: Literal["bp4d"] = Field("bp4d", description="data set whose layout root has")
+    dataset: Literal[tuple(DATASETS)] = Field("bp4d", description="data set whose layout root has")  # type: ignore[valid-type]
     root: str = Field("", description="folder of the data set or a pack made from it, empty renders a tiny one")
+    test_dataset: Literal[("", *DATASETS)] = Field(  # type: ignore[valid-type]
+        "", description="another data set to test on, by the AUs of both; its frames are part test"
+    )
+    test_root: str = Field("", description="folder or pack of test_dataset, empty renders a tiny one")
     out: str = Field("", description="folder for the results, empty keeps them in a temporary folder")
+    protocol: str = Field("", description="a protocol of the data set by name, empty takes its first")
     pixels: int = Field(48, ge=16, le=512, description="side of the square crops in pixels")
+    align: Literal["none", "landmarks", "detector"] = Field("none", description="how faces are brought to one place")
+    detector: str = Field("cascade", description="face detector of align detector, or the path of a YuNet file")
+    crop: int = Field(0, ge=0, le=512, description="side of fixed crops for views as released, 0 resizes a random part")
     test_part: str = Field("3", description="part whose subjects are held out for the test")
     replicate: int = Field(0, ge=0, description="seed of split, annotator noise, initialisation and views")
     noise_kind: Literal["none", "miss", "jitter", "confuse", "shift", "flip"] = Field(
@@ -102,6 +111,9 @@ class RunSpec(StrictModel):
     batch_size: int = Field(32, ge=2, description="images a step, each seen in two views")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="learning rate after the warm-up; constant has no warm-up, as released"
+    )
     two_forwards: bool = Field(False, description="one forward pass per view as released, BatchNorm per view")
     checks: int = Field(2, ge=1, description="how often inner validation is scored during training")
     probe_epochs: int = Field(20, ge=1, description="epochs of the linear probe")
@@ -139,18 +151,20 @@ def _is_parameter(name: str, value: object) -> bool:
     return not (name.startswith("_") or name in jupyter or callable(value) or isinstance(value, types.ModuleType))
 
 
-NOT_IN_KEY = {"root", "out", "threads", "device", "smoke"}
-"""Fields of a RunSpec that change where or how fast a run is computed, but not its numbers."""
+NOT_IN_KEY = {"root", "test_root", "detector", "out", "threads", "device", "smoke"}
+"""Fields of a RunSpec that change where or how fast a run is computed, but not its numbers, or that the name of the
+data stands for."""
 
 
 class DataSpec(StrictModel):
     """What a study trains on: faces to render (one population a replicate), or the folder of a real data set."""
 
-    dataset: Literal["bp4d"] = "bp4d"
+    dataset: Literal[tuple(DATASETS)] = "bp4d"  # type: ignore[valid-type]
     root: str = Field("", description="folder of the real data set; empty: render")
+    test_root: str = Field("", description="folder of the real data set that runs name as test_dataset; empty: render")
     setting: Literal["easy", "hard"] = "easy"
-    subjects: int = Field(41, ge=6, le=41)
-    frames: int = Field(10, ge=2, description="frames per sequence, spread over its coded segment")
+    subjects: int | None = Field(None, ge=6, description="subjects to render; default: all of the data set")
+    frames: int = Field(10, ge=2, description="frames per sequence, spread over its published ones")
     size: int = Field(64, ge=32, le=512, description="side of the rendered frames in pixels")
 
 
@@ -176,18 +190,30 @@ class StudyFile(StrictModel):
 
 @dataclass(frozen=True)
 class Data:
-    """One data set of a study: rendered from `spec` with `seed`, or the real one at `spec.root`."""
+    """One data set of a study, as crops: rendered with `seed`, or the real one at `root`.
 
-    spec: DataSpec
+    Attributes:
+        dataset: its name.
+        root: folder of the real data set; empty: render.
+        render: setting, subjects, frames and size of rendered faces.
+        seed: of the rendered population.
+        protocol: by name; empty takes the data set's first.
+        crops: size, align and detector of the `images.Recipe`.
+    """
+
+    dataset: str
+    root: str
+    render: Mapping[str, Any]
     seed: int
-    pixels: int
+    protocol: str
+    crops: Mapping[str, Any]
 
     @cached_property
     def name(self) -> str:
         """Readable name with 8 hex digits over everything that the crops depend on."""
-        if self.spec.root:
-            return f"{self.spec.dataset}-{self._digest}"
-        return f"{self.spec.dataset}-{self.spec.setting}-{self.seed}-{self._digest}"
+        if self.root:
+            return f"{self.dataset}-{self._digest}"
+        return f"{self.dataset}-{self.render['setting']}-{self.seed}-{self._digest}"
 
     @cached_property
     def _digest(self) -> str:
@@ -196,23 +222,22 @@ class Data:
         from aunce.data import adapter
         from aunce.data.images import Recipe
 
-        crops = Recipe(size=self.pixels).hash
-        if self.spec.root:
-            return digest([self.spec.dataset, adapter(self.spec.dataset).fingerprint(self.spec.root), crops])
+        crops = [Recipe(**self.crops).hash, *([self.protocol] if self.protocol else [])]
+        if self.root:
+            return digest([self.dataset, adapter(self.dataset).fingerprint(self.root), *crops])
         from aunce.data import synthetic
 
-        shown = self.spec.model_dump(exclude={"root"})
-        dials = asdict(synthetic.dials_of(self.spec.dataset, self.spec.setting))
-        return digest([shown, self.seed, dials, synthetic.VERSION, crops])
+        dials = asdict(synthetic.dials_of(self.dataset, self.render["setting"]))
+        return digest([{"dataset": self.dataset, **self.render}, self.seed, dials, synthetic.VERSION, *crops])
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study: its key, specification, data, axis labels and folder."""
+    """One run of a study: its key, specification, data (to train on, then to test on if another), labels and folder."""
 
     key: str
     spec: RunSpec
-    data: Data
+    data: tuple[Data, ...]
     labels: Mapping[str, str]
     folder: Path
 
@@ -252,14 +277,17 @@ class Study:
 
     Args:
         path: the TOML file.
+        overrides: fields of `RunSpec` and `DataSpec` that take the place of the file's in every run, such as the root
+            of a real data set.
 
     Raises:
         UsageError: the file is no TOML, or holds an unknown or mistyped name; an axis has no values; two points of the
             grid are the same run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, overrides: Mapping[str, Any] | None = None) -> None:
         self.path = path
+        self.overrides = dict(overrides or {})
         self.name = path.stem
         text = path.read_bytes()
         self.hash = hashlib.sha256(text).hexdigest()[:8]
@@ -366,17 +394,22 @@ class Study:
         fields = dict(self.file.base)
         for _, values in point.values():
             fields.update(values)
+        fields.update(self.overrides)
         # A field of [data] may be an axis too: whatever DataSpec knows and RunSpec does not goes there.
-        of_data = {
-            name: fields.pop(name)
-            for name in list(fields)
-            if name in DataSpec.model_fields.keys() - RunSpec.model_fields
-        }
+        of_data = {name: fields.pop(name) for name in list(fields) if name in DataSpec.model_fields}
         where = f"{self.path}: run {labels}"
-        spec_of_data = DataSpec.checked(self.file.data.model_dump() | of_data, where)
-        spec = RunSpec.checked({"smoke": False} | fields | {"dataset": spec_of_data.dataset}, where)
-        data = Data(spec_of_data, 0 if spec_of_data.root else spec.replicate, spec.pixels)
-        identity = [self.file.study.notebook, spec.model_dump(exclude=NOT_IN_KEY), data.name]
+        data_spec = DataSpec.checked(self.file.data.model_dump() | of_data, where)
+        spec = RunSpec.checked({"smoke": False} | fields | {"dataset": data_spec.dataset}, where)
+        render = data_spec.model_dump(include={"setting", "subjects", "frames", "size"})
+        crops = {"size": spec.pixels, "align": spec.align, "detector": spec.detector}
+        places = [(spec.dataset, data_spec.root, spec.protocol)]
+        if spec.test_dataset:
+            places.append((spec.test_dataset, data_spec.test_root, ""))
+        data = tuple(
+            Data(dataset, root, render, 0 if root else spec.replicate, protocol, crops)
+            for dataset, root, protocol in places
+        )
+        identity = [self.file.study.notebook, spec.model_dump(exclude=NOT_IN_KEY), *(one.name for one in data)]
         readable = "_".join(_slug(axis, label, bundle) for axis, (label, bundle) in point.items())
         key = f"{readable}-{digest(identity)}"
         return Run(key, spec, data, labels, self.folder / "runs" / key)
@@ -392,8 +425,8 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def load_study(name: str) -> Study:
-    """A study by its name in `notebooks/studies/`, or by the path of a TOML file.
+def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
+    """A study by its name in `notebooks/studies/`, or by the path of a TOML file; `overrides` as in `Study`.
 
     Raises:
         UsageError: there is no such study; the known ones are listed.
@@ -402,14 +435,14 @@ def load_study(name: str) -> Study:
     if path.suffix == ".toml":
         if not path.is_file():
             raise UsageError(f"no study file at {path}")
-        return Study(path.resolve())
+        return Study(path.resolve(), overrides)
     path = NOTEBOOKS / "studies" / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.toml")))
         raise UsageError(
             f"no study '{name}'; known: {known}; a study of your own is named by the path of its .toml file"
         )
-    return Study(path)
+    return Study(path, overrides)
 
 
 @dataclass(frozen=True)

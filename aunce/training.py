@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ SupervisedLoss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW with a linear warm-up and a cosine decay to 0, both counted in steps.
+    """AdamW with a linear warm-up and a cosine decay to 0, both counted in steps, or at a constant rate.
 
     The released code (commit bade385) honours its learning rate in the first epoch only; here every step's rate is
     `learning_rate` times a factor of the step alone.
@@ -52,6 +52,7 @@ class Optimisation:
         batch_size: images a step; each gives two views.
         learning_rate: the highest rate, reached at the end of the warm-up.
         weight_decay: of AdamW, on all parameters.
+        schedule: "cosine", or "constant" without a warm-up. The released step falls on the last epoch alone.
         warmup_epochs: length of the warm-up, at most half of the training.
 
     Raises:
@@ -62,6 +63,7 @@ class Optimisation:
     batch_size: int
     learning_rate: float
     weight_decay: float = 1e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: float = 1.0
 
     def __post_init__(self) -> None:
@@ -70,6 +72,7 @@ class Optimisation:
             "batch_size": (self.batch_size >= 2, "at least 2"),
             "learning_rate": (0 < self.learning_rate < math.inf, "a positive number"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "zero or a positive number"),
+            "schedule": (self.schedule in ("cosine", "constant"), "cosine or constant"),
             "warmup_epochs": (0 <= self.warmup_epochs < math.inf, "zero or a positive number"),
         }
         for name, (fits, expected) in ranges.items():
@@ -82,6 +85,8 @@ class Optimisation:
         With T steps and W of warm-up: learning_rate (step + 1) / W before W, then
         learning_rate (1 + cos(pi (step - W) / (T - W))) / 2.
         """
+        if self.schedule == "constant":
+            return self.learning_rate
         total = self.epochs * steps_per_epoch
         warmup = min(round(self.warmup_epochs * steps_per_epoch), total // 2)
         if step < warmup:
@@ -116,6 +121,7 @@ def pretrain(
     aus: Sequence[int] | None = None,
     device: str = "cpu",
     two_forwards: bool = False,
+    crop: int = 0,
     check: Check | None = None,
     checks: int = 1,
     checkpoint: Path | None = None,
@@ -136,6 +142,7 @@ def pretrain(
         device: where to train.
         two_forwards: False sends both views through the network together; True sends them one after the other, so that
             each BatchNorm sees one view at a time (the released code, commit bade385).
+        crop: see `two_views`.
         check: called as check(epoch) after some epochs.
         checks: after how many epochs, evenly spaced and always with the last.
         checkpoint: a folder, written after each epoch; an earlier state of this training in it is continued.
@@ -163,6 +170,7 @@ def pretrain(
         aus=aus,
         device=device,
         two_forwards=two_forwards,
+        crop=crop,
         check=check,
         checks=checks,
         checkpoint=checkpoint,
@@ -183,6 +191,7 @@ def fit_supervised(
     aus: Sequence[int] | None = None,
     device: str = "cpu",
     two_forwards: bool = False,
+    crop: int = 0,
     check: Check | None = None,
     checks: int = 1,
     checkpoint: Path | None = None,
@@ -211,6 +220,7 @@ def fit_supervised(
         aus=aus,
         device=device,
         two_forwards=two_forwards,
+        crop=crop,
         check=check,
         checks=checks,
         checkpoint=checkpoint,
@@ -232,6 +242,7 @@ def _train(
     aus: Sequence[int] | None,
     device: str,
     two_forwards: bool,
+    crop: int,
     check: Check | None,
     checks: int,
     checkpoint: Path | None,
@@ -257,6 +268,7 @@ def _train(
         "optimisation": asdict(optimisation),
         "seed": seed,
         "two_forwards": two_forwards,
+        "crop": crop,
         "loss": f"{mark.item():.5g}",
         "checks": sorted(checked),
         "images": list(images.shape),
@@ -278,7 +290,8 @@ def _train(
             batch = np.sort(order[edges[step] : edges[step] + optimisation.batch_size])  # sorted: kind to a memory map
             for_views, for_network, for_loss = _seeds(seed, epoch, step)
             known = torch.from_numpy(labels[batch])  # (B, K)
-            views = two_views(torch.from_numpy(images[batch]).to(device), seed=for_views)  # (2, B, 3, H, W)
+            pixels = torch.from_numpy(images[batch]).to(device)  # (B, H, W, 3)
+            views = two_views(pixels, seed=for_views, crop=crop)  # (2, B, 3, H, W)
             rate = optimisation.rate((epoch - 1) * steps + step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -488,7 +501,13 @@ def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> No
 
 
 def embed(
-    encoder: Encoder, images: Array, *, rows: Array | None = None, device: str = "cpu", batch_size: int = 512
+    encoder: Encoder,
+    images: Array,
+    *,
+    rows: Array | None = None,
+    device: str = "cpu",
+    crop: int = 0,
+    batch_size: int = 512,
 ) -> Array:
     """Features of images from the encoder in eval mode: no weight, buffer or mode of it changes.
 
@@ -500,6 +519,7 @@ def embed(
         images: (n, H, W, 3) uint8, RGB.
         rows: the images to embed, in this order; all if left out.
         device: where to compute.
+        crop: side of the square in the middle of each image that is embedded; 0 takes the whole image.
         batch_size: images at a time; the features do not depend on it beyond rounding.
 
     Returns:
@@ -513,12 +533,21 @@ def embed(
         with torch.inference_mode():
             for start in range(0, len(rows), batch_size):
                 batch = torch.from_numpy(images[rows[start : start + batch_size]]).to(device)  # (B, H, W, 3)
-                x = encoder(batch.permute(0, 3, 1, 2).float() / 255)  # (B, K, D)
+                pixels = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
+                x = encoder(_centre(pixels, crop))  # (B, K, D)
                 features[start : start + batch_size] = x.float().cpu().numpy()
     finally:
         for module, training in modes.items():
             module.training = training
     return features
+
+
+def _centre(pixels: Tensor, crop: int) -> Tensor:
+    """The square of side `crop` in the middle of images (B, 3, H, W); 0 leaves them whole."""
+    if not crop:
+        return pixels
+    top, left = (pixels.shape[2] - crop) // 2, (pixels.shape[3] - crop) // 2
+    return pixels[:, :, top : top + crop, left : left + crop]  # (B, 3, crop, crop)
 
 
 def fit_probe(

@@ -4,16 +4,16 @@ import csv
 import dataclasses
 import json
 import shutil
+import zlib
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from aunce.data import bp4d, load, synthetic
+from aunce.data import bp4d, landmarks, load, synthetic
 from aunce.data.frames import Protocol
+from aunce.data.labels import read_labels
 from aunce.errors import DataError, UsageError
 
 HEADER = ",".join(map(str, range(100)))
@@ -57,7 +57,7 @@ def root(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The labels of all 328 sequences with random cells, as the segments say."""
+    """The labels of all 328 sequences with random cells, as the segments say; and what is read from them."""
     root = tmp_path_factory.mktemp("bp4d")
     folder = root / "AUCoding" / "AU_OCC"
     folder.mkdir(parents=True)
@@ -68,11 +68,11 @@ def whole(tmp_path_factory):
             first, count = int(line["first_frame"]), int(line["frames"])
             rows = [f"{first + i},{tails[pick]}" for i, pick in enumerate(generator.integers(0, 64, count))]
             (folder / f"{line['subject']}_{line['task']}.csv").write_text("\n".join([HEADER, *rows, ""]))
-    return root
+    return root, load("bp4d", root, images="optional")
 
 
 def test_whole_data_set_has_the_published_frame_counts_per_part(whole):
-    table = load("bp4d", whole, images="optional")
+    _, table = whole
     assert table.frames.groupby("part").size().to_dict() == FRAMES
     assert len(table) == 146_847
     assert table.summary()["sequences"] == 328
@@ -81,14 +81,15 @@ def test_whole_data_set_has_the_published_frame_counts_per_part(whole):
 
 
 def test_whole_data_set_equals_an_independent_reading_in_the_published_order(whole):
-    table = bp4d.read(whole, images="optional")
+    root, table = whole
     order = bp4d.segments()[["subject", "task"]].itertuples(index=False)
     rows, labels = [], []
     for subject, task in order:
-        with open(whole / "AUCoding" / "AU_OCC" / f"{subject}_{task}.csv", newline="") as file:
-            for line in csv.DictReader(file):
-                rows.append((subject, task, int(line["0"])))
-                labels.append([-1 if line[str(au)] == "9" else int(line[str(au)]) for au in bp4d.AUS])
+        with open(root / "AUCoding" / "AU_OCC" / f"{subject}_{task}.csv", newline="") as file:
+            header, *lines = csv.reader(file)
+        frame, *places = [header.index(str(name)) for name in (0, *bp4d.AUS)]
+        rows += [(subject, task, int(cells[frame])) for cells in lines]
+        labels += [[-1 if cells[place] == "9" else int(cells[place]) for place in places] for cells in lines]
     assert list(table.frames[["subject", "sequence", "frame"]].itertuples(index=False, name=None)) == rows
     assert np.array_equal(table.labels, np.array(labels))
 
@@ -223,34 +224,112 @@ def test_malformed_label_file_is_refused_with_file_and_line(root, case):
         load("bp4d", root)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv(root, data):
-    rows = [HEADER, *(",".join([str(frame), *["0"] * 99]) for frame in (90, 91, 92))]
-    text = "\n".join([*rows, ""])
-    for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(text) - 1))
-        width = data.draw(st.integers(0, 3))
-        text = text[:place] + data.draw(st.text("0129,\n\r -+.xXe\"'é", max_size=3)) + text[place + width :]
-    path = root / "AUCoding" / "AU_OCC" / "F001_T4.csv"
-    path.write_bytes(text.encode())
-    refusal = ""
-    try:
-        table = bp4d.read(root, images="optional")
-    except DataError as error:
-        refusal = str(error)
-    if refusal:
-        assert "F001_T4.csv" in refusal
-        return
-    with open(path, newline="", encoding="utf-8") as file:
-        header, *body = [
-            [cell.strip() for cell in cells] for cells in csv.reader(file, quoting=csv.QUOTE_NONE) if cells
-        ]
-    expected = sorted([int(cells[header.index(str(n))]) for n in (0, *bp4d.AUS)] for cells in body)
-    mine = table.frames[table.frames["sequence"] == "T4"]
-    got = mine[["frame", *(f"AU{au}" for au in bp4d.AUS)]].to_numpy()
-    assert np.where(got[:, 1:] == -1, 9, got[:, 1:]).tolist() == [cells[1:] for cells in expected]
-    assert got[:, 0].tolist() == [cells[0] for cells in expected]
+# ------------------------------------------------------------------------------ mutated label files, for BP4D+ as well
+
+MUTATIONS = 200
+CELLS = ("0", "1", "9", "2", "-1", "", " 1", "1\t", "01", "1.0", "0.5", "1e0", "0x1", "+1", "x", "nan", "True", "é")
+CELLS += ("１", "٣", "\x00", "9" * 5000, str(2**63))
+NUMBERS = ("91.0", " 95 ", "0095", "-91", "0x5b", "9_1", "1e9", str(10**9), str(10**9 + 1), str(2**63), "9" * 400)
+NUMBERS += ("٣", "0", "")
+ENCODINGS = ("utf-16", "utf-16-le", "utf-32", "utf-8-sig", "latin-1", "cp500")
+SPLICES = (*"0129,\n\r -+.xXe\"'é\ufeff\u2028\x00", "\r\n", ",,")
+
+
+def flip_bits(text, generator):
+    data = bytearray(text.encode())
+    for place in generator.integers(0, len(data), generator.integers(1, 5)):
+        data[place] ^= 1 << generator.integers(8)
+    return bytes(data)
+
+
+def cut(text, generator):
+    lines = text.splitlines(keepends=True)
+    start, stop = sorted(generator.integers(0, len(lines) + 1, 2).tolist())
+    ways = [lines[:start] + lines[stop:], lines[:start] + lines[:stop], list(text[: generator.integers(len(text))])]
+    return "".join(ways[generator.integers(3)])
+
+
+def swap_columns(text, generator):
+    lines = [line.split(",") for line in text.splitlines()]
+    first, second = generator.integers(0, len(lines[0]), 2)
+    where = [slice(None), slice(1), slice(1, None), slice(2, 3)][generator.integers(4)]
+    for cells in lines[where]:
+        cells[first], cells[second] = cells[second], cells[first]
+    return "\n".join(map(",".join, lines))
+
+
+def change_cell(text, generator):
+    lines = [line.split(",") for line in text.splitlines()]
+    line, column = generator.integers(0, len(lines)), generator.choice([0, generator.integers(1, 25)])
+    values = NUMBERS if column == 0 else CELLS
+    lines[line][column] = values[generator.integers(len(values))]
+    return "\n".join(map(",".join, lines))
+
+
+def quote(text, generator):
+    cells = text.split(",")
+    place = generator.integers(len(cells))
+    cells[place] = ['"' + cells[place] + '"', '"' + cells[place], cells[place] + '""'][generator.integers(3)]
+    return ",".join(cells)
+
+
+def end_lines(text, generator):
+    ends = ["\r\n", "\r", "\n\n", "\r\r\n", "\n\r", ",\n", " \n"]
+    return text.replace("\n", ends[generator.integers(len(ends))], generator.choice([1, 5, -1]))
+
+
+def encode(text, generator):
+    place = generator.integers(len(text))
+    return (text[:place] + "é" * generator.integers(2) + text[place:]).encode(generator.choice(ENCODINGS))
+
+
+def splice(text, generator):
+    for _ in range(generator.integers(1, 4)):
+        place, width = generator.integers(len(text)), generator.integers(4)
+        text = text[:place] + "".join(generator.choice(SPLICES, generator.integers(4))) + text[place + width :]
+    return text
+
+
+WAYS = (flip_bits, cut, swap_columns, change_cell, quote, end_lines, encode, splice)
+
+
+def check_mutations(path, form, frame, aus):
+    """Each mutation of a label file is read with the codes that the csv module gives, or refused by the file's name.
+
+    Args:
+        path: the file, of which the header is kept to begin with.
+        form: the adapter's `LabelFormat`.
+        frame: name of the column of frame numbers; None for the first one.
+        aus: AUs to read.
+    """
+    generator = np.random.default_rng(7)
+    refused = 0
+    header = path.read_text().splitlines()[0]
+    for trial in range(MUTATIONS):
+        cells = generator.choice(["0", "1", "9"], (6, header.count(",")))
+        text = "\n".join([header, *(",".join([str(90 + row), *line]) for row, line in enumerate(cells)), ""])
+        way, refusal = WAYS[trial % len(WAYS)], ""
+        data = way(text, generator)
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        try:
+            got = read_labels(path, aus, form)
+        except DataError as error:
+            refusal = str(error)
+        if refusal:
+            refused += 1
+            assert path.name in refusal, f"trial {trial}"
+            continue
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            lines = [[cell.strip() for cell in cells] for cells in csv.reader(file, quoting=csv.QUOTE_NONE) if cells]
+        names, *rows = lines
+        places = [names.index(frame) if frame else 0, *(names.index(str(au), 0 if frame else 1) for au in aus)]
+        plain = sorted([int(cells[place]) for place in places] for cells in rows)
+        assert np.where(got == -1, 9, got).tolist() == plain, f"trial {trial}"
+    assert MUTATIONS // 8 < refused < MUTATIONS - MUTATIONS // 8
+
+
+def test_a_mutated_label_file_is_read_like_a_plain_csv_or_refused_by_name(root):
+    check_mutations(root / "AUCoding" / "AU_OCC" / "F001_T4.csv", bp4d._FORMAT, "0", bp4d.AUS)
 
 
 @pytest.mark.parametrize(
@@ -503,3 +582,72 @@ def test_options_out_of_range_are_refused_before_anything_is_written(tmp_path, o
     with pytest.raises(UsageError, match=message):
         bp4d.write(tmp_path / "new", **{**OPTIONS, **option})
     assert not (tmp_path / "new").exists()
+
+
+# -------------------------------------------------------------------------------------------------------- landmarks
+
+
+def drawn_eyes(module, root, population):
+    """Eyes (n, 2, 2) of the population that a root was rendered from, rows as in its table; also for BP4D+."""
+    options, eyes = json.loads((root / "synthetic.json").read_text()), []
+    for job in module.LAYOUT.plan(options["subjects"], options["frames"]):
+        behaviour = population.sequence(job.subject, job.elicits or job.sequence, job.times)
+        points = population.landmarks(job.subject, behaviour, size=options["size"])
+        eyes.append(np.stack([points[:, 19:25].mean(1), points[:, 25:31].mean(1)], axis=1))
+    return np.concatenate(eyes)
+
+
+def test_rendered_root_ships_landmarks_of_all_images_but_those_whose_face_was_lost(tmp_path):
+    root = tmp_path / "bp4d"
+    bp4d.write(root, subjects=3, frames=12, seed=5, size=32)
+    table = bp4d.read(root)
+    eyes = bp4d.eyes(root, table)
+    people = list(table.frames["subject"].unique())
+    rates = {subject: bp4d.RATES[bp4d.PROTOCOL.part_of[subject]] for subject in people}
+    population = synthetic.Population(people, rates=rates, dials=synthetic.SETTINGS["easy"], seed=5)
+    lost = np.isnan(eyes).all(axis=(1, 2))
+    assert (eyes.dtype, eyes.shape) == (np.float32, (3 * 8 * 12, 2, 2))
+    assert 0 < lost.sum() < 15
+    assert np.allclose(eyes[~lost], drawn_eyes(bp4d, root, population)[~lost], atol=1e-4)
+    assert (eyes[~lost, 0, 0] < eyes[~lost, 1, 0]).all()
+    assert len(list((root / "2DFeatures").iterdir())) == 24
+
+
+def test_about_one_labelled_frame_in_a_hundred_is_lost():
+    named = [
+        f"{line.subject}_{line.task}/{line.first_frame + frame}"
+        for line in bp4d.segments().itertuples()
+        for frame in range(line.frames)
+    ]
+    share = np.mean([zlib.crc32(name.encode()) % 1000 < landmarks.LOST_PER_MILLE for name in named])
+    assert share == pytest.approx(0.01, abs=0.001)
+
+
+def test_eyes_are_none_without_landmarks_and_refused_when_a_file_is_damaged(rendered, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(rendered, root)
+    table = bp4d.read(root)
+    (root / "2DFeatures" / "F001_T2.mat").write_bytes(b"MATLAB 7.3")
+    with pytest.raises(DataError, match=r"F001_T2\.mat: cannot be read.*Copy it again"):
+        bp4d.eyes(root, table)
+    shutil.rmtree(root / "2DFeatures")
+    assert bp4d.eyes(root, table) is None
+
+
+def test_landmarks_are_no_part_of_the_fingerprint_and_are_written_before_the_labels(rendered, tmp_path):
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        bp4d.write(out, **OPTIONS, progress=stop_after(5))
+    names = {path.stem for path in (out / "AUCoding").rglob("*.csv")}
+    assert names == {path.stem for path in (out / "2DFeatures").iterdir()}
+    shutil.copytree(rendered, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "2DFeatures")
+    assert bp4d.fingerprint(tmp_path / "copy") == bp4d.fingerprint(rendered)
+
+
+@pytest.mark.parametrize("place", ["nowhere", "unfinished"])
+def test_fingerprint_of_a_root_that_cannot_be_read_is_refused(tmp_path, place):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "synthetic.json.partial").touch()
+    with pytest.raises(DataError, match=r"no such folder|not finished"):
+        bp4d.fingerprint(tmp_path / place)

@@ -152,7 +152,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(project):
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
-        (["study", "laptopp"], 2, "no study 'laptopp'; known: dials, laptop"),
+        (["study", "laptopp"], 2, "no study 'laptopp'; known: affwild2, bp4d"),
         (["study", "laptop", "--only", "arms=BCE", "--dry-run"], 2, "AXIS one of replicate, noise, arm"),
         (["run", "laptop", "nothing"], 2, "has no run 'nothing'"),
         (["data", "check", "bp5d", "."], 2, "unknown data set 'bp5d'"),

@@ -10,6 +10,7 @@ import torch
 from aunce import methods
 from aunce.data import noise, prepare
 from aunce.data.frames import Split
+from aunce.data.images import Recipe
 from aunce.errors import DataError, RunError
 from aunce.losses import aunce_loss, infonce, supcon
 from aunce.study import CEILING, CONTRASTIVE, FLOORS, SUPERVISED, RunSpec
@@ -19,7 +20,7 @@ from aunce.training import au_weights, supervised_loss
 @pytest.fixture(scope="module")
 def pack():
     torch.set_num_threads(1)
-    return prepare("bp4d", "", pixels=32)
+    return prepare("bp4d", "", recipe=Recipe(32))
 
 
 @pytest.fixture(scope="module")

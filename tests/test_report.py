@@ -16,11 +16,12 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
+from aunce import page as pages
 from aunce import report
 from aunce.errors import RunError, UsageError
 from aunce.evaluation import score_tables, thresholds
 from aunce.statistics import t_interval
-from aunce.study import Data, DataSpec, Run, RunSpec
+from aunce.study import Data, Run, RunSpec
 
 AUS = (1, 2, 4, 12, 28)  # AU2 is too rare to enter, AU28 is never drawn
 ENTERING = [1, 4, 12]
@@ -38,6 +39,7 @@ class FakeStudy:
     name: str = "fake"
     title: str = f"Fake study {EVIL}"
     question: str = "Does every method learn?"
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     report: str = "laptop"
     path: Path = field(default_factory=lambda: Path("/somewhere/fake.toml"))
     hash: str = "0123abcd"
@@ -65,7 +67,9 @@ def make_run(folder: Path, arm: str, noise: str, replicate: int, *, part: str = 
     )
     key = f"{arm.lower().replace(' ', '-')}-{noise}-{replicate}-part{part}"
     labels = {"replicate": str(replicate), "noise": noise, "arm": arm}
-    return Run(key, spec, Data(DataSpec(), replicate, 48), labels, folder / "runs" / key)
+    return Run(
+        key, spec, (Data("bp4d", "", {"setting": "easy"}, replicate, "", {"size": 48}),), labels, folder / "runs" / key
+    )
 
 
 def finish(run: Run, *, revision: str = "abc123", hardware: str = "a laptop, 2 cores") -> Truth:
@@ -525,7 +529,7 @@ def test_figures_are_displayed_and_nothing_is_saved_without_a_folder(study, show
 def test_text_of_others_is_neither_markup_nor_link(text: str) -> None:
     from nbconvert.filters import markdown2html
 
-    shown = markdown2html(report._table(["h"], [[report._text(text)]], "l"))
+    shown = markdown2html(pages.table(["h"], [[pages.text(text)]], "l"))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", shown)
     assert len(cells) == 1
     assert "<" not in cells[0]

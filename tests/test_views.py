@@ -44,7 +44,7 @@ def test_crops_keep_most_of_the_face_and_bring_in_no_border():
     image = torch.stack((across, down, torch.full_like(down, 255)), dim=-1).to(torch.uint8)  # (40, 60, 3)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        geometry = views._augmentations(height, width)[:2]
+        geometry = views._augmentations(height, width, 0)[:2]
         result = geometry(image.permute(2, 0, 1)[None].repeat(400, 1, 1, 1).float() / 255)  # (400, 3, 40, 60)
     torch.testing.assert_close(result[:, 2], torch.ones(400, height, width))  # no black border
     # On a picture of its own coordinates, slopes are the window.

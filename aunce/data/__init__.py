@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,17 +15,41 @@ from aunce.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from aunce.data.frames import FrameTable, Protocol
-    from aunce.data.images import Pack
+    from aunce.data.images import Pack, Recipe
 
-DATASETS = ("bp4d",)
-"""The data sets with an adapter: the module of that name, with `read`, `fingerprint`, `write` and `LAYOUT`."""
+
+@dataclass(frozen=True)
+class DataSet:
+    """What is said of a data set before its files are read.
+
+    Attributes:
+        title: as its authors write it.
+        pixels: side of the crops that a lab keeps.
+        align: how faces become crops, see `images.Recipe`: by the landmarks that it ships, by a face detector, or not
+            at all, because it ships crops that are aligned.
+    """
+
+    title: str
+    pixels: int
+    align: Literal["none", "landmarks", "detector"]
+
+
+DATASETS: Mapping[str, DataSet] = {
+    "bp4d": DataSet("BP4D", 256, "landmarks"),
+    "bp4dplus": DataSet("BP4D+", 256, "landmarks"),
+    "disfa": DataSet("DISFA", 256, "landmarks"),
+    "gft": DataSet("GFT", 256, "detector"),
+    "affwild2": DataSet("Aff-Wild2", 112, "none"),
+}
+"""The data sets with an adapter: the module of that name, with `read`, `fingerprint`, `protocols`, `write` and
+`LAYOUT`; and `eyes` where the data set ships landmarks."""
 
 
 def load(
     name: str,
     root: str | PathLike[str],
     *,
-    protocol: Protocol | None = None,
+    protocol: Protocol | str | None = None,
     images: Literal["required", "optional"] = "required",
 ) -> FrameTable:
     """Reads a data set, real or rendered, from its distributed layout.
@@ -32,26 +57,44 @@ def load(
     Args:
         name: one of `DATASETS`.
         root: the folder of the data set.
-        protocol: parts, AU set and frame rule. Default: those of the literature.
+        protocol: parts, AU set and frame rule, or the name of one of the data set's own. Default: its first, that of
+            the literature.
         images: "required" keeps the frames that have an image; "optional" reads labels alone.
 
     Returns:
         The checked frame table, rows in the published order.
 
     Raises:
-        UsageError: an unknown name, or an unknown value of `images`.
+        UsageError: an unknown name of a data set or protocol, or an unknown value of `images`.
         DataError: the folder is not what its layout promises.
 
     Example:
         >>> load("bp5d", ".")
         Traceback (most recent call last):
         ...
-        aunce.errors.UsageError: unknown data set 'bp5d'. Known: bp4d.
+        aunce.errors.UsageError: unknown data set 'bp5d'. Known: bp4d, bp4dplus, disfa, gft, affwild2.
     """
     if images not in ("required", "optional"):
         raise UsageError(f"images is {images!r}. Expected 'required' or 'optional'.")
-    table: FrameTable = adapter(name).read(root, protocol=protocol, images=images)
+    module = adapter(name)
+    if isinstance(protocol, str):
+        known = module.protocols(root) if protocol else {"": None}
+        if protocol not in known:
+            raise UsageError(f"unknown protocol {protocol!r} of {name}. Known: {', '.join(known)}.")
+        protocol = known[protocol]
+    table: FrameTable = module.read(root, protocol=protocol, images=images)
     return table
+
+
+def known(name: str) -> DataSet:
+    """What is said of the data set `name`.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in DATASETS:
+        raise UsageError(f"unknown data set {name!r}. Known: {', '.join(DATASETS)}.")
+    return DATASETS[name]
 
 
 def adapter(name: str) -> Any:
@@ -60,8 +103,7 @@ def adapter(name: str) -> Any:
     Raises:
         UsageError: there is none of that name.
     """
-    if name not in DATASETS:
-        raise UsageError(f"unknown data set {name!r}. Known: {', '.join(DATASETS)}.")
+    known(name)
     # Imported here: a caller that only lists names pays for neither pandas nor OpenCV.
     return importlib.import_module(f"aunce.data.{name}")
 
@@ -71,11 +113,45 @@ def cache_folder() -> Path:
     return Path(os.environ.get("AUNCE_DATA") or Path(__file__).resolve().parents[2] / "data")
 
 
+def pack_faces(
+    name: str,
+    root: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    recipe: Recipe,
+    protocol: str = "",
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Pack:
+    """Reads a data set and packs its crops; arguments and errors are those of `load` and `images.pack`."""
+    from aunce.data import images
+
+    table = load(name, root, protocol=protocol)
+    eyes = None
+    if recipe.align == "landmarks":
+        find = getattr(adapter(name), "eyes", None)
+        eyes = None if find is None else find(Path(root), table)
+        if eyes is None:
+            raise UsageError(
+                f"{root}: alignment 'landmarks', but there are none. Put the landmarks of {DATASETS[name].title} there "
+                "if it ships any, or align by 'detector'."
+            )
+    return images.pack(table, root, out, recipe=recipe, eyes=eyes, workers=workers, progress=progress)
+
+
+def tiny(name: str, *, size: int = 48, workers: int = 1) -> Path:
+    """The root of a tiny rendered data set in a temporary folder: 12 subjects, 6 frames a sequence, `size` pixels."""
+    root = Path(tempfile.mkdtemp(prefix="aunce-faces-")) / "raw"
+    adapter(name).write(root, subjects=12, frames=6, size=size, workers=workers)
+    return root
+
+
 def prepare(
     name: str,
     root: str | PathLike[str],
     *,
-    pixels: int,
+    recipe: Recipe,
+    protocol: str = "",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pack:
@@ -84,21 +160,22 @@ def prepare(
     Args:
         name: one of `DATASETS`.
         root: a pack; or the folder of the data set, whose pack is made in `cache_folder()` unless it is there; or
-            empty, for a tiny rendered data set (12 subjects, 6 frames a sequence) in a temporary folder.
-        pixels: side of the crops.
+            empty, for a `tiny` rendered data set.
+        recipe: of the crops.
+        protocol: a protocol of the data set by name; empty takes its first. A pack has one already.
         workers: threads that crop, processes that render.
         progress: called with images done and images in all.
 
     Raises:
+        UsageError: an unknown name, or landmarks are asked for and missing.
         DataError: the folder does not exist, is not what its layout promises, or is a pack of other crops.
     """
     from aunce.data import images
 
-    recipe = images.Recipe(size=pixels)
+    options: dict[str, Any] = {"recipe": recipe, "protocol": protocol, "workers": workers}
     if not str(root):
-        folder = Path(tempfile.mkdtemp(prefix="aunce-faces-"))
-        adapter(name).write(folder / "raw", subjects=12, frames=6, size=max(pixels, 32), workers=workers)
-        return images.pack(load(name, folder / "raw"), folder / "raw", folder / "pack", recipe=recipe, workers=workers)
+        root = tiny(name, size=max(recipe.size, 32), workers=workers)
+        return pack_faces(name, root, root.parent / "pack", **options)
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder. Name the folder of the data set, or a pack made from it.")
@@ -107,6 +184,5 @@ def prepare(
         if pack.recipe != recipe.content:
             raise DataError(f"{root}: a pack with crops {pack.recipe}, expected {recipe.content}. Pack again.")
         return pack
-    out = cache_folder() / f"{name}-{adapter(name).fingerprint(root)}-{recipe.hash}" / "pack"
-    table = load(name, root)
-    return images.pack(table, root, out, recipe=recipe, workers=workers, progress=progress)
+    name_of_pack = "-".join([name, adapter(name).fingerprint(root), *([protocol] if protocol else []), recipe.hash])
+    return pack_faces(name, root, cache_folder() / name_of_pack / "pack", progress=progress, **options)

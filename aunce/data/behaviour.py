@@ -105,6 +105,11 @@ def dials_of(dataset: str, setting: str) -> Dials:
     return dataclasses.replace(dials, **{name: getattr(dials, name) * factor for name, factor in factors.items()})
 
 
+def seed_of(dataset: str, seed: int) -> int:
+    """The seed of a data set's population, another for each, because BP4D and BP4D+ give one name to two people."""
+    return seed if dataset == "bp4d" else seed + (zlib.crc32(dataset.encode()) << 32)
+
+
 # Loadings of the AUs on what people do with their faces. The rest of the variance of an AU is its own.
 FACTORS: Mapping[str, Mapping[int, float]] = {
     "smile": {6: 0.75, 7: 0.45, 10: 0.35, 12: 0.80, 14: 0.25, 25: 0.45},

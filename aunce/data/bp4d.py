@@ -2,6 +2,7 @@
 
     <root>/F001/T1/2440.jpg              images; the zero padding differs from sequence to sequence
     <root>/AUCoding/AU_OCC/F001_T1.csv   occurrence of the coded segment, one row per frame
+    <root>/2DFeatures/F001_T1.mat        49 landmarks per image, optional, see `landmarks`
 
 The header of a label file is 0,1,...,99: column 0 is the frame number, column n is AU n; cells are 1 present, 0 absent,
 9 not coded. Columns are read by name, images are matched by number. Only a segment of about 20 s per task is coded.
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from aunce.data import layout, writing
+from aunce.data import landmarks, layout, writing
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
@@ -45,6 +46,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """Part -> its subjects in the published order, that of the split lists of ME-GraphAU and of AUNCE's README."""
 
 PROTOCOL = Protocol("bp4d", AUS, {part: frozenset(subjects) for part, subjects in PARTS.items()})
+
+PUBLISHED_FRAMES = {PROTOCOL.name: {"1": 50_631, "2": 50_182, "3": 46_034}}
+"""Protocol -> part -> labelled frames, counted in the split lists of AUNCE and ME-GraphAU."""
 
 # Positive rates in percent, one column per part. Derived from the class weights that ME-GraphAU and AUNCE ship
 # (BP4D_weight_fold*.txt give rates up to a constant) and, for the constant, the counts of AU 1, 2, 4, 7 and 12 that
@@ -94,6 +98,11 @@ def segments() -> pd.DataFrame:
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
+
+
+def protocols(root: str | PathLike[str]) -> dict[str, Protocol]:
+    """The one protocol in use, by name. It is the same for every root."""
+    return {PROTOCOL.name: PROTOCOL}
 
 
 def read(
@@ -150,7 +159,20 @@ def fingerprint(root: str | PathLike[str]) -> str:
     Raises:
         DataError: the folder is not what BP4D's layout promises.
     """
-    return layout.fingerprint(Path(root), _label_files(Path(root)).values())
+    root = Path(root)
+    layout.read_marker(root, "bp4d", "BP4D")
+    return layout.fingerprint(root, _label_files(root).values())
+
+
+def eyes(root: str | PathLike[str], table: FrameTable) -> NDArray[np.float32] | None:
+    """Centres of the eyes in the images of a table (n, 2, 2), NaN where unknown; None if the root ships no landmarks.
+
+    That an entry belongs to the image of its place is not verified, see `landmarks.eyes`.
+
+    Raises:
+        DataError: a landmark file that is missing, damaged, or of another length than there are images.
+    """
+    return landmarks.eyes(Path(root), table)
 
 
 def _label_files(root: Path) -> dict[tuple[str, str], Path]:
@@ -201,7 +223,7 @@ def image_names(root: Path, subject: str, task: str, frames: NDArray[np.int64]) 
 
 
 class _Bp4d(Layout):
-    dataset, subjects, folders = "bp4d", _SUBJECTS, ("AUCoding", *_SUBJECTS)
+    dataset, subjects, folders = "bp4d", _SUBJECTS, ("AUCoding", landmarks.FOLDER, *_SUBJECTS)
 
     def people(self, count: int) -> list[str]:
         return writing.deal(PARTS, count)
@@ -225,10 +247,11 @@ class _Bp4d(Layout):
         return self._labels(out, job).exists()
 
     def write(self, out: Path, rendered: Rendered) -> None:
-        """Images, then the label file: a label file stands for a complete sequence."""
+        """Images, landmarks, then the label file: a label file stands for a complete sequence."""
         job = rendered.job
         names = [f"{frame:0{job.padding}d}.jpg" for frame in job.frames.tolist()]
         writing.write_jpegs(out / job.subject / job.sequence, rendered.images(), names)
+        landmarks.write_rendered(out, rendered)
         labels = self._labels(out, job)
         labels.parent.mkdir(parents=True, exist_ok=True)
         writing.replace(labels, label_file(job.frames, rendered, columns=range(1, _COLUMNS)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ MARKS = {
     | {f"SN{n:03}" for n in range(1, 33)},
     "Aff-Wild2": {"AU_Detection_Challenge", "Train_Set", "Validation_Set", "cropped_aligned"},
     "BP4D+": {"Physiology", "Thermal", "IRFeatures", "2D+3D"},
+    "GFT": {"gft.toml", "gft_train.txt", "gft_test.txt"},
     "a pack": {"pack.json", "images.npy"},
 }
 """What stands in the root of each data set, or one folder below."""
@@ -188,7 +190,10 @@ def fingerprint(root: Path, paths: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(paths):
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
         digest.update(f"{path.relative_to(root).as_posix()} {len(data)}\n".encode() + data)
     marker = root / MARKER
     digest.update(marker.read_bytes() if marker.is_file() else b"")
@@ -202,7 +207,11 @@ def refuse(root: Path, title: str, expected: str) -> NoReturn:
         DataError: always.
     """
     below = {path.name for path in root.iterdir()}
-    deeper = below | {child.name for name in below if (root / name).is_dir() for child in (root / name).iterdir()}
+    deeper = set(below)
+    for name in below:
+        # Not every folder can be listed: lost+found, for instance, where the root is that of a disk.
+        with contextlib.suppress(OSError):
+            deeper.update(child.name for child in (root / name).iterdir())
     if not below:
         raise DataError(f"{root}: the folder is empty. {expected}.")
     for name, marks in MARKS.items():

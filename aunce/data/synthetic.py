@@ -29,6 +29,7 @@ from aunce.data.behaviour import (
     Subject,
     dials_of,
     plain_scene,
+    seed_of,
     stream,
 )
 from aunce.errors import UsageError
@@ -48,6 +49,7 @@ __all__ = [
     "dials_of",
     "faces",
     "latents",
+    "seed_of",
 ]
 
 VERSION = 1

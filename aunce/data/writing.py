@@ -265,6 +265,7 @@ class _Writer:
         self.layout, self.out, self.size = layout, Path(out), size
         rates = {subject: layout.rates(subject) for subject in people}
         dials = synthetic.dials_of(layout.dataset, setting)
+        seed = synthetic.seed_of(layout.dataset, seed)
         self.population = synthetic.Population(people, rates=rates, dials=dials, seed=seed)
 
     def write(self, job: Job) -> tuple[str, NDArray[np.float32]]:

@@ -1,0 +1,175 @@
+"""Pages: a notebook becomes `index.html` and `report.md` with its figures beside them, without code or outside links.
+
+A cell shows what it returns as Markdown: the helpers here write it. Cells tagged `header` and `footer` go to these
+landmarks of the page, cells tagged `remove-cell` nowhere.
+"""
+
+import html
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from aunce.errors import RunError
+from aunce.kernels import execute_notebook
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+    from nbformat import NotebookNode
+
+    from aunce.figures import Figure
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title: str) -> Path:
+    """Execute a notebook and write `index.html`, `report.md` and `figures/`.
+
+    Everything is made aside and put in place when it is whole: a notebook that fails leaves the last page as it was.
+
+    Args:
+        notebook: it has a parameter `out`, the folder that gets its figures.
+        parameters: its other parameters.
+        folder: where the page goes.
+        title: of the page.
+
+    Returns:
+        The path of `index.html`.
+
+    Raises:
+        RunError: the notebook failed.
+    """
+    from papermill.exceptions import PapermillExecutionError
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".render-") as staging:
+        try:
+            executed = execute_notebook(notebook, None, {**parameters, "out": staging})
+        except PapermillExecutionError as error:
+            place = f"{notebook.name}, cell {error.cell_index}"
+            raise RunError(f"{place}: {error.ename}: {error.evalue}; the page in {folder} is as it was") from error
+        parts = _convert(executed)
+        made = _page(title, parts)
+        (Path(staging) / "figures").mkdir(exist_ok=True)
+        shutil.rmtree(folder / "figures", ignore_errors=True)
+        os.replace(Path(staging) / "figures", folder / "figures")
+        write(folder / "report.md", parts["markdown"])
+        write(folder / "index.html", made)
+    return folder / "index.html"
+
+
+def _convert(notebook: "NotebookNode") -> dict[str, str]:
+    """The executed notebook without code: HTML fragments of its header, main and footer cells, and all as Markdown."""
+    from nbconvert import HTMLExporter, MarkdownExporter
+
+    hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    shown = []
+    for cell in notebook.cells:
+        if "remove-cell" in cell.metadata.get("tags", []):
+            continue
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if "text/markdown" in output.get("data", {})]
+            if not cell.outputs:
+                continue
+        shown.append(cell)
+    exporter = HTMLExporter(  # type: ignore[no-untyped-call]
+        template_name="basic", exclude_anchor_links=True, **hidden
+    )
+    parts: dict[str, str] = {}
+    for name in ("header", "main", "footer"):
+        cells = [cell for cell in shown if name == _landmark(cell)]
+        parts[name], _ = exporter.from_notebook_node(type(notebook)(notebook | {"cells": cells}))
+    to_markdown = MarkdownExporter(**hidden)  # type: ignore[no-untyped-call]
+    markdown, _ = to_markdown.from_notebook_node(type(notebook)(notebook | {"cells": shown}))
+    parts["markdown"] = re.sub(r"\n{3,}", "\n\n", markdown).strip() + "\n"
+    return parts
+
+
+def _landmark(cell: "NotebookNode") -> str:
+    tags = cell.metadata.get("tags", [])
+    return "header" if "header" in tags else "footer" if "footer" in tags else "main"
+
+
+def _page(title: str, parts: Mapping[str, str]) -> str:
+    """The fragments in our page: figures with captions, tables that scroll in their own box, a contents list."""
+    fragments, contents = {}, []
+    for name in ("header", "main", "footer"):
+        body = parts[name]
+        body = re.sub(
+            r"<p>(<img [^>]*>)</p>\s*<p>(.*?)</p>", r"<figure>\1<figcaption>\2</figcaption></figure>", body, flags=re.S
+        )
+        box = '<div class="table" role="region" aria-label="Table, scrolls sideways" tabindex="0">'
+        body = (
+            body.replace("<table>", f"{box}<table>")
+            .replace("</table>", "</table></div>")
+            .replace("<th", '<th scope="col"')
+        )
+        body = body.replace('<th scope="col"ead', "<thead")
+        for heading in re.findall(r"<h2>(.*?)</h2>", body):
+            anchor = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+            contents.append(f'<li><a href="#{anchor}">{heading}</a></li>')
+            body = body.replace(f"<h2>{heading}</h2>", f'<h2 id="{anchor}">{heading}</h2>', 1)
+        fragments[name] = body
+    return Template((TEMPLATES / "page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(title),
+        style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        contents="\n".join(contents),
+        **fragments,
+    )
+
+
+def write(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def markdown(text: str) -> "Markdown":
+    from IPython.display import Markdown
+
+    return Markdown(text)  # type: ignore[no-untyped-call]
+
+
+def text(value: object) -> str:
+    """`value` as text that neither HTML nor Markdown takes for markup, and that does not become a link."""
+    escaped = html.escape(" ".join(str(value).split()))
+    escaped = re.sub(r"([\\`*\[\]|~])", r"\\\1", escaped)
+    escaped = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)
+    return escaped.replace("$", "&#36;").replace("://", "&#58;//")
+
+
+def number(value: float, form: str = ".3f") -> str:
+    return "not defined" if math.isnan(value) else format(value, form).replace("-", "−")
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """A Markdown table; `align` has an l or r per column."""
+    rule = ["---:" if side == "r" else "---" for side in align]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [list(headers), rule, *rows])
+
+
+def figure(out: Path | None, name: str, drawn: "Figure", data: pd.DataFrame, *, alt: str, caption: str) -> "Markdown":
+    """Save a figure with its data below `out` and refer to it, or display it if nothing is to be saved (None)."""
+    from IPython.display import display
+
+    from aunce import figures
+
+    if out is None:
+        display(drawn)  # type: ignore[no-untyped-call]
+        return markdown(caption)
+    folder = out / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.svg").write_bytes(figures.to_svg(drawn))
+    data.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    return markdown(f"![{text(alt)}](figures/{name}.svg)\n\n{caption} [Data as CSV](figures/{name}.csv).")
