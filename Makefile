@@ -29,7 +29,7 @@ test: $(READY) lint
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
 
 test-all: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope tests
+	$(BIN)/python -m pytest -n 2 --dist loadscope --mutations 2000 tests
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
 
 lint: $(READY)

@@ -22,7 +22,6 @@ HEADER = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
 TRAIN_FRAMES, VALIDATION_FRAMES = 1_359_523, 445_845
 POSITIVES = [160_633, 67_678, 209_314, 361_761, 539_743, 468_260, 332_956, 38_216, 42_738, 34_824, 851_836, 100_971]
 PERCENT_OF_BOTH = [12.36, 6.01, 15.40, 26.23, 39.74, 34.60, 24.69, 2.85, 2.98, 2.65, 63.21, 8.21]
-MUTATIONS = 200
 ANNOTATIONS = "5th ABAW Annotations"
 
 
@@ -346,11 +345,11 @@ def plain_reading(path):
     return rows
 
 
-def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv(root):
+def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv(root, mutations):
     path = labels_of(root) / "1-30-640x360.txt"
     plain = path.read_bytes()
     refused = 0
-    for seed in range(MUTATIONS):
+    for seed in range(mutations):
         rng = random.Random(seed)
         data = plain
         while data == plain:
@@ -370,7 +369,7 @@ def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv
         mine = table.frames[table.frames["subject"] == "1-30-640x360"]
         got = mine[["frame", *(f"AU{au}" for au in AUS)]].to_numpy().tolist()
         assert got == plain_reading(path), (seed, data)
-    assert MUTATIONS / 4 < refused < MUTATIONS * 0.9, "mutations are too tame, or too wild"
+    assert mutations / 4 < refused < mutations * 0.9, "mutations are too tame, or too wild"
 
 
 # ------------------------------------------------------------------------------------------------------------ trees

@@ -226,7 +226,6 @@ def test_malformed_label_file_is_refused_with_file_and_line(root, case):
 
 # ------------------------------------------------------------------------------ mutated label files, for BP4D+ as well
 
-MUTATIONS = 200
 CELLS = ("0", "1", "9", "2", "-1", "", " 1", "1\t", "01", "1.0", "0.5", "1e0", "0x1", "+1", "x", "nan", "True", "é")
 CELLS += ("１", "٣", "\x00", "9" * 5000, str(2**63))
 NUMBERS = ("91.0", " 95 ", "0095", "-91", "0x5b", "9_1", "1e9", str(10**9), str(10**9 + 1), str(2**63), "9" * 400)
@@ -293,7 +292,7 @@ def splice(text, generator):
 WAYS = (flip_bits, cut, swap_columns, change_cell, quote, end_lines, encode, splice)
 
 
-def check_mutations(path, form, frame, aus):
+def check_mutations(path, form, frame, aus, mutations):
     """Each mutation of a label file is read with the codes that the csv module gives, or refused by the file's name.
 
     Args:
@@ -301,11 +300,12 @@ def check_mutations(path, form, frame, aus):
         form: the adapter's `LabelFormat`.
         frame: name of the column of frame numbers; None for the first one.
         aus: AUs to read.
+        mutations: how many.
     """
     generator = np.random.default_rng(7)
     refused = 0
     header = path.read_text().splitlines()[0]
-    for trial in range(MUTATIONS):
+    for trial in range(mutations):
         cells = generator.choice(["0", "1", "9"], (6, header.count(",")))
         text = "\n".join([header, *(",".join([str(90 + row), *line]) for row, line in enumerate(cells)), ""])
         way, refusal = WAYS[trial % len(WAYS)], ""
@@ -325,11 +325,11 @@ def check_mutations(path, form, frame, aus):
         places = [names.index(frame) if frame else 0, *(names.index(str(au), 0 if frame else 1) for au in aus)]
         plain = sorted([int(cells[place]) for place in places] for cells in rows)
         assert np.where(got == -1, 9, got).tolist() == plain, f"trial {trial}"
-    assert MUTATIONS // 8 < refused < MUTATIONS - MUTATIONS // 8
+    assert mutations // 8 < refused < mutations - mutations // 8
 
 
-def test_a_mutated_label_file_is_read_like_a_plain_csv_or_refused_by_name(root):
-    check_mutations(root / "AUCoding" / "AU_OCC" / "F001_T4.csv", bp4d._FORMAT, "0", bp4d.AUS)
+def test_a_mutated_label_file_is_read_like_a_plain_csv_or_refused_by_name(root, mutations):
+    check_mutations(root / "AUCoding" / "AU_OCC" / "F001_T4.csv", bp4d._FORMAT, "0", bp4d.AUS, mutations)
 
 
 @pytest.mark.parametrize(

@@ -184,8 +184,8 @@ def test_malformed_label_file_is_refused_with_file_and_line(root, line, column, 
         load("bp4dplus", root)
 
 
-def test_a_mutated_label_file_is_read_like_a_plain_csv_or_refused_by_name(root):
-    check_mutations(root / "AUCoding" / "AU_OCC" / "F001_T7.csv", bp4dplus._FORMAT, None, bp4dplus.AUS)
+def test_a_mutated_label_file_is_read_like_a_plain_csv_or_refused_by_name(root, mutations):
+    check_mutations(root / "AUCoding" / "AU_OCC" / "F001_T7.csv", bp4dplus._FORMAT, None, bp4dplus.AUS, mutations)
 
 
 @pytest.mark.parametrize(

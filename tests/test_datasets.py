@@ -1,8 +1,11 @@
 """Each of the five data sets on its whole way: rendered, checked, packed, trained on; and from one to another."""
 
 import json
+import random
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from click.testing import CliRunner
 from aunce import cli, methods
 from aunce.card import DataCard
 from aunce.data import DATASETS, adapter, images, load, pack_faces, synthetic, transfer
-from aunce.errors import UsageError
+from aunce.errors import DataError, UsageError
 from aunce.study import RunSpec, load_study
 
 SMALL = {"subjects": 8, "frames": 6, "size": 64}
@@ -118,6 +121,104 @@ def test_faces_that_are_not_rendered_are_shown_only_if_asked_for(roots, tmp_path
 def test_landmarks_that_are_asked_for_and_not_there_are_refused_with_the_way_out(roots, tmp_path):
     with pytest.raises(UsageError, match="align by 'detector'"):
         pack_faces("gft", roots["gft"], tmp_path / "pack", recipe=images.Recipe(32, "landmarks"))
+
+
+# ------------------------------------------------------------------------------------------------- damaged trees
+
+
+def lose(path, draw):
+    path.unlink()
+
+
+def rename(path, draw):
+    path.rename(path.with_name(draw.choice([path.name.swapcase(), f"copy of {path.name}", path.stem, "x" + path.name])))
+
+
+def make_folder(path, draw):
+    path.unlink()
+    path.mkdir()
+
+
+def link_nowhere(path, draw):
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def link_out_of_the_root(path, draw):
+    outside = next(folder for folder in path.parents if folder.name == "root").parent / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+def add_junk(path, draw):
+    name = draw.choice([f"._{path.name}", ".DS_Store", "Thumbs.db", f"{path.name}~", f"{path.name}.bak"])
+    path.with_name(name).write_bytes(b"\x00\x05\x16\x07")
+
+
+def empty(path, draw):
+    path.write_bytes(b"")
+
+
+def double(path, draw):
+    path.with_name(draw.choice([path.name.upper(), path.name.lower(), f"{path.stem} (1){path.suffix}"])).write_bytes(
+        path.read_bytes()
+    )
+
+
+def forbid(path, draw):
+    path.chmod(0)
+
+
+def lose_all_of_its_kind(path, draw):
+    for other in path.parent.glob(f"{path.name[:5]}*"):
+        other.unlink()
+
+
+DAMAGES = (lose, rename, make_folder, link_nowhere, link_out_of_the_root, add_junk, empty, double, forbid,
+           lose_all_of_its_kind)  # fmt: skip
+
+
+def blocks(table):
+    """(subject, sequence) -> frame numbers and labels."""
+    columns = ["frame", *(f"AU{au}" for au in table.aus)]
+    return {key: rows[columns].to_numpy().tolist() for key, rows in table.frames.groupby(["subject", "sequence"])}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_damaged_tree_is_refused_with_its_place_or_read_as_far_as_it_is_whole(name, roots, tmp_path, mutations):
+    whole = blocks(load(name, roots[name], images="optional"))
+    files = sorted(
+        path.relative_to(roots[name])
+        for path in roots[name].rglob("*")
+        if path.suffix in (".csv", ".txt") and "Landmark" not in str(path)
+    )
+    draw = random.Random(3)
+    read = 0
+    for turn in range(mutations // 8):
+        root = tmp_path / str(turn) / "root"
+        for file in [*files, Path("synthetic.json")]:
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(roots[name] / file, root / file)
+        damage, file = DAMAGES[turn % len(DAMAGES)], draw.choice(files)
+        damage(root / file, draw)
+        refusal = ""
+        try:
+            table = load(name, root, images="optional")
+        except DataError as error:
+            refusal = str(error)
+        shutil.rmtree(tmp_path / str(turn))
+        if refusal:
+            assert str(root) in refusal, (damage.__name__, file)
+            continue
+        read += 1
+        # Aff-Wild2 publishes no names of videos: a file of any name is one.
+        found = {key: rows for key, rows in blocks(table).items() if name != "affwild2" or key in whole}
+        assert all(found[key] == whole[key] for key in found), (damage.__name__, file)
+        gone = whole.keys() - found.keys()
+        # Nobody is left out but who was taken out as a whole.
+        assert not gone or damage in (lose, rename, lose_all_of_its_kind), (damage.__name__, file)
+        assert {subject for subject, _ in gone} <= {*table.absent_subjects} or name == "affwild2"
+    assert 0 < read < mutations // 8
 
 
 # ---------------------------------------------------------------------------------------------- from one to another

@@ -18,7 +18,6 @@ from aunce.data.frames import Protocol
 from aunce.data.writing import Rendered
 from aunce.errors import DataError, RunError, UsageError
 
-MUTATIONS = 200
 # facts of the published lists, typed in again here
 FIRST_PART = "SN001 SN002 SN009 SN010 SN016 SN026 SN027 SN030 SN032"
 SECOND_PART = "SN006 SN011 SN012 SN013 SN018 SN021 SN024 SN028 SN031"
@@ -351,12 +350,12 @@ def mutate(data, draw):
     )()
 
 
-def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv(tmp_path):
+def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv(tmp_path, mutations):
     draw = random.Random(7)
     parts = {"1": frozenset({"SN001"})}
     write_labels(tmp_path, frames=range(1, 41), aus=(1, 2))
     read = 0
-    for turn in range(MUTATIONS):
+    for turn in range(mutations):
         data = b"".join(b"%d,%d\n" % (frame, draw.choice((0, 0, 1, 2, 3, 4, 5))) for frame in range(1, 41))
         for _ in range(draw.randint(1, 2)):
             data = mutate(data, draw)
@@ -375,7 +374,7 @@ def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv
         read += 1
         expected = [(frame, int(level >= threshold)) for frame, level in by_csv(label(tmp_path))]
         assert list(map(tuple, table.frames[["frame", "AU1"]].to_numpy().tolist())) == expected, (turn, data)
-    assert 0.15 * MUTATIONS < read < 0.85 * MUTATIONS  # neither side is empty
+    assert 0.15 * mutations < read < 0.85 * mutations  # neither side is empty
 
 
 # ------------------------------------------------------------------------------------------------------------- images
@@ -537,11 +536,11 @@ def test_matlab_files_of_all_kinds_are_read_as_scipy_reads_them(tmp_path, option
 
 
 @pytest.mark.parametrize("options", [{}, {"do_compression": True}, {"format": "4"}])
-def test_a_mutated_landmark_file_is_refused_by_name_or_read_and_never_a_crash(tmp_path, options):
+def test_a_mutated_landmark_file_is_refused_by_name_or_read_and_never_a_crash(tmp_path, options, mutations):
     path, draw = tmp_path / "l00001_lm.mat", random.Random(11)
     savemat(path, {"pts": points(7)}, **options)
     good, refused = path.read_bytes(), 0
-    for _ in range(MUTATIONS):
+    for _ in range(mutations):
         data = bytearray(good)
         for _ in range(draw.randint(1, 3)):
             data[draw.randrange(min(len(data), draw.choice((200, 1300))))] = draw.randrange(256)
@@ -553,7 +552,7 @@ def test_a_mutated_landmark_file_is_refused_by_name_or_read_and_never_a_crash(tm
             message = str(error)
         refused += bool(message)
         assert "l00001_lm.mat" in (message or path.name)
-    assert 0 < refused < MUTATIONS
+    assert 0 < refused < mutations
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, -1e9])

@@ -9,7 +9,6 @@ from aunce.data import landmarks
 from aunce.data.frames import FrameTable, Protocol
 from aunce.errors import DataError
 
-MUTATIONS = 200
 LEFT, RIGHT = list(range(20, 26)), list(range(26, 32))  # counted from 1, as the literature has them
 
 
@@ -116,14 +115,14 @@ def test_damaged_file_is_refused_with_its_name_and_a_remedy(tmp_path, case):
         landmarks.read(tmp_path / "F001_T5.mat")
 
 
-def test_flipped_bytes_are_read_as_numbers_or_refused_by_name(tmp_path):
+def test_flipped_bytes_are_read_as_numbers_or_refused_by_name(tmp_path, mutations):
     generator = np.random.default_rng(0)
     points, path = some_points(4), tmp_path / "F001_T5.mat"
     points[1] = np.nan
     landmarks.write(path, points)
     whole = path.read_bytes()
     read, refusals = 0, []
-    for _ in range(MUTATIONS):
+    for _ in range(mutations):
         data = bytearray(whole)
         for place in generator.integers(512, len(data), generator.integers(1, 20)):
             data[place] ^= 1 << generator.integers(8)
