@@ -293,17 +293,19 @@ def pack(
 
 
 def _ticker(verb: str) -> Callable[[int, int], None]:
-    """A progress callback: a line at most every five seconds, with the time left."""
-    started = last = time.monotonic()
+    """A progress callback: a line at most every five seconds, with the time left by the pace since its first call."""
+    first: tuple[float, int] | None = None
+    last = time.monotonic()
 
     def tick(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal first, last
         now = time.monotonic()
-        if now - last > 5:
+        if first is None:
+            first = now, done
+        if now - last > 5 and done > first[1]:
             last = now
-            click.echo(
-                f"{verb} {done} of {total}, about {duration((now - started) / done * (total - done))} left", err=True
-            )
+            left = (now - first[0]) / (done - first[1]) * (total - done)
+            click.echo(f"{verb} {done} of {total}, about {duration(left)} left", err=True)
 
     return tick
 
@@ -329,6 +331,8 @@ def disk_of_data(data: Data) -> float:
     """Gigabytes that a data set of a study takes: three bytes a pixel of a crop, half a byte of a rendered JPEG."""
     from aunce.data import adapter, load
 
+    if data.root and (Path(data.root) / "pack.json").is_file():
+        return 0.0
     if data.root:
         frames, raw = len(load(data.dataset, data.root, protocol=data.protocol, images="optional")), 0
     else:

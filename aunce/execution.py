@@ -35,20 +35,24 @@ def make_data(data: Data, *, workers: int, progress: Callable[[int, int], None] 
     Returns:
         The folder of the pack.
     """
-    from aunce.data import adapter, cache_folder, pack_faces
+    from aunce.data import adapter, cache_folder, pack_faces, place_of_pack, prepare
     from aunce.data.images import Recipe
 
+    recipe = Recipe(**data.crops)
+    options: dict[str, Any] = {"recipe": recipe, "protocol": data.protocol, "workers": workers, "progress": progress}
+    if data.root:
+        made = Path(data.root)
+        if not (made / "pack.json").is_file():
+            made = place_of_pack(data.dataset, made, recipe, data.protocol)
+        # Looking at every image of a large data set for each run would take minutes.
+        return made if (made / "pack.json").is_file() else prepare(data.dataset, data.root, **options).folder
     folder = cache_folder() / data.name
     folder.mkdir(parents=True, exist_ok=True)
     pack = folder / "pack"
     with FileLock(folder / ".lock"):
-        if (pack / "pack.json").is_file():
-            return pack
-        root = Path(data.root or folder / "raw")
-        if not data.root:
-            adapter(data.dataset).write(root, seed=data.seed, workers=workers, **data.render)
-        recipe = Recipe(**data.crops)
-        pack_faces(data.dataset, root, pack, recipe=recipe, protocol=data.protocol, workers=workers, progress=progress)
+        if not (pack / "pack.json").is_file():
+            adapter(data.dataset).write(folder / "raw", seed=data.seed, workers=workers, **data.render)
+            pack_faces(data.dataset, folder / "raw", pack, **options)
     return pack
 
 

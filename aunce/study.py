@@ -160,7 +160,7 @@ class DataSpec(StrictModel):
     """What a study trains on: faces to render (one population a replicate), or the folder of a real data set."""
 
     dataset: Literal[tuple(DATASETS)] = "bp4d"  # type: ignore[valid-type]
-    root: str = Field("", description="folder of the real data set; empty: render")
+    root: str = Field("", description="folder of the real data set, or a pack made from it; empty: render")
     test_root: str = Field("", description="folder of the real data set that runs name as test_dataset; empty: render")
     setting: Literal["easy", "hard"] = "easy"
     subjects: int | None = Field(None, ge=6, description="subjects to render; default: all of the data set")
@@ -194,7 +194,7 @@ class Data:
 
     Attributes:
         dataset: its name.
-        root: folder of the real data set; empty: render.
+        root: folder of the real data set, or a pack made from it; empty: render.
         render: setting, subjects, frames and size of rendered faces.
         seed: of the rendered population.
         protocol: by name; empty takes the data set's first.
@@ -219,12 +219,12 @@ class Data:
     def _digest(self) -> str:
         from dataclasses import asdict
 
-        from aunce.data import adapter
+        from aunce.data import fingerprint
         from aunce.data.images import Recipe
 
         crops = [Recipe(**self.crops).hash, *([self.protocol] if self.protocol else [])]
         if self.root:
-            return digest([self.dataset, adapter(self.dataset).fingerprint(self.root), *crops])
+            return digest([self.dataset, fingerprint(self.dataset, self.root), *crops])
         from aunce.data import synthetic
 
         dials = asdict(synthetic.dials_of(self.dataset, self.render["setting"]))

@@ -205,7 +205,7 @@ def test_foreign_file_among_the_labels_is_refused_by_name(root, name, message):
 
 def test_subject_with_some_tasks_is_refused(root):
     write_labels(root / "AUCoding" / "AU_OCC", "F041", tasks=("T1", "T6", "T8"))
-    with pytest.raises(DataError, match=r"AU_OCC: subject F041 has no F041_T7\.csv\. Expected all four coded tasks"):
+    with pytest.raises(DataError, match=r"AU_OCC: subject F041 has no F041_T7\.csv\. Expected all of T1, T6, T7, T8"):
         load("bp4dplus", root)
 
 

@@ -80,6 +80,12 @@ def test_the_learning_rate_rises_over_the_warm_up_and_falls_by_a_cosine_to_zero(
     assert max(rates) == 0.3
 
 
+def test_a_constant_schedule_has_one_rate_and_no_warm_up():
+    assert {settings(schedule="constant").rate(step, 7) for step in range(70)} == {1e-2}
+    with pytest.raises(UsageError, match="schedule: expected cosine or constant"):
+        settings(schedule="step")
+
+
 def test_a_training_of_one_epoch_still_reaches_its_learning_rate():
     assert max(settings(epochs=1).rate(step, 10) for step in range(10)) == 1e-2
     assert settings(epochs=1, warmup_epochs=0).rate(0, 1) == 1e-2
@@ -493,6 +499,19 @@ def test_features_are_those_of_eval_mode_for_the_asked_rows_whatever_the_batch(d
     encoder.train()
     np.testing.assert_allclose(embed(encoder, images, rows=rows, batch_size=2), expected, atol=1e-5)
     assert encoder.training
+
+
+def test_with_a_crop_the_middle_of_each_image_is_embedded_and_views_are_as_small(data):
+    images, labels = data
+    encoder = tiny()
+    side = images.shape[1]
+    middle = images[:, 2 : side - 2, 2 : side - 2]
+    np.testing.assert_allclose(embed(encoder, images, crop=side - 4), embed(encoder, middle), atol=1e-6)
+    seen = []
+    encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[-1]))
+    loss, plan = (lambda z, batch, _: supcon(z, batch, 0.5)), settings(epochs=1)
+    pretrain(encoder, images, labels, loss=loss, optimisation=plan, seed=0, crop=side - 4, log=quiet)
+    assert set(seen) == {side - 4}
 
 
 def test_the_mode_is_restored_when_embedding_fails(data):

@@ -56,6 +56,24 @@ def test_crops_keep_most_of_the_face_and_bring_in_no_border():
     assert area.max() < 1.05
 
 
+def test_released_crops_are_windows_of_the_image_at_random_places():
+    image = torch.arange(12 * 16, dtype=torch.uint8).view(12, 16, 1).repeat(1, 1, 3)  # no two pixels alike
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        crop = views._augmentations(12, 16, 8)[0]
+        result = crop(image.permute(2, 0, 1)[None].repeat(200, 1, 1, 1).float() / 255)  # (200, 3, 8, 8)
+    corners = (result[:, 0, 0, 0] * 255).round().long()
+    top, left = corners // 16, corners % 16
+    for window, row, column in zip(result, top, left, strict=True):
+        expected = image[row : row + 8, column : column + 8].permute(2, 0, 1) / 255
+        torch.testing.assert_close(window, expected)
+    assert set(top.tolist()) == set(range(5))
+    assert set(left.tolist()) == set(range(9))
+    assert two_views(image[None], seed=0, crop=8).shape == (2, 1, 3, 8, 8)
+    with pytest.raises(ValueError, match="crops of 13 px from images of 12 x 16 px"):
+        two_views(image[None], seed=0, crop=13)
+
+
 def test_about_a_fifth_of_the_views_is_grey_and_grey_has_three_equal_channels():
     images = torch.randint(0, 256, (500, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     flat = two_views(images, seed=0).flatten(0, 1)  # (1000, 3, 8, 8)

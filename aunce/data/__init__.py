@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -184,5 +186,19 @@ def prepare(
         if pack.recipe != recipe.content:
             raise DataError(f"{root}: a pack with crops {pack.recipe}, expected {recipe.content}. Pack again.")
         return pack
-    name_of_pack = "-".join([name, adapter(name).fingerprint(root), *([protocol] if protocol else []), recipe.hash])
-    return pack_faces(name, root, cache_folder() / name_of_pack / "pack", progress=progress, **options)
+    return pack_faces(name, root, place_of_pack(name, root, recipe, protocol), progress=progress, **options)
+
+
+def place_of_pack(name: str, root: Path, recipe: Recipe, protocol: str = "") -> Path:
+    """Where `prepare` makes the pack of a data set's folder; another for other labels, crops or protocols."""
+    words = [name, fingerprint(name, str(root)), *([protocol] if protocol else []), recipe.hash]
+    return cache_folder() / "-".join(words) / "pack"
+
+
+@functools.cache
+def fingerprint(name: str, root: str) -> str:
+    """Eight hex digits over a data set's labels, or those of a pack; read once in a process, as they are many files."""
+    index = Path(root) / "pack.json"
+    if index.is_file():
+        return str(json.loads(index.read_text(encoding="utf-8"))["hash"])
+    return str(adapter(name).fingerprint(root))

@@ -198,13 +198,7 @@ def _label_files(root: Path) -> dict[tuple[str, str], Path]:
                 f"M001..M018 and tasks T1..T8.{hint}"
             )
         files[subject, task] = path
-    for subject in _SUBJECTS:
-        lacking = [task for task in TASKS if (subject, task) not in files]
-        if 0 < len(lacking) < len(TASKS):
-            raise DataError(
-                f"{folder}: subject {subject} has no {', '.join(f'{subject}_{task}.csv' for task in lacking)}. "
-                "Expected all eight tasks of a subject, or none: add the files or take the subject out."
-            )
+    layout.check_tasks(folder, files, _SUBJECTS, TASKS)
     return files
 
 

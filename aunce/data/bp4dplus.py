@@ -204,13 +204,7 @@ def _label_files(root: Path) -> dict[tuple[str, str], Path]:
                 f"M001..M058 and the coded tasks {', '.join(TASKS)}.{hint}"
             )
         files[subject, task] = path
-    for subject in _SUBJECTS:
-        lacking = [task for task in TASKS if (subject, task) not in files]
-        if 0 < len(lacking) < len(TASKS):
-            raise DataError(
-                f"{paths[0].parent}: subject {subject} has no {', '.join(f'{subject}_{task}.csv' for task in lacking)}."
-                " Expected all four coded tasks of a subject, or none: add the files or take the subject out."
-            )
+    layout.check_tasks(paths[0].parent, files, _SUBJECTS, TASKS)
     return files
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -165,6 +165,23 @@ def numbered_images(folder: Path, pattern: str = r"(\d+)") -> dict[int, str]:
                     "other."
                 )
     return found
+
+
+def check_tasks(
+    folder: Path, found: Collection[tuple[str, str]], subjects: Iterable[str], tasks: Sequence[str]
+) -> None:
+    """Refuses a folder of label files <subject>_<task>.csv in which a subject has some of its tasks, but not all.
+
+    Raises:
+        DataError: the subject and the files it lacks.
+    """
+    for subject in subjects:
+        lacking = [f"{subject}_{task}.csv" for task in tasks if (subject, task) not in found]
+        if 0 < len(lacking) < len(tasks):
+            raise DataError(
+                f"{folder}: subject {subject} has no {', '.join(lacking)}. Expected all of {', '.join(tasks)} of a "
+                "subject, or none: add the files or take the subject out."
+            )
 
 
 def first_folder(root: Path, names: Sequence[str]) -> Path | None:
