@@ -62,8 +62,8 @@ class DataCard:
         made = self.table.synthetic
         what = (
             f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}` (setting "
-            f"{made['setting']}, seed {made['seed']}, {made['size']} px, renderer version {made['version']}) in the "
-            "layout of the data set. Nothing here was measured on people."
+            f"{made['setting']}, seed {made['seed']}, {made['size']} px, {made['frames'] or 'all'} frames a sequence, "
+            f"renderer version {made['version']}) in the layout of the data set. Nothing here was measured on people."
             if made
             else "**The data set itself**, read from its distributed layout."
         )
@@ -87,8 +87,8 @@ class DataCard:
         return page.markdown(page.table(["What", "Value"], rows, "ll"))
 
     def _notes(self) -> dict[str, str]:
-        status = getattr(adapter(self.dataset), "RATES_STATUS", "")
-        return {"Published rates": status} if status else {}
+        derived = f"derived from what is published, see RATES in aunce/data/{self.dataset}.py"
+        return {"Rates compared with": getattr(adapter(self.dataset), "RATES_STATUS", derived)}
 
     def parts(self) -> "Markdown":
         """Subjects, sequences and frames of each part, beside the published numbers of frames."""
@@ -130,7 +130,7 @@ class DataCard:
                     f"{row.effective_sample_size:,.0f}",
                 ]
             )
-        headers = ["Part", "AU", "Known", "Unknown", "Positive", "Rate (%)", "Published rate (%)", "Difference"]
+        headers = ["Part", "AU", "Known", "Unknown", "Positive", "Rate (%)", "Compared with (%)", "Difference"]
         headers += ["Subjects with 10 positives", "Effective sample size"]
         return page.markdown(page.table(headers, rows, "ll" + "r" * 8))
 
