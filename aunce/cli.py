@@ -15,7 +15,10 @@ import click
 
 from aunce.data import known
 from aunce.errors import AunceError, UsageError
-from aunce.study import NOTEBOOKS, Data, Progress, Run, Study, load_study, progress
+from aunce.study import NOTEBOOKS, REPORTS, Data, Progress, Run, Study, load_study, progress
+
+PAGES = {"claims": "What has become of each claim"}
+"""Notebooks that need no runs, and the titles of their pages in `reports/<name>/`."""
 
 
 class ErrorsInOneLine(click.Group):
@@ -204,6 +207,17 @@ def write_report(plan: Study) -> Path:
     if any((plan.folder / "runs").glob("*/*.json")):
         reports.collect(plan)
     return reports.render(plan)
+
+
+@main.command()
+@click.argument("name")
+def page(name: str) -> None:
+    """Write the page of the notebook NAME, which needs no runs: claims, for instance."""
+    from aunce import page as pages
+
+    if name not in PAGES:
+        raise UsageError(f"no page '{name}'; known: {', '.join(PAGES)}")
+    click.echo(str(pages.render(NOTEBOOKS / f"{name}.ipynb", {}, REPORTS / name, title=PAGES[name])))
 
 
 @main.group()
