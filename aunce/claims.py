@@ -64,7 +64,7 @@ class Claims(StrictModel):
 
     @model_validator(mode="after")
     def _named_once(self) -> "Claims":
-        names = [one.id for one in (*self.claim, *self.gap)]
+        names = [claim.id for claim in self.claim] + [gap.id for gap in self.gap]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} stands twice")

@@ -17,8 +17,12 @@ from aunce.data import known
 from aunce.errors import AunceError, UsageError
 from aunce.study import NOTEBOOKS, REPORTS, Data, Progress, Run, Study, load_study, progress
 
-PAGES = {"claims": "What has become of each claim"}
-"""Notebooks that need no runs, and the titles of their pages in `reports/<name>/`."""
+PAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "audit": ("Audit of the published numbers", {}),
+    "claims": ("What has become of each claim", {}),
+    "simulation": ("What the intervals cover", {"repetitions": 2000}),
+}
+"""Notebooks that need no runs: titles of their pages in `reports/<name>/`, and parameters."""
 
 
 class ErrorsInOneLine(click.Group):
@@ -212,12 +216,13 @@ def write_report(plan: Study) -> Path:
 @main.command()
 @click.argument("name")
 def page(name: str) -> None:
-    """Write the page of the notebook NAME, which needs no runs: claims, for instance."""
+    """Write the page of the notebook NAME, which needs no runs: audit, claims or simulation."""
     from aunce import page as pages
 
     if name not in PAGES:
         raise UsageError(f"no page '{name}'; known: {', '.join(PAGES)}")
-    click.echo(str(pages.render(NOTEBOOKS / f"{name}.ipynb", {}, REPORTS / name, title=PAGES[name])))
+    title, parameters = PAGES[name]
+    click.echo(str(pages.render(NOTEBOOKS / f"{name}.ipynb", parameters, REPORTS / name, title=title)))
 
 
 @main.group()

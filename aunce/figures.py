@@ -265,6 +265,109 @@ def faces_sheet(images: npt.NDArray[np.uint8], *, rows: Sequence[str], columns: 
     return figure
 
 
+@styled
+def coverage(table: pd.DataFrame, *, band: tuple[float, float], limit: float) -> Figure:
+    """Coverage of intervals and how often they support what is not there, one row per interval, one marker per world.
+
+    Args:
+        table: one row per interval and world: interval (the label of its row), ours (bool: the label is black, else
+            grey), world, coverage and false_claims (0 to 1).
+        band: coverage between these is on target, shaded.
+        limit: false claims up to here are on target, shaded.
+    """
+    intervals, worlds = (list(pd.unique(table[name])) for name in ("interval", "world"))
+    ours = table.drop_duplicates("interval").set_index("interval")["ours"]
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.21 * len(intervals)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    shown = (("coverage", "Coverage (%)", band), ("false_claims", "False claims (%)", (0.0, limit)))
+    for axes, (name, title, target) in zip(panels, shown, strict=True):
+        axes.axvspan(100 * target[0], 100 * target[1], color="#DDEBDD", linewidth=0, zorder=0)
+        for index, world in enumerate(worlds):
+            rows = table[table["world"] == world]
+            y = np.array([intervals.index(interval) for interval in rows["interval"]])
+            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            axes.plot(100 * rows[name], y + _dodge(index, len(worlds), 0.45), marker, color=colour, markersize=4)
+        axes.set(title=title, ylim=(len(intervals) - 0.5, -0.5))
+        axes.grid(visible=True)
+    panels[0].set_xlim(None, 101)
+    panels[1].set_xlim(0, None)
+    panels[0].set_yticks(range(len(intervals)), intervals)
+    for label in panels[0].get_yticklabels():
+        label.set_color("#222222" if ours[label.get_text()] else GREY)
+    _legend(figure, worlds, title="Effect of the training set", columns=3)
+    return figure
+
+
+@styled
+def averaging(table: pd.DataFrame) -> Figure:
+    """One number for the same predictions by several ways of averaging, one panel per data set.
+
+    Args:
+        table: one row per data set and way: dataset, way, aunce (percent), and other and printed (percent), name and
+            number of a method to compare with, the same in all rows of a data set. Order of rows = order in the figure.
+    """
+    datasets, ways = (list(pd.unique(table[name])) for name in ("dataset", "way"))
+    figure = Figure(figsize=(WIDTH, 0.95 + 0.25 * len(ways)), layout="constrained")
+    panels = figure.subplots(1, len(datasets), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, dataset in zip(panels, datasets, strict=True):
+        rows = table[table["dataset"] == dataset]
+        y = [ways.index(way) for way in rows["way"]]
+        first = rows.iloc[0]
+        axes.axvline(first["printed"], color=COLOURS[1], linewidth=1, linestyle=(0, (3, 2)), zorder=1)
+        axes.plot(rows["aunce"], y, MARKERS[0], color=COLOURS[0], markersize=5, zorder=3)
+        for value, place in zip(rows["aunce"], y, strict=True):
+            # to the right of the point, or to the left where the panel ends
+            right = value < table["aunce"].max() - 2
+            offset, side = (5, "left") if right else (-5, "right")
+            axes.annotate(
+                f"{value:.1f}",
+                (value, place),
+                (offset, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=7.5,
+            )
+        axes.set(title=dataset, xlabel=f"F1 (%)\ndashed: {first['other']}, {first['printed']:.1f}")
+        axes.set_ylim(len(ways) - 0.5, -0.5)
+        axes.set_yticks(range(len(ways)), ways)
+        axes.margins(x=0.1)
+        axes.grid(axis="x", visible=True)
+    return figure
+
+
+@styled
+def against_prevalence(table: pd.DataFrame) -> Figure:
+    """Scores against the positive rate, one panel per score and data set, one marker per part and AU.
+
+    Args:
+        table: one row per data set, part, AU and score: dataset, part, au, prevalence (0 to 1), score (its name), value
+            and floor, the value of a constant answer there, drawn as a line (both 0 to 1).
+    """
+    datasets, names, parts = (list(pd.unique(table[name])) for name in ("dataset", "score", "part"))
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.0 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), len(datasets), sharex="col", sharey=True, squeeze=False)
+    for (row, name), (column, dataset) in itertools.product(enumerate(names), enumerate(datasets)):
+        axes = panels[row, column]
+        points = table[(table["score"] == name) & (table["dataset"] == dataset)].sort_values("prevalence")
+        axes.plot(100 * points["prevalence"], 100 * points["floor"], color=GREY, linewidth=1.2, zorder=1)
+        for index, part in enumerate(parts):
+            own = points[points["part"] == part]
+            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            axes.plot(100 * own["prevalence"], 100 * own["value"], marker, color=colour, markersize=4, zorder=3)
+        axes.grid(visible=True)
+        axes.set(ylim=(min(-4, 100 * table["value"].min() - 4), 100), xlim=(0, None))
+        if row == 0:
+            axes.set_title(dataset)
+        if row == len(names) - 1:
+            axes.set_xlabel("Frames with the AU (%)")
+        if column == 0:
+            axes.set_ylabel(f"{name} (%)")
+    line = Line2D([], [], color=GREY, linewidth=1.2, label="always positive")
+    _legend(figure, [f"part {part}" for part in parts], extra=[line], columns=4)
+    return figure
+
+
 def to_svg(figure: Figure) -> bytes:
     """The figure as SVG; the same figure gives the same bytes."""
     buffer = io.BytesIO()

@@ -1,30 +1,50 @@
-"""Intervals over replicates, paired differences, and the scores that follow from counts alone.
+"""Intervals, paired differences and verdicts, and the scores that follow from counts alone.
 
 On rendered data the replicate is the unit: new faces, labels, noise, split and initialisation, all from one number.
-Nothing in here looks at frames or subjects, which are not independent of each other.
+Real data come once: there subjects and seeds are the units, and what is said holds for these training sets only.
+No interval takes frames for independent of each other. `aunce.simulation` measures what the intervals cover.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
-from scipy import stats
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+CONDITIONAL = "conditional on these training sets"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `n` replicates with its interval; the interval is (-inf, inf) where it is not defined."""
+    """A mean over `n` replicates (or seeds) with its interval, which is (-inf, inf) where it is not defined.
+
+    `condition` says what the interval takes for granted, empty if nothing.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    condition: str = ""
 
     @property
     def defined(self) -> bool:
         """True if the interval says anything: at least two replicates, none of them NaN."""
         return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+class Verdict(StrEnum):
+    """What a claim comes to, from the worst to the best."""
+
+    REVERSED = "reversed"
+    NOT_SUPPORTED = "not supported"
+    NEGLIGIBLE = "not supported (real but negligible)"
+    UNDECIDED = "undecided"
+    SUPPORTED = "supported"
 
 
 def t_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
@@ -38,12 +58,10 @@ def t_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
         The estimate. Without a value it is NaN. With fewer than two, or with a NaN among them (a NaN is never dropped:
         then the mean is NaN as well), the interval is (-inf, inf).
     """
-    sample = np.asarray(values, dtype=np.float64)
-    n = len(sample)
-    mean = float(sample.mean()) if n else math.nan
-    if n < 2 or math.isnan(mean):
+    mean, error, n = _mean(values)
+    half = _t_quantile((1 + level) / 2, n - 1) * error
+    if math.isnan(half):
         return Estimate(mean, -math.inf, math.inf, n)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1) * sample.std(ddof=1) / math.sqrt(n))
     return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -72,6 +90,207 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     return float(test.pvalue)
 
 
+def holm_intervals(families: Sequence[Sequence[float]], *, level: float = 0.95) -> list[Estimate]:
+    """Simultaneous intervals of the means of several contrasts that exclude 0 where Holm's test rejects.
+
+    Two families of one-sided tests are stepped down by Holm, each at a = (1 - level) / 2: "the mean is not above 0"
+    gives the lower ends, "the mean is not below 0" the upper ends. With m contrasts, means x_i, standard errors s_i and
+    Student's quantile t, step down: while r contrasts are left, reject those with x_i - t(1 - a / r) s_i > 0. Then
+
+        low_i = x_i - t(1 - a / r) s_i            if i is among the r > 0 that are left,
+        low_i = 0, itself excluded                if i is rejected and others are left,
+        low_i = max(0, x_i - t(1 - a / m) s_i)    if all are rejected,
+
+    and likewise, with signs changed, for the upper ends. An end at an excluded 0 is given as the float next to 0. All
+    lower ends are below their means at once with probability 1 - a, whatever the dependence of the contrasts, and all
+    upper ends above; so the intervals cover all means at once with probability `level` at least.
+
+    If all means have the same sign, 0 is excluded exactly where Holm's test on two-sided p values rejects at 1 - level.
+    With both signs that test may reject more, but then says nothing of the sign that is proven for dependent contrasts,
+    which contrasts with one reference are. One contrast alone gets `t_interval`.
+
+    Args:
+        families: the paired differences of each contrast; a contrast that is not defined still counts in m.
+        level: simultaneous coverage.
+
+    Returns:
+        One estimate per contrast, in order.
+
+    Source:
+        Strassburger and Bretz, Statistics in Medicine 27 (2008), 4914-4927, and Guilbaud, Biometrical Journal 50
+        (2008), 678-692, for the lower ends; both ends by Bonferroni's inequality.
+    """
+    parts = [_mean(sample) for sample in families]
+    tail = (1 - level) / 2
+    lows = _holm_lows([(mean, error, n - 1) for mean, error, n in parts], tail)
+    highs = _holm_lows([(-mean, error, n - 1) for mean, error, n in parts], tail)
+    return [Estimate(mean, low, -high, n) for (mean, _, n), low, high in zip(parts, lows, highs, strict=True)]
+
+
+def _holm_lows(contrasts: Sequence[tuple[float, float, int]], tail: float) -> list[float]:
+    """Lower ends of `holm_intervals` for contrasts (mean, standard error, degrees of freedom)."""
+
+    def low(index: int, share: int) -> float:
+        mean, error, freedom = contrasts[index]
+        end = mean - _t_quantile(1 - tail / share, freedom) * error
+        return -math.inf if math.isnan(end) else end
+
+    left = set(range(len(contrasts)))
+    while rejected := {index for index in left if low(index, len(left)) > 0}:
+        left -= rejected
+    above = math.ulp(0.0)  # the interval is open at 0
+    if left:
+        return [low(index, len(left)) if index in left else above for index in range(len(contrasts))]
+    return [max(above, low(index, len(contrasts))) for index in range(len(contrasts))]
+
+
+def jackknife_interval(values: Sequence[float], left_out: ArrayLike, *, level: float = 0.95) -> Estimate:
+    """Mean over seeds on one data set, with Student's interval from subjects and seeds.
+
+    With K seeds and S subjects, v_k the score of seed k and w_s the mean over seeds without subject s,
+
+        A = (S - 1) / S sum_s (w_s - mean(w))^2,    B = variance of v / K,
+        interval = mean(v) +- t(f) sqrt(A + B),    f = (A + B)^2 / (A^2 / (S - 1) + B^2 / (K - 1)),
+
+    f by Satterthwaite. For a difference of two methods give differences, seed by seed and subject by subject.
+
+    The training sets stay as they are: their share of the variance, which more seeds do not show, is missing, and the
+    estimate says so in its `condition`. `holm_intervals` and verdicts on rendered data use replicates instead.
+
+    Args:
+        values: (K,) score of each seed on all subjects.
+        left_out: (K, S) score of each seed on all subjects but one; see `leave_one_out_auc`, `leave_one_out_f1`.
+        level: coverage of the interval.
+
+    Returns:
+        The estimate with n = K. The interval is (-inf, inf) for fewer than two seeds or subjects, or with a NaN.
+
+    Raises:
+        ValueError: left_out has not one row per seed.
+
+    Source:
+        Efron and Stein, Annals of Statistics 9 (1981), 586-596; Satterthwaite, Biometrics Bulletin 2 (1946), 110-114.
+    """
+    without = np.asarray(left_out, dtype=np.float64)  # (K, S)
+    mean, seeds, n = _mean(values)
+    if without.ndim != 2 or len(without) != n:
+        raise ValueError(f"left_out: expected shape ({n}, subjects), got {without.shape}")
+    subjects = without.shape[1]
+    undefined = Estimate(mean, -math.inf, math.inf, n, CONDITIONAL)
+    if n < 2 or subjects < 2:
+        return undefined
+    a, b = (subjects - 1) * float(without.mean(0).var()), seeds**2
+    if not a + b > 0:  # NaN, or nothing varies
+        return undefined if math.isnan(a + b) else Estimate(mean, mean, mean, n, CONDITIONAL)
+    freedom = (a + b) ** 2 / (a**2 / (subjects - 1) + b**2 / (n - 1))
+    half = _t_quantile((1 + level) / 2, freedom) * math.sqrt(a + b)
+    return Estimate(mean, mean - half, mean + half, n, CONDITIONAL)
+
+
+def leave_one_out_auc(pairs: pd.DataFrame, by: str | Sequence[str] = "au") -> pd.Series:
+    """AUC of the groups of `by` without each of their subjects, exact: pairs with the subject on either side go.
+
+    Give rows with `subject == other` alone for the AUC within subjects.
+
+    Args:
+        pairs: rows of `evaluation.concordance`, with more columns if wanted.
+        by: columns to group by.
+
+    Returns:
+        AUC, indexed by `by` and `subject`; NaN where no pair is left. A subject without pairs in a group has no row.
+    """
+    keys = [by] if isinstance(by, str) else list(by)
+    sums = ["concordant", "pairs"]
+    own = pairs[pairs["subject"] == pairs["other"]]
+    as_other = pairs.assign(subject=pairs["other"])
+    # a pair of frames of one person is in both roles, and goes once
+    roles = pd.concat([pairs, as_other, own.assign(**{name: -own[name] for name in sums})])
+    rest = _without(pairs, roles, keys, sums)
+    return (rest["concordant"] / rest["pairs"]).rename("auc")
+
+
+def leave_one_out_f1(counts: pd.DataFrame, by: str | Sequence[str] = "au") -> pd.Series:
+    """F1 of the groups of `by` without each of their subjects, from pooled counts.
+
+    Args:
+        counts: rows of `evaluation.occurrence_counts`, with more columns if wanted.
+        by: columns to group by.
+
+    Returns:
+        F1, indexed by `by` and `subject`; NaN where no frame is positive and none is predicted so.
+    """
+    rest = _without(counts, counts, [by] if isinstance(by, str) else list(by), ["tp", "fp", "fn"])
+    doubled = 2 * rest["tp"]
+    return (doubled / (doubled + rest["fp"] + rest["fn"])).rename("f1")
+
+
+def _without(table: pd.DataFrame, roles: pd.DataFrame, keys: list[str], sums: list[str]) -> pd.DataFrame:
+    """Sums of each group of `table` minus those of each subject of `roles`, indexed by group and subject."""
+    total = table.groupby(keys)[sums].sum()
+    part = roles.groupby([*keys, "subject"])[sums].sum()
+    groups = part.index.droplevel("subject")
+    return pd.DataFrame(total.loc[groups].to_numpy() - part.to_numpy(), index=part.index, columns=sums)
+
+
+def detectable_difference(deviation: float, n: int, *, power: float = 0.8, level: float = 0.95) -> float:
+    """The true mean difference that a two-sided paired t test over n replicates finds with probability `power`.
+
+    Exact: the statistic T is noncentral t with n - 1 degrees of freedom and noncentrality d sqrt(n) / deviation, and
+    P(T > t(n - 1)) = power is solved for d > 0; a rejection with the wrong sign finds nothing.
+
+    Args:
+        deviation: standard deviation of the paired differences, from a pilot.
+        n: number of replicates.
+        power: probability of rejection with the right sign.
+        level: 1 minus the size of the test.
+
+    Returns:
+        d, in the unit of `deviation`; inf for fewer than two replicates.
+
+    Source:
+        Cohen, Statistical Power Analysis for the Behavioral Sciences, 2nd edition (1988), chapter 2.
+    """
+    if n < 2:
+        return math.inf
+    noncentrality = float(special.nctdtrinc(n - 1, 1 - power, _t_quantile((1 + level) / 2, n - 1)))
+    return noncentrality * deviation / math.sqrt(n)
+
+
+def verdict(contrasts: Sequence[Estimate], *, delta: float, runs: int) -> Verdict:
+    """What a claim comes to, decided by the worst of its contrasts.
+
+    With the interval [L, U] of a contrast: reversed if U < 0; supported if L > 0 and the value is at least delta; not
+    supported if U < delta, and then real but negligible if L > 0; undecided otherwise. A claim that names "all" or
+    "each" has several contrasts, and each must be supported. Where the true difference is just delta, the value is as
+    often below as above: then a claim is supported half the time at best, however many runs there are.
+
+    Args:
+        contrasts: from `holm_intervals` over all contrasts of the study; larger is in the claim's favour.
+        delta: the smallest difference that counts.
+        runs: replicates that the claim asks for. A contrast with fewer, or whose interval is not defined since a run
+            failed or a score is NaN, leaves the whole claim undecided.
+
+    Raises:
+        ValueError: delta is not positive.
+    """
+    if not delta > 0:
+        raise ValueError(f"delta: expected a positive difference, got {delta}")
+    if not contrasts or any(not contrast.defined or contrast.n < runs for contrast in contrasts):
+        return Verdict.UNDECIDED
+    order = list(Verdict)
+    return min((_verdict(contrast, delta) for contrast in contrasts), key=order.index)
+
+
+def _verdict(contrast: Estimate, delta: float) -> Verdict:
+    if contrast.high < 0:
+        return Verdict.REVERSED
+    if contrast.low > 0 and contrast.value >= delta:
+        return Verdict.SUPPORTED
+    if contrast.high < delta:
+        return Verdict.NEGLIGIBLE if contrast.low > 0 else Verdict.NOT_SUPPORTED
+    return Verdict.UNDECIDED
+
+
 def always_positive_f1(positives: float, negatives: float) -> float:
     """F1 of the answer "present" for every frame, 2 P / (2 P + N); NaN without any frame.
 
@@ -95,3 +314,16 @@ def guess_f1(positives: float, negatives: float, *, rate: float) -> float:
     """
     below = positives + rate * (positives + negatives)
     return 2 * rate * positives / below if below else math.nan
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float, int]:
+    """Mean, its standard error and the number of values; what is not defined is NaN."""
+    sample = np.asarray(values, dtype=np.float64)
+    n = len(sample)
+    error = float(sample.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return (float(sample.mean()) if n else math.nan), error, n
+
+
+def _t_quantile(probability: float, freedom: float) -> float:
+    """Student's quantile; scipy.stats gives the same, with far more overhead."""
+    return float(special.stdtrit(freedom, probability)) if freedom > 0 else math.nan

@@ -194,3 +194,26 @@ def test_faces_are_placed_by_row_and_column() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
     with pytest.raises(ValueError, match="2 x 3 faces"):
         figures.faces_sheet(images, rows=["a"], columns=["x", "y", "z"])
+
+
+@pytest.fixture
+def intervals() -> pd.DataFrame:
+    rows = [
+        {"interval": name, "ours": name == "paired t: 5", "world": world, "coverage": cover, "false_claims": claims}
+        for name, cover, claims in (("paired t: 5", 0.95, 0.02), ("t over seeds: 9", 0.6, 0.2))
+        for world in ("none", "0.1 logits")
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_coverage_is_in_percent_with_the_target_shaded_and_other_intervals_grey(intervals) -> None:
+    figure = drawn(figures.coverage(intervals, band=(0.93, 0.97), limit=0.025))
+    left, right = figure.axes
+    for axes, values, target in ((left, {95.0, 60.0}, (93, 97)), (right, {2.0, 20.0}, (0, 2.5))):
+        assert {round(float(x), 6) for line in axes.lines for x in line.get_xdata()} == values
+        (band,) = axes.patches
+        assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx(target)
+    ours, other = left.get_yticklabels()
+    assert (ours.get_text(), other.get_text()) == ("paired t: 5", "t over seeds: 9")
+    assert other.get_color() == figures.GREY != ours.get_color()
+    assert figures.to_svg(figure) == figures.to_svg(figures.coverage(intervals, band=(0.93, 0.97), limit=0.025))

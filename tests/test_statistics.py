@@ -4,13 +4,30 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 
-from aunce.statistics import Estimate, always_positive_f1, guess_f1, paired_difference, sign_flip_p, t_interval
+from aunce import evaluation
+from aunce.statistics import (
+    CONDITIONAL,
+    Estimate,
+    Verdict,
+    always_positive_f1,
+    detectable_difference,
+    guess_f1,
+    holm_intervals,
+    jackknife_interval,
+    leave_one_out_auc,
+    leave_one_out_f1,
+    paired_difference,
+    sign_flip_p,
+    t_interval,
+    verdict,
+)
 
 SCORES = st.lists(st.floats(-1, 1).map(lambda value: round(value, 3)), min_size=2, max_size=8)
 
@@ -96,6 +113,260 @@ def test_the_paired_interval_covers_the_true_difference_in_a_simulation() -> Non
         estimate = paired_difference(one, other)
         covered.append(estimate.low <= truth <= estimate.high)
     assert 0.90 <= np.mean(covered) <= 0.99
+
+
+def holm_rejects(p: np.ndarray, size: float) -> np.ndarray:
+    """Holm 1979, from the smallest p value up to the first that is not small enough."""
+    rejected = np.zeros(len(p), dtype=bool)
+    for rank, index in enumerate(np.argsort(p)):
+        if p[index] > size / (len(p) - rank):
+            break
+        rejected[index] = True
+    return rejected
+
+
+@st.composite
+def families(draw) -> np.ndarray:
+    """(C, n) differences of 1 to 6 contrasts, from clear effects to none, of either sign."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    contrasts, n = draw(st.integers(1, 6)), draw(st.integers(2, 10))
+    means = random.choice([-3.0, -1.5, 0.0, 1.0, 1.5, 2.0, 4.0], (contrasts, 1))
+    return means + random.standard_normal((contrasts, n))
+
+
+@given(families())
+def test_holm_intervals_exclude_0_where_holms_test_of_each_direction_rejects(differences: np.ndarray) -> None:
+    estimates = holm_intervals(differences)
+    above, below = (stats.ttest_1samp(differences, 0, axis=1, alternative=a).pvalue for a in ("greater", "less"))
+    assert [estimate.low > 0 for estimate in estimates] == holm_rejects(above, 0.025).tolist()
+    assert [estimate.high < 0 for estimate in estimates] == holm_rejects(below, 0.025).tolist()
+
+
+@given(families())
+def test_holm_intervals_agree_with_the_two_sided_test_if_all_means_have_one_sign(differences: np.ndarray) -> None:
+    p = stats.ttest_1samp(differences, 0, axis=1).pvalue
+    excluded = np.array([e.low > 0 or e.high < 0 for e in holm_intervals(differences)])
+    rejected = holm_rejects(p, 0.05)
+    assert not (excluded & ~rejected).any()
+    if len(set(np.sign(differences.mean(1)))) == 1:
+        np.testing.assert_array_equal(excluded, rejected)
+
+
+@given(families())
+def test_holm_intervals_hold_their_means_and_do_not_depend_on_the_order(differences: np.ndarray) -> None:
+    estimates = holm_intervals(differences)
+    assert all(estimate.low <= estimate.value <= estimate.high for estimate in estimates)
+    assert holm_intervals(differences[::-1]) == estimates[::-1]
+    mirrored = [(-estimate.high, -estimate.low) for estimate in holm_intervals(-differences)]
+    assert mirrored == [(estimate.low, estimate.high) for estimate in estimates]
+
+
+def test_one_contrast_alone_gets_the_usual_interval() -> None:
+    differences = [0.01, 0.02, 0.04, -0.01]
+    (alone,) = holm_intervals([differences])
+    usual = t_interval(differences)
+    assert (alone.value, alone.low, alone.high, alone.n) == pytest.approx((usual.value, usual.low, usual.high, usual.n))
+
+
+def test_holm_intervals_by_hand() -> None:
+    # three contrasts of five replicates, standard error 1: t(4) at 1 - .025 / r is 3.961, 3.495 and 2.776 for r 3, 2, 1
+    shape = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]) * math.sqrt(2)
+    shape /= shape.std(ddof=1) / math.sqrt(5)
+
+    def ends(*means: float) -> list[tuple[float, float]]:
+        return [(e.low, e.high) for e in holm_intervals([mean + shape for mean in means])]
+
+    zero = math.ulp(0.0)
+    assert ends(4.5, 3.7, 1.0) == [
+        pytest.approx((zero, 4.5 + 3.961), abs=1e-3),
+        pytest.approx((zero, 3.7 + 3.961), abs=1e-3),
+        pytest.approx((1 - 2.776, 1 + 3.961), abs=1e-3),
+    ]
+    assert [low for low, _ in ends(4.5, 3.7, 1.0)[:2]] == [zero, zero]  # open at 0
+    assert [low for low, _ in ends(4.5, 3.7, 2.8)] == pytest.approx([4.5 - 3.961, zero, zero], abs=1e-3)
+    assert [low for low, _ in ends(3.7, 3.7, 3.7)] == pytest.approx([3.7 - 3.961] * 3, abs=1e-3)
+
+
+def test_a_contrast_that_is_not_defined_still_counts() -> None:
+    clear, weak = [1.0, 1.1, 0.9, 1.0], [0.5, 0.4, 0.1, 0.3]
+    alone, beside = holm_intervals([weak]), holm_intervals([weak, [math.nan] * 4, [0.2]])
+    assert beside[0].low < alone[0].low
+    for estimate in beside[1:]:
+        assert not estimate.defined
+        assert (estimate.low, estimate.high) == (-math.inf, math.inf)
+    assert holm_intervals([clear, [math.nan] * 4])[0].low == math.ulp(0.0)
+    assert holm_intervals([]) == []
+
+
+def test_holm_intervals_cover_all_contrasts_at_once() -> None:
+    random = np.random.default_rng(0)
+    truth = np.array([0.0, 0.0, 1.0, -3.0])
+    covered = []
+    for _ in range(1000):
+        reference = random.standard_normal(6)  # shared, so the contrasts depend on each other
+        estimates = holm_intervals(truth[:, None] + random.standard_normal((4, 6)) - reference)
+        covered.append(all(e.low <= mean <= e.high for e, mean in zip(estimates, truth, strict=True)))
+    assert np.mean(covered) >= 0.94
+
+
+def test_jackknife_interval_by_hand() -> None:
+    # two seeds, three subjects: w = (.55, .60, .65), A = 2/3 * .005, B = .02 / 2, f = (A + B)^2 / (A^2 / 2 + B^2)
+    estimate = jackknife_interval([0.5, 0.7], [[0.5, 0.5, 0.5], [0.6, 0.7, 0.8]])
+    a, b = 2 / 3 * 0.005, 0.01
+    half = stats.t.ppf(0.975, (a + b) ** 2 / (a**2 / 2 + b**2)) * math.sqrt(a + b)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.6, 0.6 - half, 0.6 + half))
+    assert (estimate.n, estimate.condition) == (2, CONDITIONAL)
+
+
+def test_the_jackknife_of_a_mean_over_subjects_is_its_standard_error() -> None:
+    subjects = np.random.default_rng(1).random(12)
+    left_out = (subjects.sum() - subjects) / 11
+    estimate = jackknife_interval([subjects.mean()] * 4, [left_out] * 4)  # seeds do not vary: f is S - 1
+    usual = t_interval(subjects)
+    assert (estimate.low, estimate.high) == pytest.approx((usual.low, usual.high))
+
+
+def test_a_jackknife_without_enough_seeds_or_subjects_is_not_defined() -> None:
+    for values, left_out in (
+        ([0.5], [[0.5, 0.6]]),
+        ([0.5, 0.6], [[0.5], [0.6]]),
+        ([0.5, math.nan], [[0.5, 0.6], [0.5, 0.6]]),
+        ([0.5, 0.6], [[0.5, math.nan], [0.5, 0.6]]),
+    ):
+        estimate = jackknife_interval(values, left_out)
+        assert not estimate.defined
+        assert estimate.condition == CONDITIONAL
+    assert jackknife_interval([0.5, 0.5], [[0.5, 0.5]] * 2) == Estimate(0.5, 0.5, 0.5, 2, CONDITIONAL)
+    with pytest.raises(ValueError, match=r"\(2, subjects\)"):
+        jackknife_interval([0.5, 0.6], [[0.5, 0.6, 0.7]])
+
+
+@pytest.fixture
+def frames() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels (n, 2) with unknown ones, scores with ties, subjects; AU 2 is absent in A and B."""
+    random = np.random.default_rng(5)
+    subjects = np.repeat(["A", "B", "C", "D"], 40)
+    labels = random.choice([-1, 0, 1], (160, 2), p=[0.1, 0.6, 0.3])
+    labels[:80, 1] = np.minimum(labels[:80, 1], 0)
+    return labels, random.integers(0, 8, (160, 2)) / 8, subjects
+
+
+def test_leave_one_out_auc_equals_scikit_learn_without_the_subject(frames) -> None:
+    labels, scores, subjects = frames
+    left_out = leave_one_out_auc(evaluation.concordance(labels, scores, subjects, (1, 2)))
+    assert left_out.index.names == ["au", "subject"]
+    assert len(left_out) == 8
+    for (au, subject), value in left_out.items():
+        rest = (subjects != subject) & (labels[:, au - 1] >= 0)
+        assert value == pytest.approx(roc_auc_score(labels[rest, au - 1], scores[rest, au - 1]))
+
+
+def test_leave_one_out_auc_is_that_of_the_rows_without_the_subject(frames) -> None:
+    pairs = pd.concat([evaluation.concordance(*frames, (1, 2)).assign(part=part) for part in "xy"])
+    pairs.loc[pairs["part"] == "y", "concordant"] /= 2
+    left_out = leave_one_out_auc(pairs, ["part", "au"])
+    for subject in "ABCD":
+        rest = pairs[(pairs["subject"] != subject) & (pairs["other"] != subject)]
+        expected = evaluation.auc(rest, ["part", "au"])
+        for (part, au), value in expected.items():
+            assert left_out[part, au, subject] == pytest.approx(value)
+
+
+def test_leave_one_out_auc_within_subjects(frames) -> None:
+    pairs = evaluation.concordance(*frames, (1, 2))
+    own = pairs[pairs["subject"] == pairs["other"]]
+    left_out = leave_one_out_auc(own)
+    rest = pairs[(pairs["subject"] != "C") & (pairs["other"] != "C")]
+    assert left_out[1, "C"] == pytest.approx(evaluation.auc(rest, within_subjects=True)[1])
+    # only C and D show AU 2: without one of them the other is left
+    assert [subject for au, subject in left_out.index if au == 2] == ["C", "D"]
+    assert math.isnan(leave_one_out_auc(own[own["subject"] == "C"])[2, "C"])
+
+
+def test_leave_one_out_f1_equals_scikit_learn_without_the_subject(frames) -> None:
+    labels, scores, subjects = frames
+    counts = evaluation.occurrence_counts(labels, scores >= 0.5, subjects, (1, 2))
+    left_out = leave_one_out_f1(counts)
+    for (au, subject), value in left_out.items():
+        rest = (subjects != subject) & (labels[:, au - 1] >= 0)
+        assert value == pytest.approx(f1_score(labels[rest, au - 1], scores[rest, au - 1] >= 0.5))
+    assert math.isnan(leave_one_out_f1(counts[counts["subject"] == "C"])[1, "C"])
+
+
+def test_detectable_difference_agrees_with_known_sample_sizes() -> None:
+    # a paired t test finds 0.5 standard deviations with 80 % power from 34 pairs on, 0.8 from 15 on
+    for size, n in ((0.5, 34), (0.8, 15)):
+        assert detectable_difference(1.0, n) <= size < detectable_difference(1.0, n - 1)
+
+
+@pytest.mark.parametrize("n", [2, 5, 20])
+def test_detectable_difference_is_found_as_often_as_it_says(n: int) -> None:
+    random = np.random.default_rng(n)
+    samples = detectable_difference(0.03, n) + 0.03 * random.standard_normal((20_000, n))
+    test = stats.ttest_1samp(samples, 0, axis=1)
+    assert np.mean((test.pvalue < 0.05) & (test.statistic > 0)) == pytest.approx(0.8, abs=0.01)
+
+
+def test_one_replicate_detects_nothing() -> None:
+    assert detectable_difference(0.03, 1) == math.inf
+    assert math.isnan(detectable_difference(math.nan, 5))
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "expected"),
+    [
+        (0.02, 0.005, 0.035, Verdict.SUPPORTED),
+        (0.01, 0.001, 0.019, Verdict.SUPPORTED),  # the value is delta
+        (0.02, math.ulp(0.0), 0.04, Verdict.SUPPORTED),  # rejected by Holm's test, 0 excluded
+        (0.02, 0.0, 0.04, Verdict.UNDECIDED),
+        (0.009, 0.001, 0.017, Verdict.UNDECIDED),  # real, but its size is not known
+        (0.02, -0.01, 0.05, Verdict.UNDECIDED),
+        (-0.01, -0.03, 0.01, Verdict.UNDECIDED),  # the interval reaches delta
+        (-0.01, -0.03, 0.009, Verdict.NOT_SUPPORTED),
+        (0.0, -0.005, 0.005, Verdict.NOT_SUPPORTED),
+        (0.005, 0.001, 0.009, Verdict.NEGLIGIBLE),
+        (-0.02, -0.03, -0.01, Verdict.REVERSED),
+        (-0.002, -0.003, -0.001, Verdict.REVERSED),
+        (-0.02, -0.04, 0.0, Verdict.NOT_SUPPORTED),
+    ],
+)
+def test_verdict_of_one_contrast(value: float, low: float, high: float, expected: Verdict) -> None:
+    assert verdict([Estimate(value, low, high, 8)], delta=0.01, runs=8) is expected
+
+
+def test_a_claim_about_all_is_decided_by_its_worst_contrast() -> None:
+    contrasts = [
+        Estimate(-0.02, -0.03, -0.01, 8),
+        Estimate(0.0, -0.005, 0.005, 8),
+        Estimate(0.005, 0.001, 0.009, 8),
+        Estimate(0.02, -0.01, 0.05, 8),
+        Estimate(0.02, 0.005, 0.035, 8),
+    ]
+    verdicts = [verdict(contrasts[start:], delta=0.01, runs=8) for start in range(5)]
+    assert verdicts == list(Verdict)
+    assert verdict(contrasts[::-1], delta=0.01, runs=8) is Verdict.REVERSED
+
+
+def test_a_claim_without_its_runs_is_undecided() -> None:
+    good = Estimate(0.02, 0.005, 0.035, 8)
+    undecided = [
+        [],
+        [Estimate(0.02, 0.005, 0.035, 7)],
+        [good, Estimate(0.02, 0.005, 0.035, 7)],
+        [good, t_interval([0.02, math.nan] * 4)],
+        [good, Estimate(-0.02, -math.inf, math.inf, 8)],
+        [t_interval([0.9])],
+        [Estimate(-0.02, -0.03, -0.01, 8), Estimate(math.nan, -math.inf, math.inf, 8)],
+    ]
+    for contrasts in undecided:
+        assert verdict(contrasts, delta=0.01, runs=8) is Verdict.UNDECIDED
+    assert str(verdict([good], delta=0.01, runs=8)) == "supported"
+
+
+@pytest.mark.parametrize("delta", [0.0, -0.01, math.nan])
+def test_a_verdict_needs_a_smallest_difference(delta: float) -> None:
+    with pytest.raises(ValueError, match="delta"):
+        verdict([Estimate(0.02, 0.005, 0.035, 8)], delta=delta, runs=8)
 
 
 @given(st.integers(1, 50), st.integers(0, 50))
