@@ -322,6 +322,30 @@ def test_landmarks_align_and_frames_without_them_are_left_out_and_listed(root, t
     assert (again.hash, again.no_face) == (made.hash, made.no_face)
 
 
+@pytest.mark.parametrize(("side", "reduced"), [(100, 1), (151, 2), (301, 4)])
+def test_a_large_face_is_reduced_while_it_is_decoded_and_looks_the_same(tmp_path, monkeypatch, side, reduced):
+    """Against the whole image, averaged and turned by `align` alone, for odd sides too."""
+    intensities = np.zeros((1, 17))
+    intensities[0, 4] = 4
+    face = cv2.resize(
+        synthetic.faces(intensities, identity_seed=1, size=512)[0], (side, side), interpolation=cv2.INTER_AREA
+    )
+    (tmp_path / "F001" / "T1").mkdir(parents=True)
+    name = "F001/T1/1.jpg"
+    cv2.imwrite(str(tmp_path / name), face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
+    frames = pd.DataFrame({"subject": ["F001"], "sequence": ["T1"], "frame": [1], "image": [name], "part": ["1"]})
+    table = FrameTable(frames.assign(AU1=np.int8(1)), Protocol("one", (1,), {"1": frozenset({"F001"})}))
+    eyes = np.array([[[0.36, 0.41], [0.64, 0.45]]], dtype=np.float32) * side
+    decode, scales = images._decode, []
+    monkeypatch.setattr(images, "_decode", lambda path, scale: scales.append(scale) or decode(path, scale))
+    made = images.pack(table, tmp_path, tmp_path / "pack", recipe=Recipe(48, "landmarks"), eyes=eyes)
+    assert scales == [reduced]
+    whole = images.align(face, eyes[0], 48)
+    assert np.abs(made.images[0].astype(int) - whole).mean() < 2.5
+    moved = images.align(face, eyes[0] + side / 48, 48)
+    assert np.abs(moved.astype(int) - whole).mean() > 2 * np.abs(made.images[0].astype(int) - whole).mean()
+
+
 def test_the_detector_finds_rendered_faces_and_puts_their_eyes_near_the_true_ones(tmp_path):
     population = synthetic.Population(
         bp4d.LAYOUT.people(6),
@@ -391,7 +415,7 @@ def test_an_interrupted_pack_continues_where_it_was_and_ends_with_the_same_bytes
         open_pack(tmp_path / "pack")
     decoded = []
     decode = images._decode
-    monkeypatch.setattr(images, "_decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(images, "_decode", lambda path, *scale: decoded.append(path) or decode(path, *scale))
     made = pack(
         table, root, tmp_path / "pack", recipe=Recipe(16), progress=lambda done, total: seen.append((done, total))
     )
