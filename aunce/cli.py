@@ -280,7 +280,11 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
 @data.command()
 @click.argument("name")
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--pixels", type=int, help="Side of the crops. Default: 256, and 112 for affwild2, its native size.")
+@click.option(
+    "--pixels",
+    type=click.IntRange(min=1),
+    help="Side of the crops. Default: 256, and 112 for affwild2, its native size.",
+)
 @click.option(
     "--align",
     type=click.Choice(["landmarks", "detector", "none"]),

@@ -47,7 +47,8 @@ def f1(counts: pd.DataFrame, by: str | Sequence[str] = "au") -> pd.Series:
     NaN where no frame is positive and none is predicted so. `by=["part", "au"]`, then a mean over parts, is the
     literature's way; `by="au"` pools over parts.
     """
-    pooled = counts.groupby(by, sort=False)[["tp", "fp", "fn"]].sum()
+    # Tables on disk hold small integers, which pandas gives back where the sums fit; their doubles need not.
+    pooled = counts.groupby(by, sort=False)[["tp", "fp", "fn"]].sum().astype(np.int64)
     doubled = 2 * pooled["tp"]
     return (doubled / (doubled + pooled["fp"] + pooled["fn"])).rename("f1")
 

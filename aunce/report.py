@@ -268,7 +268,9 @@ class Report:
         path = self.folder / f"{name}.parquet"
         table = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
         texts = table.select_dtypes("category").columns
-        return table.astype(dict.fromkeys(texts, "str"))
+        # As small as they fit on disk; sums of them would not fit.
+        numbers = table.select_dtypes("integer").columns
+        return table.astype(dict.fromkeys(texts, "str") | dict.fromkeys(numbers, "int64"))
 
     def _score(self) -> None:
         """Scores per AU and macro scores of each replicate, over the replicates in which every arm finished."""

@@ -220,3 +220,8 @@ def test_score_tables_hold_every_head_rule_threshold_and_kind_of_label(case):
     for name in ("0.5", "tuned"):
         other = f1(counts[counts["threshold"] == name], [*place, "au"]).droplevel("threshold")
         assert (best >= other - 1e-12).all()
+
+
+def test_f1_of_small_integers_from_a_table_on_disk_does_not_overflow():
+    counts = pd.DataFrame({"au": [12, 12], "tp": [26, 40], "fp": [21, 8], "fn": [0, 0]})
+    assert f1(counts.astype(np.int8)).loc[12] == pytest.approx(132 / 161)
