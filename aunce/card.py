@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aunce import page
-from aunce.data import adapter, known, load
+from aunce.data import adapter, data_set, load
 from aunce.data.frames import FrameTable
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class DataCard:
             if made
             else "**The data set itself**, read from its distributed layout."
         )
-        return page.markdown(f"# Data card: {page.text(known(self.dataset).title)}\n\n{what}")
+        return page.markdown(f"# Data card: {page.text(data_set(self.dataset).title)}\n\n{what}")
 
     def summary(self) -> "Markdown":
         """Counts, protocol, and what is not verified."""

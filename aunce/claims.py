@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from aunce import page
 from aunce.errors import UsageError
-from aunce.study import NOTEBOOKS, REPORTS, StrictModel
+from aunce.study import NOTEBOOKS, StrictModel
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -90,12 +90,10 @@ class Ledger:
 
     Args:
         path: the claims.
-        reports: folder of the reports that are the evidence.
     """
 
-    def __init__(self, path: Path = NOTEBOOKS / "claims.toml", reports: Path = REPORTS) -> None:
+    def __init__(self, path: Path = NOTEBOOKS / "claims.toml") -> None:
         self.claims, self.hash = load_claims(path)
-        self.reports = reports
 
     def verdict(self, claim: Claim) -> str:
         """`NOT_RUN`, or `UNDECIDABLE` and why: a verdict needs the report of the claim's experiment."""
@@ -109,7 +107,7 @@ class Ledger:
             "# What has become of each claim\n\n**Asked.** Which claims about AUNCE hold? **Found.** Of "
             f"{count} claims, {waiting} are {NOT_RUN} and {count - waiting} are {UNDECIDABLE}. The claims were written "
             f"on {self.claims.written.isoformat()} (`notebooks/claims.toml`, hash `{self.hash}`), before the runs that "
-            "decide them."
+            f"decide them. Delta is {self.claims.delta:g} in macro-{'AUC' if self.claims.score == 'auc' else 'F1'}."
         )
 
     def table(self) -> "Markdown":

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from aunce.data import known
+from aunce.data import data_set
 from aunce.errors import AunceError, UsageError
 from aunce.study import NOTEBOOKS, REPORTS, Data, Progress, Run, Study, load_study, progress
 
@@ -274,7 +274,7 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
         from aunce import page as pages
 
         parameters = {"dataset": name, "root": str(root.resolve()), "protocol": protocol, "show_faces": show_faces}
-        click.echo(pages.render(NOTEBOOKS / "data.ipynb", parameters, page, title=f"Data card: {known(name).title}"))
+        click.echo(pages.render(NOTEBOOKS / "data.ipynb", parameters, page, title=f"Data card: {data_set(name).title}"))
 
 
 @data.command()
@@ -297,10 +297,10 @@ def pack(
     name: str, root: Path, pixels: int | None, align: str | None, detector: str, protocol: str, out: Path | None
 ) -> None:
     """Crop the faces of the data set NAME at ROOT once, into one memory-mapped file beside their labels."""
-    from aunce.data import known, pack_faces, prepare
+    from aunce.data import pack_faces, prepare
     from aunce.data.images import Recipe
 
-    usual = known(name)
+    usual = data_set(name)
     recipe = Recipe(pixels or usual.pixels, align or usual.align, detector)  # type: ignore[arg-type]
     options: dict[str, Any] = {
         "workers": cores(),

@@ -126,12 +126,14 @@ def _page(title: str, parts: Mapping[str, str]) -> str:
 
 
 def write(path: Path, text: str) -> None:
+    """Replace a file as a whole: a kill leaves the old one or the new one."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
 def markdown(text: str) -> "Markdown":
+    """What a cell returns to be shown on the page."""
     from IPython.display import Markdown
 
     return Markdown(text)  # type: ignore[no-untyped-call]
@@ -146,10 +148,12 @@ def text(value: object) -> str:
 
 
 def number(value: float, form: str = ".3f") -> str:
+    """`value` by a format, with a minus sign instead of a hyphen; NaN is "not defined"."""
     return "not defined" if math.isnan(value) else format(value, form).replace("-", "−")
 
 
 def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 2 runs."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

@@ -785,6 +785,10 @@ class Report:
         from aunce import literature
 
         datasets = {fact["dataset"] for fact in self.facts.values()} if self.done else set()
+        if self.done and any(json.loads(text).get("test_dataset") for text in self.runs["spec"]):
+            return page.markdown(
+                "Published scores are of training and testing on one data set: none compares with these."
+            )
         if len(datasets) != 1:
             return page.markdown("")
         table = literature.results(datasets.pop())

@@ -66,11 +66,11 @@ def test_an_incomplete_claim_is_refused_with_its_file(write, old, new, message):
     assert str(path) in str(error.value)
 
 
-def test_a_claim_without_runs_has_no_verdict_and_an_undecidable_one_says_why(write, tmp_path):
+def test_a_claim_without_runs_has_no_verdict_and_an_undecidable_one_says_why(write):
     why = 'undecidable = "no data"'
     path = write('experiment = "main"\ndecided_by = "each"\ncontrasts = [["one", "other"]]', why)
-    assert "undecidable here: no data" in Ledger(path, tmp_path).table().data
-    ledger = Ledger(write(), tmp_path)
+    assert "undecidable here: no data" in Ledger(path).table().data
+    ledger = Ledger(write())
     assert f"| {NOT_RUN} |" in ledger.table().data
     assert "supported" not in ledger.table().data
     assert ledger.hash in ledger.title().data

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from aunce import cli, methods
 from aunce.card import DataCard
 from aunce.data import DATASETS, adapter, images, load, pack_faces, synthetic, transfer
 from aunce.errors import DataError, UsageError
+from aunce.model import build_encoder
 from aunce.study import RunSpec, load_study
 
 SMALL = {"subjects": 8, "frames": 6, "size": 64}
@@ -305,6 +307,16 @@ def test_a_study_file_holds_the_released_setting_beside_a_fair_one(name):
     assert len({run.labels["arm"] for run in fair}) == 4
     common = {json.dumps(run.spec.model_dump(include={"epochs", "batch_size", "schedule", "crop"})) for run in fair}
     assert len(common) == 1
+
+
+@pytest.mark.long
+def test_the_backbone_takes_the_images_of_every_study_file():
+    encoder = build_encoder("swin-base", aus=2, channels=8, seed=0).eval()
+    specs = [run.spec for name in DATASETS for run in load_study(name).runs]
+    assert {spec.backbone for spec in specs} == {"swin-base"}
+    for side in {spec.crop or spec.pixels for spec in specs}:
+        with torch.inference_mode():
+            assert encoder(torch.rand(1, 3, side, side)).shape == (1, 2, 8)
 
 
 def run_study(name, root, project, *, only=()):

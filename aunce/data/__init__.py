@@ -88,7 +88,7 @@ def load(
     return table
 
 
-def known(name: str) -> DataSet:
+def data_set(name: str) -> DataSet:
     """What is said of the data set `name`.
 
     Raises:
@@ -105,7 +105,7 @@ def adapter(name: str) -> Any:
     Raises:
         UsageError: there is none of that name.
     """
-    known(name)
+    data_set(name)
     # Imported here: a caller that only lists names pays for neither pandas nor OpenCV.
     return importlib.import_module(f"aunce.data.{name}")
 

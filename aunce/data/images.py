@@ -394,8 +394,7 @@ class _Cropper:
             eyes = self.detect(_rgb(image))
         else:
             assert self.eyes is not None
-            scale = 1 if _video_of(self.names[row]) else self._scale(row)
-            eyes = (self.eyes[row] + 0.5) / scale - 0.5
+            eyes = (self.eyes[row] + 0.5) / self._scale(row) - 0.5
         if eyes is None or not np.isfinite(eyes).all() or np.hypot(*(eyes[1] - eyes[0])) < 2:
             return None
         return _rgb(align(image, eyes, self.recipe.size))
