@@ -1,8 +1,8 @@
 """The audit: what the published numbers say by themselves, recomputed in seconds without any data set.
 
-Three sources carry it: AUNCE's fold logs and the tables of `aunce.literature`, the frames and positive rates of the
-parts in `aunce.data`, and the table that AUNCE's README held until July 2025 (below). A log that prints F1 and accuracy
-of a part whose size and positive rate are known has printed the whole confusion matrix: see `solve`.
+Two sources carry it: AUNCE's fold logs and the printed tables of `aunce.literature`, and the frames and positive rates
+of the parts in `aunce.data`. A log that prints F1 and accuracy of a part whose size and positive rate are known has
+printed the whole confusion matrix: see `solve`.
 """
 
 import itertools
@@ -359,65 +359,18 @@ def _logs(dataset: str) -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------------------- printed tables
 
 COMPARED_SOURCE = "README of Ziqiao-Shang/AUNCE at cc34fa4"
-_COMPARED = {
-    # method: F1 of the AUs, then the printed mean. The README took all rows but its own from the papers; they were not
-    # checked against those. It calls ME-GraphAU "MEGraph".
-    "BP4D": """
-        SimCLR      38.0 36.4 37.2 66.6 64.7 76.2 76.2 51.1 29.8 56.1 27.5 37.7 49.8
-        MoCo        30.8 41.3 42.1 70.2 70.4 78.7 82.5 53.3 25.2 59.1 31.5 34.3 51.6
-        EAC-Net     39.0 35.2 48.6 76.1 72.9 81.9 86.2 58.8 37.5 59.1 35.9 35.8 55.9
-        ROI         36.2 31.6 43.4 77.1 73.7 85.0 87.0 62.6 45.7 58.0 38.3 37.4 56.4
-        ARL         45.8 39.8 55.1 75.7 77.2 82.3 86.6 58.8 47.6 62.1 47.4 55.4 61.1
-        MCM         44.3 40.8 51.3 77.8 70.9 82.9 87.3 65.5 50.8 63.1 48.1 54.5 61.4
-        EmoCo       50.2 44.7 53.9 74.8 76.6 83.7 87.9 61.7 47.6 59.8 46.9 54.6 61.9
-        MAL         47.9 49.5 52.1 77.6 77.8 82.8 88.3 66.4 49.7 59.7 45.2 48.5 62.2
-        CLP         47.7 50.9 49.5 75.8 78.7 80.2 84.1 67.1 52.0 62.7 45.7 54.8 62.4
-        JAA-Net     53.8 47.8 58.2 78.5 75.8 82.7 88.2 63.7 43.3 61.8 45.6 49.9 62.4
-        MMA-Net     52.5 50.9 58.3 76.3 75.7 83.8 87.9 63.8 48.7 61.7 46.5 54.4 63.4
-        GeoConv     48.4 44.2 59.9 78.4 75.6 83.6 86.7 65.0 53.0 64.7 49.5 54.1 63.6
-        AAR         53.2 47.7 56.7 75.9 79.1 82.9 88.6 60.5 51.5 61.9 51.0 56.8 63.8
-        SEV-Net     58.2 50.4 58.3 81.9 73.9 87.7 87.5 61.6 52.6 62.2 44.6 47.6 63.9
-        KSRL        53.3 47.4 56.2 79.4 80.7 85.1 89.0 67.4 55.9 61.9 48.5 49.0 64.5
-        AC2D        54.2 54.7 56.5 77.0 76.2 84.0 89.0 63.6 54.8 63.6 46.5 54.8 64.6
-        ME-GraphAU  52.7 44.3 60.9 79.9 80.1 85.3 89.2 69.4 55.4 64.4 49.8 55.1 65.5
-        SACL        57.8 48.8 59.4 79.1 78.8 84.0 88.2 65.2 56.1 63.8 50.8 55.2 65.6
-        CLEF        55.8 46.8 63.3 79.5 77.6 83.6 87.8 67.3 55.2 63.5 53.0 57.8 65.9
-        AUNCE       53.6 49.8 61.6 78.4 78.8 84.7 89.6 67.4 55.1 65.4 50.9 58.0 66.1""",
-    "DISFA": """
-        SimCLR      21.2 23.3 47.5 42.4 35.5 66.8 81.5 52.7 46.4
-        MoCo        22.7 18.2 45.9 45.4 34.1 72.9 83.4 54.5 47.1
-        EAC-Net     41.5 26.4 66.4 50.7 80.5 89.3 88.9 15.6 48.5
-        ROI         41.5 26.4 66.4 50.7 80.5 89.3 88.9 15.6 48.5
-        ARL         43.9 42.1 63.6 41.8 40.0 76.2 95.2 66.8 58.7
-        CLP         42.4 38.7 63.5 59.7 38.9 73.0 85.0 58.1 57.4
-        MAL         43.8 39.3 68.9 47.4 48.6 72.7 90.6 52.6 58.0
-        EmoCo       42.7 41.0 66.3 45.1 50.9 75.5 88.9 58.6 58.6
-        SEV-Net     55.3 53.1 61.5 53.6 38.2 71.6 95.7 41.5 58.8
-        GeoConv     65.5 65.8 67.2 48.6 51.4 72.6 80.9 44.9 62.1
-        ME-GraphAU  52.5 45.7 76.1 51.8 46.5 76.1 92.9 57.6 62.4
-        JAA-Net     62.4 60.7 67.1 41.1 45.1 73.5 90.9 67.4 63.5
-        AAR         62.4 53.6 71.5 39.0 48.8 76.1 91.3 70.6 64.2
-        MCM         49.6 44.1 67.2 65.5 49.0 81.5 85.9 71.8 64.3
-        KSRL        60.4 59.2 67.5 52.7 51.5 76.1 91.3 57.7 64.5
-        CLEF        64.3 61.8 68.4 49.0 55.2 72.9 89.9 57.0 64.8
-        AC2D        57.8 59.2 70.1 50.1 54.4 75.1 90.3 66.2 65.4
-        SACL        62.0 65.7 74.5 53.2 43.1 76.9 95.6 53.1 65.5
-        MMA-Net     63.8 54.8 73.6 39.2 61.5 73.1 92.3 70.5 66.0
-        AUNCE       61.8 58.9 74.9 49.7 56.2 73.5 92.1 64.2 66.4""",
-}
 
 
 def compared(dataset: str) -> pd.DataFrame:
-    """The comparison that AUNCE's README printed until July 2025.
+    """The comparison that AUNCE's README printed until July 2025, see `literature.readme`.
 
     Returns:
         Methods x AUs (numbers) and a last column "mean", the printed one, in percent.
     """
     _logs(dataset)
-    rows = [line.split() for line in _COMPARED[dataset].strip().splitlines()]
-    aus = (bp4d if dataset == "BP4D" else disfa).AUS
-    names = pd.Index([row[0] for row in rows], name="method")
-    return pd.DataFrame([[float(cell) for cell in row[1:]] for row in rows], index=names, columns=[*aus, "mean"])
+    table = literature.readme(dataset)
+    wide = table.pivot_table(index="method", columns="au", values="f1", sort=False)
+    return wide.rename(columns=lambda au: au if au == "mean" else int(au)).rename_axis(columns=None)
 
 
 def tables() -> dict[tuple[str, str, str], pd.DataFrame]:

@@ -352,9 +352,9 @@ def in_words(state: Progress) -> str:
 
 def disk_of_data(data: Data) -> float:
     """Gigabytes that a data set of a study takes: three bytes a pixel of a crop, half a byte of a rendered JPEG."""
-    from aunce.data import adapter, load
+    from aunce.data import adapter, is_pack, load
 
-    if data.root and (Path(data.root) / "pack.json").is_file():
+    if data.root and is_pack(data.root):
         return 0.0
     if data.root:
         frames, raw = len(load(data.dataset, data.root, protocol=data.protocol, images="optional")), 0

@@ -35,22 +35,21 @@ def make_data(data: Data, *, workers: int, progress: Callable[[int, int], None] 
     Returns:
         The folder of the pack.
     """
-    from aunce.data import adapter, cache_folder, pack_faces, place_of_pack, prepare
+    from aunce.data import adapter, cache_folder, is_pack, pack_faces, place_of_pack, prepare
     from aunce.data.images import Recipe
 
     recipe = Recipe(**data.crops)
     options: dict[str, Any] = {"recipe": recipe, "protocol": data.protocol, "workers": workers, "progress": progress}
     if data.root:
-        made = Path(data.root)
-        if not (made / "pack.json").is_file():
-            made = place_of_pack(data.dataset, made, recipe, data.protocol)
+        root = Path(data.root)
+        made = root if is_pack(root) else place_of_pack(data.dataset, root, recipe, data.protocol)
         # Looking at every image of a large data set for each run would take minutes.
-        return made if (made / "pack.json").is_file() else prepare(data.dataset, data.root, **options).folder
+        return made if is_pack(made) else prepare(data.dataset, root, **options).folder
     folder = cache_folder() / data.name
     folder.mkdir(parents=True, exist_ok=True)
     pack = folder / "pack"
     with FileLock(folder / ".lock"):
-        if not (pack / "pack.json").is_file():
+        if not is_pack(pack):
             adapter(data.dataset).write(folder / "raw", seed=data.seed, workers=workers, **data.render)
             pack_faces(data.dataset, folder / "raw", pack, **options)
     return pack

@@ -50,6 +50,7 @@ _RESULTS = pa.DataFrameSchema(
     strict=True,
     ordered=True,
 )
+_README = _RESULTS.select_columns(["dataset", "method", "au", "f1"])
 _FOLDS = pa.DataFrameSchema(
     {
         "test_part": pa.Column(str, pa.Check.str_length(min_value=1), coerce=True),
@@ -108,6 +109,25 @@ def fold_logs(dataset: str | None = None) -> pd.DataFrame:
         UsageError: an unknown data set, or one that AUNCE released no logs of.
     """
     return _of(_logs(), dataset)
+
+
+def readme(dataset: str | None = None) -> pd.DataFrame:
+    """The comparison that AUNCE's README printed until July 2025.
+
+    Source: README.md of github.com/Ziqiao-Shang/AUNCE at commit cc34fa4, which took all rows but its own from the
+    papers; they were not checked against those. It calls ME-GraphAU "MEGraph".
+
+    Args:
+        dataset: "BP4D" or "DISFA", or "bp4d" or "disfa". Default: both.
+
+    Returns:
+        One row per data set, method and AU. Columns: dataset; method; au, a number as text or "mean", the printed one;
+        f1 in percent.
+
+    Raises:
+        UsageError: an unknown data set, or one that the README has no table of.
+    """
+    return _of(_readme(), dataset)
 
 
 def marked(f1: float, status: str) -> str:
@@ -221,6 +241,12 @@ def _results() -> pd.DataFrame:
 def _logs() -> pd.DataFrame:
     table = _read("aunce_fold_logs.csv", {"test_part": str})
     return _checked(table, _LOGS, ["dataset", "test_part", "au"], "aunce_fold_logs.csv", DataError)
+
+
+@cache
+def _readme() -> pd.DataFrame:
+    table = _read("aunce_readme.csv", {"au": str})
+    return _checked(table, _README, ["dataset", "method", "au"], "aunce_readme.csv", DataError)
 
 
 def _read(name: str, dtype: dict[str, type | str]) -> pd.DataFrame:

@@ -219,7 +219,8 @@ def leave_one_out_f1(counts: pd.DataFrame, by: str | Sequence[str] = "au") -> pd
     Returns:
         F1, indexed by `by` and `subject`; NaN where no frame is positive and none is predicted so.
     """
-    rest = _without(counts, counts, [by] if isinstance(by, str) else list(by), ["tp", "fp", "fn"])
+    # As in `evaluation.f1`: small integers stay small where the sums fit, and their doubles need not.
+    rest = _without(counts, counts, [by] if isinstance(by, str) else list(by), ["tp", "fp", "fn"]).astype(np.int64)
     doubled = 2 * rest["tp"]
     return (doubled / (doubled + rest["fp"] + rest["fn"])).rename("f1")
 

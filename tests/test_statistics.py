@@ -390,3 +390,12 @@ def test_guess_f1_equals_a_simulated_guess() -> None:
 def test_floors_without_frames_are_nan() -> None:
     assert math.isnan(always_positive_f1(0, 0))
     assert math.isnan(guess_f1(0, 10, rate=0.0))
+
+
+def test_leaving_a_subject_out_of_small_integers_from_a_table_on_disk_does_not_overflow():
+    counts = pd.DataFrame(
+        {"au": 12, "subject": ["A", "B", "C"], "tp": [30, 40, 50], "fp": [20, 10, 9], "fn": [0, 0, 1]}
+    )
+    small = counts.astype({name: np.int8 for name in ("tp", "fp", "fn")})
+    expected = {"A": 180 / (180 + 20), "B": 160 / (160 + 30), "C": 140 / (140 + 30)}
+    assert leave_one_out_f1(small).loc[12].to_dict() == pytest.approx(expected)

@@ -181,12 +181,17 @@ def prepare(
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder. Name the folder of the data set, or a pack made from it.")
-    if (root / "pack.json").is_file():
+    if is_pack(root):
         pack = images.open_pack(root)
         if pack.recipe != recipe.content:
             raise DataError(f"{root}: a pack with crops {pack.recipe}, expected {recipe.content}. Pack again.")
         return pack
     return pack_faces(name, root, place_of_pack(name, root, recipe, protocol), progress=progress, **options)
+
+
+def is_pack(root: str | PathLike[str]) -> bool:
+    """Whether a folder is a finished pack."""
+    return (Path(root) / "pack.json").is_file()
 
 
 def place_of_pack(name: str, root: Path, recipe: Recipe, protocol: str = "") -> Path:
@@ -198,7 +203,6 @@ def place_of_pack(name: str, root: Path, recipe: Recipe, protocol: str = "") -> 
 @functools.cache
 def fingerprint(name: str, root: str) -> str:
     """Eight hex digits over a data set's labels, or those of a pack; read once in a process, as they are many files."""
-    index = Path(root) / "pack.json"
-    if index.is_file():
-        return str(json.loads(index.read_text(encoding="utf-8"))["hash"])
+    if is_pack(root):
+        return str(json.loads((Path(root) / "pack.json").read_text(encoding="utf-8"))["hash"])
     return str(adapter(name).fingerprint(root))

@@ -358,9 +358,6 @@ class _Affwild2(Layout):
     def rates(self, subject: str) -> Mapping[int, float]:
         return RATES[_PART_OF[subject]]
 
-    def is_written(self, out: Path, job: Job) -> bool:
-        return self._labels(out, job).exists()
-
     def write(self, out: Path, rendered: Rendered) -> None:
         """Images, then the label file: a label file stands for a complete sequence."""
         job, population = rendered.job, rendered.population
@@ -369,11 +366,9 @@ class _Affwild2(Layout):
         shown = ~gaps(job, "face", _NO_FACE, seed=population.seed)
         names = [f"{frame:0{job.padding}d}.jpg" for frame in job.frames[shown].tolist()]
         writing.write_jpegs(out / _IMAGE_FOLDERS[0] / job.sequence, images[shown], names)
-        labels = self._labels(out, job)
-        labels.parent.mkdir(parents=True, exist_ok=True)
-        writing.replace(labels, label_file(rendered))
+        writing.replace(self.labels(out, job), label_file(rendered))
 
-    def _labels(self, out: Path, job: Job) -> Path:
+    def labels(self, out: Path, job: Job) -> Path:
         return out / _ANNOTATIONS / _CHALLENGE / _SETS[_PART_OF[job.subject]] / f"{job.sequence}.txt"
 
 

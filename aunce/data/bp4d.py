@@ -237,20 +237,15 @@ class _Bp4d(Layout):
     def rates(self, subject: str) -> Mapping[int, float]:
         return RATES[_PART_OF[subject]]
 
-    def is_written(self, out: Path, job: Job) -> bool:
-        return self._labels(out, job).exists()
-
     def write(self, out: Path, rendered: Rendered) -> None:
         """Images, landmarks, then the label file: a label file stands for a complete sequence."""
         job = rendered.job
         names = [f"{frame:0{job.padding}d}.jpg" for frame in job.frames.tolist()]
         writing.write_jpegs(out / job.subject / job.sequence, rendered.images(), names)
         landmarks.write_rendered(out, rendered)
-        labels = self._labels(out, job)
-        labels.parent.mkdir(parents=True, exist_ok=True)
-        writing.replace(labels, label_file(job.frames, rendered, columns=range(1, _COLUMNS)))
+        writing.replace(self.labels(out, job), label_file(job.frames, rendered, columns=range(1, _COLUMNS)))
 
-    def _labels(self, out: Path, job: Job) -> Path:
+    def labels(self, out: Path, job: Job) -> Path:
         return out / "AUCoding" / "AU_OCC" / f"{job.name}.csv"
 
 

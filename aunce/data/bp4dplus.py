@@ -252,20 +252,15 @@ class _Bp4dPlus(Layout):
     def rates(self, subject: str) -> Mapping[int, float]:
         return RATES
 
-    def is_written(self, out: Path, job: Job) -> bool:
-        return self._labels(out, job).exists()
-
     def write(self, out: Path, rendered: Rendered) -> None:
         """Images, landmarks, then the label file: a label file stands for a complete sequence."""
         job = rendered.job
         names = [f"{frame - 1:0{job.padding}d}.jpg" for frame in job.frames.tolist()]
         writing.write_jpegs(out / "2D+3D" / job.subject / job.sequence, rendered.images(), names)
         landmarks.write_rendered(out, rendered)
-        labels = self._labels(out, job)
-        labels.parent.mkdir(parents=True, exist_ok=True)
-        writing.replace(labels, bp4d.label_file(job.frames, rendered, columns=_COLUMNS))
+        writing.replace(self.labels(out, job), bp4d.label_file(job.frames, rendered, columns=_COLUMNS))
 
-    def _labels(self, out: Path, job: Job) -> Path:
+    def labels(self, out: Path, job: Job) -> Path:
         return out / "AUCoding" / "AU_OCC" / f"{job.name}.csv"
 
 

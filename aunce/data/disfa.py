@@ -585,8 +585,8 @@ class _Disfa(Layout):
     def rates(self, subject: str) -> Mapping[int, float]:
         return RATES[_PART_OF[subject]]
 
-    def is_written(self, out: Path, job: Job) -> bool:
-        return self._labels(out, job.subject)[-1].exists()
+    def labels(self, out: Path, job: Job) -> Path:
+        return self._label_files(out, job.subject)[-1]
 
     def write(self, out: Path, rendered: Rendered) -> None:
         """Videos and landmarks, then the label files: the last of them stands for a complete sequence."""
@@ -596,11 +596,10 @@ class _Disfa(Layout):
         for camera, shown in (("left", rendered), ("right", right)):
             write_video(out / _video_folders(camera)[0] / _video_name(subject, camera), shown.images())
         _write_landmarks(out / _LANDMARKS / subject / "tmp_frame_lm", subject, rendered.landmarks())
-        for path, text in zip(self._labels(out, subject), label_files(rendered), strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        for path, text in zip(self._label_files(out, subject), label_files(rendered), strict=True):
             writing.replace(path, text)
 
-    def _labels(self, out: Path, subject: str) -> list[Path]:
+    def _label_files(self, out: Path, subject: str) -> list[Path]:
         """The files of `_LABELLED` and of the null AU."""
         from aunce.data import synthetic
 

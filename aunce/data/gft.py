@@ -349,17 +349,12 @@ class _Gft(Layout):
     def rates(self, subject: str) -> Mapping[int, float]:
         return RATES
 
-    def is_written(self, out: Path, job: Job) -> bool:
-        return self._labels(out, job).exists()
-
     def write(self, out: Path, rendered: Rendered) -> None:
         """Images, then the label file: a label file stands for a complete sequence."""
         job = rendered.job
         names = [f"{frame}.jpg" for frame in job.frames.tolist()]
         writing.write_jpegs(out / "images" / job.subject, rendered.images(), names)
-        labels = self._labels(out, job)
-        labels.parent.mkdir(parents=True, exist_ok=True)
-        writing.replace(labels, _label_file(rendered))
+        writing.replace(self.labels(out, job), _label_file(rendered))
 
     def finish(self, out: Path, jobs: list[Job]) -> None:
         """The whole lists, so that the protocol does not depend on how many subjects are drawn."""
@@ -367,7 +362,7 @@ class _Gft(Layout):
         for part, name in (("train", config.train), ("test", config.test)):
             writing.replace(out / name, "\n".join([*_RENDERED_PARTS[part], ""]))
 
-    def _labels(self, out: Path, job: Job) -> Path:
+    def labels(self, out: Path, job: Job) -> Path:
         return out / "labels" / f"{job.subject}.csv"
 
 

@@ -99,12 +99,12 @@ class Layout(ABC):
         """AU -> positive rate of the subject's part."""
 
     @abstractmethod
-    def is_written(self, out: Path, job: Job) -> bool:
-        """Whether the sequence is complete."""
+    def labels(self, out: Path, job: Job) -> Path:
+        """The label file of a sequence, the last one if there are several: it says that the sequence is complete."""
 
     @abstractmethod
     def write(self, out: Path, rendered: Rendered) -> None:
-        """Writes one sequence; what `is_written` looks at comes last and by `replace`."""
+        """Writes one sequence; `labels` comes last and by `replace`."""
 
     def finish(self, out: Path, jobs: list[Job]) -> None:  # noqa: B027 - most layouts have nothing of the kind
         """Writes what is there once for all sequences, such as a list of subjects."""
@@ -196,7 +196,8 @@ def spread(length: int, frames: int | None) -> NDArray[np.int64]:
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Writes beside and renames, so that a file is whole or absent."""
+    """Writes beside and renames, so that a file is whole or absent; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
     beside.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(beside, path)
@@ -270,7 +271,7 @@ class _Writer:
 
     def write(self, job: Job) -> tuple[str, NDArray[np.float32]]:
         behaviour = self.population.sequence(job.subject, job.elicits or job.sequence, job.times)
-        if not self.layout.is_written(self.out, job):
+        if not self.layout.labels(self.out, job).exists():
             self.layout.write(self.out, Rendered(job, behaviour, self.population, self.size))
         return job.name, behaviour.intensity
 
