@@ -152,14 +152,9 @@ class DataCard:
         """Figure: which AUs occur together."""
         from aunce import figures
 
-        labels = self.table.frames[[f"AU{au}" for au in self.table.aus]]
-        together = pd.DataFrame(
-            [
-                {"row": a, "column": b, "both": int(((labels[f"AU{a}"] == 1) & (labels[f"AU{b}"] == 1)).sum())}
-                for a in self.table.aus
-                for b in self.table.aus
-            ]
-        )
+        present = (self.table.labels == 1).astype(np.int64)  # (n, K)
+        pairs = pd.MultiIndex.from_product([self.table.aus, self.table.aus], names=["row", "column"])
+        together = pd.DataFrame({"both": (present.T @ present).ravel()}, index=pairs).reset_index()
         return page.figure(
             self.out,
             "cooccurrence",

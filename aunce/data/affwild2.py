@@ -202,22 +202,8 @@ def _subjects(files: Mapping[str, Mapping[str, Path]]) -> dict[str, str]:
 def _labels(path: Path, aus: tuple[int, ...]) -> NDArray[np.int64]:
     """Number of the image and labels of each row (T, 1 + K)."""
     labels = read_labels(path, aus, _FORMAT)
-    refuse_empty_lines(path)
     labels[:, 0] += 1
     return labels
-
-
-def refuse_empty_lines(path: Path) -> None:
-    """For label files without frame numbers: the place of a row says its frame, and an empty line would shift the rest.
-
-    Raises:
-        DataError: an empty line before the last row; file and line.
-    """
-    lines = path.read_bytes().rstrip(b"\r\n").splitlines()
-    if b"" in lines:
-        raise DataError(
-            f"{path}, line {lines.index(b'') + 1}: an empty line. Expected one row per video frame: copy the file anew."
-        )
 
 
 def _label_files(root: Path) -> dict[str, dict[str, Path]]:

@@ -53,7 +53,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from aunce.data import affwild2, bp4d, layout, writing
+from aunce.data import bp4d, layout, writing
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LARGEST_FRAME, LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
@@ -187,8 +187,6 @@ def read(
     sequences = []
     for subject in order:
         labels = read_labels(files[subject], columns, form)
-        if not config.frame:
-            affwild2.refuse_empty_lines(files[subject])
         sequences.append(ReadSequence(subject, SEQUENCE, labels, _image_names(root, config, subject, labels[:, 0])))
     return layout.build_table(
         root,

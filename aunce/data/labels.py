@@ -43,6 +43,11 @@ class LabelFormat:
     frame: Sequence[str] = ()
     first_column: bool = False
 
+    @property
+    def numbered(self) -> bool:
+        """Whether the files have a frame column."""
+        return bool(self.frame) or self.first_column
+
 
 def read_labels(path: Path, aus: Sequence[int], form: LabelFormat) -> NDArray[np.int64]:
     """Frame number and labels of one file, (T, 1 + K), frames ascending, labels in {-1, 0, 1}.
@@ -58,7 +63,20 @@ def read_labels(path: Path, aus: Sequence[int], form: LabelFormat) -> NDArray[np
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     header, wanted = _columns(path, data, aus, form)
     content = _read_fast(data, len(header), wanted, form)
-    return _read_slowly(path, data, len(header), wanted, aus, form) if content is None else content
+    if content is None:
+        content = _read_slowly(path, data, len(header), wanted, aus, form)
+    if not form.numbered:
+        _refuse_empty_lines(path, data)
+    return content
+
+
+def _refuse_empty_lines(path: Path, data: bytes) -> None:
+    """Without frame numbers the place of a row says its frame, and an empty line would shift the rest."""
+    lines = data.rstrip(b"\r\n").splitlines()
+    if b"" in lines:
+        raise DataError(
+            f"{path}, line {lines.index(b'') + 1}: an empty line. Expected one row per video frame: copy the file anew."
+        )
 
 
 def _columns(path: Path, data: bytes, aus: Sequence[int], form: LabelFormat) -> tuple[list[str], list[int]]:
@@ -79,13 +97,12 @@ def _columns(path: Path, data: bytes, aus: Sequence[int], form: LabelFormat) -> 
 
 def _read_fast(data: bytes, width: int, wanted: list[int], form: LabelFormat) -> NDArray[np.int64] | None:
     """The table if nothing is odd about it, else None."""
-    numbered = bool(form.frame) or form.first_column
     # Arrow reads "0x10" as a number and blanks as nothing; a quote is no quote to us. The slow reader decides there.
     if b"x" in data.lower() or b'"' in data:
         return None
     names = [str(column) for column in range(width)]
     types = {names[place]: pyarrow.string() for place in wanted}
-    if numbered:
+    if form.numbered:
         types[names[wanted[0]]] = pyarrow.int64()
     try:
         table = pyarrow.csv.read_csv(
@@ -104,7 +121,7 @@ def _read_fast(data: bytes, width: int, wanted: list[int], form: LabelFormat) ->
     if not len(table):
         return None
     columns = list(table.columns)
-    frame = columns.pop(0).to_numpy() if numbered else np.arange(len(table), dtype=np.int64)
+    frame = columns.pop(0).to_numpy() if form.numbered else np.arange(len(table), dtype=np.int64)
     if frame[0] < 0 or frame[-1] > LARGEST_FRAME or not (np.diff(frame) > 0).all():
         return None
     content = np.empty((len(table), 1 + len(columns)), dtype=np.int64)
@@ -121,7 +138,6 @@ def _read_fast(data: bytes, width: int, wanted: list[int], form: LabelFormat) ->
 def _read_slowly(
     path: Path, data: bytes, width: int, wanted: list[int], aus: Sequence[int], form: LabelFormat
 ) -> NDArray[np.int64]:
-    numbered = bool(form.frame) or form.first_column
     text = io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="")
     reader = csv.reader(text, quoting=csv.QUOTE_NONE)
     rows: dict[int, list[int]] = {}
@@ -135,7 +151,7 @@ def _read_slowly(
             if len(cells) != width:
                 raise DataError(f"{place}: {len(cells)} cells. Expected {width}, as in the header.")
             values = [cells[column].strip() for column in wanted]
-            frame = _frame_number(place, values.pop(0)) if numbered else len(rows)
+            frame = _frame_number(place, values.pop(0)) if form.numbered else len(rows)
             if frame in rows:
                 raise DataError(f"{place}: frame {frame} again, first on line {lines[frame]}. Expected each once.")
             for au, value in zip(aus, values, strict=True):
