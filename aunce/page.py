@@ -60,6 +60,8 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
         (Path(staging) / "figures").mkdir(exist_ok=True)
         shutil.rmtree(folder / "figures", ignore_errors=True)
         os.replace(Path(staging) / "figures", folder / "figures")
+        if (found := Path(staging) / "findings.json").is_file():
+            os.replace(found, folder / found.name)
         write(folder / "report.md", parts["markdown"])
         write(folder / "index.html", made)
     return folder / "index.html"
