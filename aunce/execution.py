@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from aunce.errors import RunError, UsageError
 from aunce.kernels import execute_notebook
-from aunce.study import NOTEBOOKS, Data, Run, Study
+from aunce.study import NOTEBOOKS, WEIGHTS, Data, Run, Study
 
 DEAD_KERNEL = "the kernel died"
 
@@ -85,8 +85,12 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
         os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
         os.environ.setdefault("MPLBACKEND", "agg")
         try:
+            if run.start:
+                execute(study, run.start, workers=workers)
             packs = [str(make_data(data, workers=workers)) for data in run.data]
             places = dict(zip(("root", "test_root"), packs, strict=False)) | {"out": str(run.folder)}
+            if run.start:
+                places["start"] = str(run.start.folder / WEIGHTS)
             with gpu_lease(run.spec.device), (run.folder / "log.txt").open("a") as log:
                 execute_notebook(
                     NOTEBOOKS / f"{study.file.study.notebook}.ipynb",

@@ -177,6 +177,40 @@ def forest(table: pd.DataFrame) -> Figure:
 
 
 @styled
+def conditions(table: pd.DataFrame) -> Figure:
+    """Differences of two arms by condition, one panel per contrast, with 0 and the band of what counts as nothing.
+
+    Args:
+        table: one row per contrast and level of a condition: contrast, condition, level, estimate, low, high.
+    """
+    contrasts = list(pd.unique(table["contrast"]))
+    levels = list(dict.fromkeys(zip(table["condition"], table["level"], strict=True)))
+    columns = min(3, len(contrasts))
+    rows = -(-len(contrasts) // columns)
+    figure = Figure(figsize=(WIDTH, rows * (0.6 + 0.17 * len(levels)) + 0.3), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    ends = table[["estimate", "low", "high"]].to_numpy(dtype=np.float64)
+    widest = float(np.abs(ends[np.isfinite(ends)]).max(initial=0.01))
+    limits = (-1.1 * widest, 1.1 * widest)
+    for axes, contrast in zip(panels, contrasts, strict=False):
+        part = table[table["contrast"] == contrast]
+        for _, row in part.iterrows():
+            y = levels.index((row["condition"], row["level"]))
+            colour = "#222222" if row["condition"] == "all" else COLOURS[0]
+            _estimate(axes, row, y, colour, MARKERS[0], limits, size=4)
+        axes.axvspan(-0.005, 0.005, color="#E5E5E5", linewidth=0, zorder=0)
+        axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
+        axes.set(xlim=limits, ylim=(len(levels) - 0.5, -0.5))
+        axes.set_title(contrast.replace(" minus ", "\nminus "), fontsize=8)
+        axes.grid(axis="x", visible=True)
+    for axes in panels[len(contrasts) :]:
+        axes.set_visible(False)
+    panels[0].set_yticks(range(len(levels)), [level for _, level in levels])
+    figure.supxlabel("Difference in macro-AUC", fontsize=9)
+    return figure
+
+
+@styled
 def rates(card: pd.DataFrame) -> Figure:
     """Share of known frames that carry each AU, one marker per part.
 

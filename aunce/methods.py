@@ -24,7 +24,7 @@ from aunce.data.images import Pack, Recipe
 from aunce.errors import DataError, UsageError
 from aunce.evaluation import Array, entering_aus
 from aunce.losses import AUNCELoss, infonce, supcon
-from aunce.model import Encoder, LinearProbe, build_encoder
+from aunce.model import Encoder, LinearProbe, build_encoder, load_backbone
 from aunce.study import RunSpec
 from aunce.training import (
     ContrastiveLoss,
@@ -75,7 +75,7 @@ def train(
         log: takes one line an epoch.
 
     Raises:
-        UsageError: crops that are larger than the images.
+        UsageError: crops that are larger than the images, or a pretext without its weights.
         DataError: the method needs latent intensities, and the faces are not rendered.
         RunError: the loss is not finite.
     """
@@ -110,6 +110,8 @@ def train(
         revision=spec.revision or None,
         final_relu=spec.final_relu,
     )
+    if spec.pretext:
+        load_backbone(encoder, Path(spec.start))
     embedding = partial(_embed_rows, encoder, pack.images, device, spec.crop)
     if spec.method == "random":
         return _untrained(monitor(embedding), encoder)

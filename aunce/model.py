@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from aunce.errors import UsageError
@@ -34,6 +36,12 @@ def _small() -> "PretrainedConfig":
     return ResNetConfig(layer_type="basic", embedding_size=24, hidden_sizes=[24, 48, 96], depths=[1, 1, 1])
 
 
+def _resnet_18() -> "PretrainedConfig":
+    from transformers import ResNetConfig
+
+    return ResNetConfig(layer_type="basic", embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2])
+
+
 def _swin_base() -> "PretrainedConfig":
     from transformers import SwinConfig
 
@@ -48,9 +56,14 @@ def _swin_base() -> "PretrainedConfig":
     )
 
 
-BACKBONES: dict[str, Callable[[], "PretrainedConfig"]] = {"small": _small, "swin-base": _swin_base}
-"""Bundled configurations with random weights: a ResNet for laptops (9 tokens of 96 channels at 48 px, 0.18 M weights)
-and the paper's Swin-B (49 tokens of 1024 channels at 224 px, 87 M weights)."""
+BACKBONES: dict[str, Callable[[], "PretrainedConfig"]] = {
+    "small": _small,
+    "resnet-18": _resnet_18,
+    "swin-base": _swin_base,
+}
+"""Bundled configurations with random weights: a ResNet for laptops (9 tokens of 96 channels at 48 px, 0.18 M weights),
+the 18-layer ResNet for the GPU size of studies (16 tokens of 512 channels at 112 px, 11 M weights), and the paper's
+Swin-B (49 tokens of 1024 channels at 224 px, 87 M weights)."""
 
 
 def build_backbone(name: str, *, revision: str | None = None) -> nn.Module:
@@ -238,6 +251,22 @@ def build_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Encoder(build_backbone(backbone, revision=revision), aus=aus, channels=channels, final_relu=final_relu)
+
+
+def load_backbone(encoder: Encoder, path: Path) -> None:
+    """Give the encoder the backbone, buffers included, that a run left at `path`; its head stays as it is.
+
+    Raises:
+        UsageError: there is no such file of safetensors, or it holds another backbone.
+    """
+    try:
+        stored = safetensors.torch.load_file(path)
+        prefix = "backbone."
+        encoder.backbone.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
+        )
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UsageError(f"start = {path} does not hold weights of this backbone: {error}") from None
 
 
 def _width(backbone: nn.Module) -> int:

@@ -20,6 +20,7 @@ from torch import nn
 
 from aunce.data.frames import FrameTable
 from aunce.evaluation import Array
+from aunce.study import WEIGHTS
 
 FORMAT = 1
 LIBRARIES = (
@@ -53,7 +54,7 @@ class Recorder:
         """Write the weights of the encoder, if there is one, as safetensors; the checkpoint has done its work."""
         if encoder is not None:
             tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
-            safetensors.torch.save_file(tensors, self.folder / "encoder.safetensors")
+            safetensors.torch.save_file(tensors, self.folder / WEIGHTS)
         shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
 
     def save(

@@ -105,6 +105,8 @@ class RunSpec(StrictModel):
     temperature: float = Field(0.5, gt=0, description="temperature of the contrastive losses")
     backbone: str = Field("small", description="bundled configuration, local folder or hub name")
     revision: str = Field("", description="pinned revision of a hub backbone")
+    pretext: bool = Field(False, description="take the backbone of the study's pretext, a training without labels")
+    start: str = Field("", description="weights that the pretext left, needed by pretext")
     channels: int = Field(64, ge=1, description="channels of the features of one AU")
     final_relu: bool = Field(True, description="ReLU after the graph layer as released, so that no cosine is negative")
     epochs: int = Field(2, ge=1, description="training epochs")
@@ -151,9 +153,15 @@ def _is_parameter(name: str, value: object) -> bool:
     return not (name.startswith("_") or name in jupyter or callable(value) or isinstance(value, types.ModuleType))
 
 
-NOT_IN_KEY = {"root", "test_root", "detector", "out", "threads", "device", "smoke"}
+NOT_IN_KEY = {"root", "test_root", "detector", "start", "out", "threads", "device", "smoke"}
 """Fields of a RunSpec that change where or how fast a run is computed, but not its numbers, or that the name of the
-data stands for."""
+data or the key of the pretext stands for."""
+
+
+OF_PRETEXT = ("pixels", "backbone", "revision", "channels", "final_relu", "batch_size", "threads", "device")
+"""Fields that a pretext has in common with the runs that start from it."""
+
+WEIGHTS = "encoder.safetensors"  # of the trained encoder, in the folder of its run
 
 
 class DataSpec(StrictModel):
@@ -179,13 +187,24 @@ class StudyHead(StrictModel):
 
 
 class StudyFile(StrictModel):
-    """A whole study file. An axis lists values for the field of its name, or is a table of named bundles of fields."""
+    """A whole study file. An axis lists values for the field of its name, or is a table of named bundles of fields.
+
+    `pretext` are fields of one more run for each population, whose backbone the runs with `pretext = true` start from.
+    A `tuned` rule gives fields to the points of the grid that its table `where` names, by axes or by fields of theirs:
+    what was tuned for an arm may depend on the noise. A later rule goes over an earlier one.
+
+    `gpu` are fields that make the study as large as a CUDA GPU can do, in place of those of data, base and axes;
+    `gpu.axes` are axes in place of those of the same name.
+    """
 
     study: StudyHead
     data: DataSpec = DataSpec()
     base: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, list[Any] | dict[str, dict[str, Any]]]
     exclude: list[dict[str, Any]] = Field(default_factory=list)
+    tuned: list[dict[str, Any]] = Field(default_factory=list)
+    pretext: dict[str, Any] = Field(default_factory=dict)
+    gpu: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -233,13 +252,17 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study: its key, specification, data (to train on, then to test on if another), labels and folder."""
+    """One run of a study: its key, specification, data (to train on, then to test on if another), labels and folder.
+
+    `start` is the run whose backbone it takes, if any.
+    """
 
     key: str
     spec: RunSpec
     data: tuple[Data, ...]
     labels: Mapping[str, str]
     folder: Path
+    start: "Run | None" = None
 
     @property
     def state(self) -> Literal["done", "failed", "running", "to do"]:
@@ -279,28 +302,45 @@ class Study:
         path: the TOML file.
         overrides: fields of `RunSpec` and `DataSpec` that take the place of the file's in every run, such as the root
             of a real data set.
+        size: "cpu", or "gpu" for the larger one that the file's `gpu` table makes of it.
 
     Raises:
-        UsageError: the file is no TOML, or holds an unknown or mistyped name; an axis has no values; two points of the
-            grid are the same run.
+        UsageError: the file is no TOML, holds an unknown or mistyped name, or has no `gpu` table where that size is
+            asked for; an axis has no values; two points of the grid are the same run.
     """
 
-    def __init__(self, path: Path, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, overrides: Mapping[str, Any] | None = None, *, size: str = "cpu") -> None:
         self.path = path
         self.overrides = dict(overrides or {})
-        self.name = path.stem
+        self.name = path.stem if size == "cpu" else f"{path.stem}-{size}"
+        self.reference = str(path) if size == "cpu" else f"{path}:{size}"
         text = path.read_bytes()
         self.hash = hashlib.sha256(text).hexdigest()[:8]
         try:
             content = tomllib.loads(text.decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: not a TOML file: {error}") from None
-        self.file = StudyFile.checked(content, str(path))
+        self.file = self._sized(StudyFile.checked(content, str(path)), size)
         for name in (self.file.study.notebook, self.file.study.report):
             if not (NOTEBOOKS / f"{name}.ipynb").is_file():
                 raise UsageError(
                     f"{path}: [study] names the notebook '{name}', but {NOTEBOOKS / name}.ipynb does not exist"
                 )
+
+    def _sized(self, file: StudyFile, size: str) -> StudyFile:
+        if size == "cpu":
+            return file
+        if size != "gpu" or not file.gpu:
+            raise UsageError(f"{self.path}: no size '{size}'; sizes: cpu{', gpu' if file.gpu else ''}")
+        axes = file.gpu.get("axes", {})
+        fields = {name: value for name, value in file.gpu.items() if name != "axes"}
+        if unknown := set(axes) - set(file.axes):
+            raise UsageError(
+                f"{self.path}: [gpu.axes] names {', '.join(sorted(unknown))}; the axes are {', '.join(file.axes)}"
+            )
+        head = file.study.model_copy(update={"title": f"{file.study.title}, GPU size"})
+        whole = file.model_dump() | {"study": head.model_dump(), "base": file.base | fields, "axes": file.axes | axes}
+        return StudyFile.checked(whole, f"{self.path} [gpu]")
 
     @property
     def title(self) -> str:
@@ -332,15 +372,26 @@ class Study:
                     f"{self.path}: {first} and {second} are the same run; each point of the grid must differ"
                 )
             seen[identity] = run
+        people = {run.start.spec.replicate for run in runs if run.start}
+        if shared := people & {run.spec.replicate for run in runs}:
+            raise UsageError(
+                f"{self.path}: [pretext] has the replicate {shared.pop()}, which is one of the grid; give it another, "
+                "so that no one who is tested on served the pretext"
+            )
         return runs
 
+    @cached_property
+    def pretexts(self) -> list[Run]:
+        """The runs that others start from; they are no points of the grid."""
+        return list({run.start.key: run.start for run in self.runs if run.start}.values())
+
     def run(self, key: str) -> Run:
-        """The run with this key.
+        """The run with this key, one of the grid or a pretext.
 
         Raises:
             UsageError: there is none.
         """
-        for run in self.runs:
+        for run in [*self.runs, *self.pretexts]:
             if run.key == key:
                 return run
         close = difflib.get_close_matches(key, [run.key for run in self.runs], n=3)
@@ -389,15 +440,44 @@ class Study:
                 raise UsageError(f"{self.path}: [[exclude]] {axis} = {value!r}; the values are {', '.join(known)}")
         return all(point[axis][0] == str(value) for axis, value in rule.items())
 
+    def _names(self, rule: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any]) -> bool:
+        """Whether a rule of `tuned` speaks of a point of the grid."""
+        where = rule.get("where")
+        if not isinstance(where, dict) or not where:
+            raise UsageError(f"{self.path}: [[tuned]] needs a table where, such as where = {{ arm = 'BCE' }}")
+        for name, value in where.items():
+            if name in labels:
+                known = [label for label, _ in self._values(name)]
+                if str(value) not in known:
+                    raise UsageError(f"{self.path}: [[tuned]] {name} = {value!r}; the values are {', '.join(known)}")
+            elif name not in RunSpec.model_fields | DataSpec.model_fields:
+                raise UsageError(
+                    f"{self.path}: [[tuned]] where names '{name}', which is neither an axis nor a field of a run"
+                )
+        defaults = {name: field.default for name, field in (RunSpec.model_fields | DataSpec.model_fields).items()}
+        own = defaults | self.file.data.model_dump() | dict(fields)
+        return all(
+            labels[name] == str(value) if name in labels else own[name] == value for name, value in where.items()
+        )
+
     def _run(self, point: Mapping[str, tuple[str, dict[str, Any]]]) -> Run:
         labels = {axis: label for axis, (label, _) in point.items()}
         fields = dict(self.file.base)
         for _, values in point.values():
             fields.update(values)
+        for rule in self.file.tuned:
+            if self._names(rule, labels, fields):
+                fields.update((name, value) for name, value in rule.items() if name != "where")
         fields.update(self.overrides)
+        readable = "_".join(_slug(axis, label, bundle) for axis, (label, bundle) in point.items())
+        return self._made(fields, readable, labels)
+
+    def _made(self, fields: dict[str, Any], readable: str, labels: Mapping[str, str]) -> Run:
+        """The run of `fields`, whose key begins with `readable`."""
+        fields = dict(fields)
         # A field of [data] may be an axis too: whatever DataSpec knows and RunSpec does not goes there.
         of_data = {name: fields.pop(name) for name in list(fields) if name in DataSpec.model_fields}
-        where = f"{self.path}: run {labels}"
+        where = f"{self.path}: run {dict(labels)}"
         data_spec = DataSpec.checked(self.file.data.model_dump() | of_data, where)
         spec = RunSpec.checked({"smoke": False} | fields | {"dataset": data_spec.dataset}, where)
         render = data_spec.model_dump(include={"setting", "subjects", "frames", "size"})
@@ -409,10 +489,25 @@ class Study:
             Data(dataset, root, render, 0 if root else spec.replicate, protocol, crops)
             for dataset, root, protocol in places
         )
+        start = self._pretext(fields | of_data, data_spec, where) if spec.pretext else None
         identity = [self.file.study.notebook, spec.model_dump(exclude=NOT_IN_KEY), *(one.name for one in data)]
-        readable = "_".join(_slug(axis, label, bundle) for axis, (label, bundle) in point.items())
-        key = f"{readable}-{digest(identity)}"
-        return Run(key, spec, data, labels, self.folder / "runs" / key)
+        key = f"{readable}-{digest([*identity, *([start.key] if start else [])])}"
+        return Run(key, spec, data, labels, self.folder / "runs" / key, start)
+
+    def _pretext(self, fields: Mapping[str, Any], data: DataSpec, where: str) -> Run:
+        """The training without labels, on other people, whose backbone a run with `fields` starts from."""
+        if not self.file.pretext:
+            raise UsageError(f"{where}: pretext = true, but the file has no table [pretext]")
+        if data.root:
+            raise UsageError(
+                f"{where}: a pretext trains on rendered people, and this data set is real; start from a backbone of "
+                "the hub instead (pretext = false, backbone, revision)"
+            )
+        if self.file.pretext.get("method") != "infonce" or self.file.pretext.get("pretext"):
+            raise UsageError(f"{self.path}: [pretext] needs method = 'infonce', the one that sees no labels")
+        names = set(OF_PRETEXT) | set(DataSpec.model_fields)
+        shared = {name: value for name, value in fields.items() if name in names}
+        return self._made(shared | self.file.pretext, f"pretext_{data.dataset}-{data.setting}", {"run": "pretext"})
 
 
 def _slug(axis: str, label: str, bundle: Mapping[str, Any]) -> str:
@@ -428,21 +523,25 @@ def digest(content: Any) -> str:
 def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     """A study by its name in `notebooks/studies/`, or by the path of a TOML file; `overrides` as in `Study`.
 
+    NAME:gpu is the study in its GPU size.
+
     Raises:
         UsageError: there is no such study; the known ones are listed.
     """
+    sized = re.fullmatch("(.*):([a-z]+)", name)
+    name, size = (sized[1], sized[2]) if sized else (name, "cpu")
     path = Path(name)
     if path.suffix == ".toml":
         if not path.is_file():
             raise UsageError(f"no study file at {path}")
-        return Study(path.resolve(), overrides)
+        return Study(path.resolve(), overrides, size=size)
     path = NOTEBOOKS / "studies" / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.toml")))
         raise UsageError(
             f"no study '{name}'; known: {known}; a study of your own is named by the path of its .toml file"
         )
-    return Study(path, overrides)
+    return Study(path, overrides, size=size)
 
 
 @dataclass(frozen=True)

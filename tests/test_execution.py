@@ -145,3 +145,19 @@ def test_asking_for_a_gpu_where_none_is(monkeypatch):
         pass
     with execution.gpu_lease("auto"):
         pass
+
+
+def test_the_pretext_is_done_first_and_its_weights_are_handed_on(stub):
+    study = stub(SAVE.replace('"lr": learning_rate', '"start": start, "method": method'))
+    pretext = '\n[pretext]\nmethod = "infonce"\nreplicate = 9\n[base]\npretext = true\n'
+    study.path.write_text(study.path.read_text() + pretext)
+    study = load_study(str(study.path))
+    first, second = study.runs
+    execution.execute(study, first)
+    [start] = study.pretexts
+    assert start.state == "done"
+    assert start.read("metrics.json")["method"] == "infonce"
+    assert first.read("metrics.json")["start"] == str(start.folder / "encoder.safetensors")
+    written = (start.folder / "metrics.json").stat().st_mtime_ns
+    execution.execute(study, second)
+    assert (start.folder / "metrics.json").stat().st_mtime_ns == written

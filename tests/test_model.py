@@ -2,13 +2,23 @@
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 import transformers
 from torch import nn
 
 from aunce.errors import UsageError
-from aunce.model import BACKBONES, Encoder, LinearProbe, adjacency, build_backbone, build_encoder, tokens
+from aunce.model import (
+    BACKBONES,
+    Encoder,
+    LinearProbe,
+    adjacency,
+    build_backbone,
+    build_encoder,
+    load_backbone,
+    tokens,
+)
 
 TINY_VIT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 FAMILIES = {
@@ -192,3 +202,28 @@ def test_swin_base_at_224_px_builds_and_takes_one_training_step_on_a_cpu():
     optimizer.step()
     assert all(torch.isfinite(parameter).all() for parameter in encoder.parameters())
     assert not torch.equal(before, encoder.graph_u.weight)
+
+
+def test_a_backbone_is_taken_over_with_its_statistics_and_the_head_is_not(tmp_path):
+    giver, taker = (build_encoder("small", aus=aus, channels=8, seed=aus) for aus in (3, 5))
+    giver(torch.rand(4, 3, 32, 32))  # moves the statistics of the norms
+    path = tmp_path / "encoder.safetensors"
+    safetensors.torch.save_file({name: value.contiguous() for name, value in giver.state_dict().items()}, path)
+    head = {name: value.clone() for name, value in taker.state_dict().items() if not name.startswith("backbone.")}
+    load_backbone(taker, path)
+    for name, value in giver.backbone.state_dict().items():
+        assert torch.equal(value, taker.backbone.state_dict()[name]), name
+    for name, value in head.items():
+        assert torch.equal(value, taker.state_dict()[name]), name
+
+
+def test_weights_of_another_network_or_none_are_refused(tmp_path):
+    encoder = build_encoder("small", aus=3, channels=8, seed=0)
+    with pytest.raises(UsageError, match="does not hold weights"):
+        load_backbone(encoder, tmp_path / "none.safetensors")
+    (tmp_path / "pickle.pt").write_bytes(b"\x80\x04cos\nsystem\n.")
+    with pytest.raises(UsageError, match="does not hold weights"):
+        load_backbone(encoder, tmp_path / "pickle.pt")
+    safetensors.torch.save_file({"backbone.other": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="does not hold weights"):
+        load_backbone(encoder, tmp_path / "other.safetensors")

@@ -221,4 +221,114 @@ def test_committed_studies_are_valid():
     from aunce.study import NOTEBOOKS
 
     for path in (NOTEBOOKS / "studies").glob("*.toml"):
-        assert Study(path).runs
+        study = Study(path)
+        assert study.runs
+        if study.file.gpu:
+            assert Study(path, size="gpu").runs
+
+
+def test_what_was_tuned_may_depend_on_the_arm_and_on_a_field(write):
+    rules = """
+[[tuned]]
+where = { arm = "BCE", replicate = 1 }
+learning_rate = 5e-3
+[[tuned]]
+where = { setting = "easy", method = "aunce" }
+temperature = 0.1
+"""
+    runs = write(('preset = "as_read" }\n', 'preset = "as_read" }\n' + rules)).runs
+    assert [run.spec.learning_rate for run in runs] == [1e-3, 1e-3, 5e-3, 1e-3]
+    assert [run.spec.temperature for run in runs] == [0.5, 0.1, 0.5, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ('where = { arm = "BSE" }', "the values are BCE"),
+        ('where = { aus = "BCE" }', "neither an axis nor a field"),
+        ("learning_rate = 1e-3", "needs a table where"),
+        ('where = { arm = "BCE" }\nlearning_rat = 1e-3', "did you mean 'learning_rate'"),
+    ],
+)
+def test_a_tuned_rule_that_would_reach_nothing_is_refused(write, rule, expected):
+    study = write(('preset = "as_read" }\n', f'preset = "as_read" }}\n[[tuned]]\n{rule}\n'))
+    with pytest.raises(UsageError, match=expected):
+        _ = study.runs
+
+
+PRETEXT = """
+[pretext]
+method = "infonce"
+replicate = 9
+epochs = 7
+"""
+
+
+def test_runs_of_one_population_share_a_pretext_on_other_people(write):
+    axis = '[axes]\nsetting = ["easy", "hard"]\npretext = [false, true]'
+    study = write(("[axes]", axis), ('preset = "as_read" }\n', 'preset = "as_read" }\n' + PRETEXT))
+    assert len(study.runs) == 16
+    starts = {run.labels["setting"]: run.start for run in study.runs if run.spec.pretext}
+    assert {run.start.key for run in study.runs if run.start} == {run.key for run in study.pretexts}
+    assert len(study.pretexts) == 2
+    for setting, start in starts.items():
+        assert (start.spec.method, start.spec.replicate, start.spec.epochs) == ("infonce", 9, 7)
+        assert start.spec.noise_kind == "none"
+        assert start.spec.learning_rate == RunSpec().learning_rate, "the grid's own values are not the pretext's"
+        assert start.data[0].seed == 9
+        assert start.data[0].render["setting"] == setting
+        assert study.run(start.key) == start
+    assert all(run.start is None for run in study.runs if not run.spec.pretext)
+
+
+def test_another_pretext_is_another_run(write):
+    def keys(change):
+        text = 'preset = "as_read" }\n' + PRETEXT.replace(*change)
+        study = write(("epochs = 3", "epochs = 3\npretext = true"), ('preset = "as_read" }\n', text))
+        return [run.key for run in study.runs]
+
+    assert keys(("epochs = 7", "epochs = 8")) != keys(("", ""))
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("", r"no table \[pretext\]"),
+        (PRETEXT.replace("= 9", "= 1"), "one of the grid"),
+        (PRETEXT.replace("infonce", "supcon"), "sees no labels"),
+    ],
+)
+def test_a_pretext_that_knows_labels_or_test_subjects_is_refused(write, table, expected):
+    text = 'preset = "as_read" }\n' + table
+    study = write(("epochs = 3", "epochs = 3\npretext = true"), ('preset = "as_read" }\n', text))
+    with pytest.raises(UsageError, match=expected):
+        _ = study.runs
+
+
+def test_a_pretext_of_a_real_data_set_is_refused(write, tmp_path):
+    text = 'preset = "as_read" }\n' + PRETEXT
+    study = write(
+        ("epochs = 3", "epochs = 3\npretext = true"),
+        ('preset = "as_read" }\n', text),
+        ("subjects = 6", f"root = {str(tmp_path)!r}"),
+    )
+    with pytest.raises(UsageError, match="backbone of the hub"):
+        _ = study.runs
+
+
+def test_the_gpu_size_replaces_fields_and_axes_and_has_a_report_of_its_own(write):
+    gpu = "[gpu]\nepochs = 30\nsize = 128\n[gpu.axes]\nreplicate = [0, 1, 2]\n"
+    small = write(('preset = "as_read" }\n', 'preset = "as_read" }\n' + gpu))
+    large = load_study(small.reference + ":gpu")
+    assert (len(small.runs), len(large.runs)) == (4, 6)
+    assert {run.spec.epochs for run in large.runs} == {30}
+    assert large.runs[0].data[0].render["size"] == 128
+    assert large.folder != small.folder
+    assert load_study(large.reference).runs[0].key == large.runs[0].key, "the engine finds the same study"
+
+
+def test_a_size_that_a_study_does_not_have_is_refused(write):
+    reference = write().reference
+    for size in ("gpu", "tpu"):
+        with pytest.raises(UsageError, match=f"no size '{size}'"):
+            load_study(f"{reference}:{size}")

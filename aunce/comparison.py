@@ -1,0 +1,376 @@
+"""Reports that decide claims: the contrasts of `notebooks/claims.toml` on the runs of one study.
+
+A replicate is one population of rendered faces with its deal, noise and initialisation. In these studies each replicate
+also has conditions of its own (data set, setting of the renderer, label noise, start of the encoder), in equal shares:
+the mean over replicates is a mean over conditions, and the interval holds the conditions' differences too.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from aunce import page
+from aunce.claims import Claim, load_claims
+from aunce.findings import Entry, Findings
+from aunce.findings import write as write_findings
+from aunce.report import Report
+from aunce.statistics import (
+    Estimate,
+    Verdict,
+    detectable_difference,
+    holm_intervals,
+    sign_flip_p,
+    t_interval,
+    verdict,
+)
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+LEAST = 8
+"""Replicates without which nothing is decided: as many as the pilot had."""
+
+PLANNED = (16, 32)
+"""Replicates of the main study in its CPU and its GPU size."""
+
+CONDITIONS = ("noise", "setting", "dataset", "start")
+
+
+class Comparison(Report):
+    """Sections of a report that decides claims; those of `Report` that ask for one data set are not among them.
+
+    Args:
+        tables: folder that `report.collect` has filled.
+        out: see `Report`.
+        experiment: whose claims it decides, the name of the study.
+    """
+
+    def __init__(self, tables: str | Path, *, out: str | Path = "", experiment: str = "main") -> None:
+        claims, self.claims_hash = load_claims()
+        self.written, self.delta, self.score = claims.written, claims.delta, claims.score
+        self.claims = [claim for claim in claims.claim if claim.experiment == experiment]
+        super().__init__(tables, out=out)
+        self.families = [pair for claim in self.claims for pair in claim.contrasts]
+        samples = [self.differences(*pair) for pair in self.families]
+        estimates = holm_intervals([sample.tolist() for sample in samples])
+        self.samples = {tuple(pair): sample for pair, sample in zip(self.families, samples, strict=True)}
+        self.estimates = {tuple(pair): estimate for pair, estimate in zip(self.families, estimates, strict=True)}
+
+    def _score(self) -> None:
+        finished = self.runs[self.runs["status"] == "done"]
+        self.entering_of: dict[int, set[int]] = {}
+        rows = {}
+        for run in finished.itertuples():
+            facts, spec = json.loads(str(run.data)), json.loads(str(run.spec))
+            self.entering_of[int(run.replicate)] = set(facts["entering_aus"])
+            rows[int(run.replicate)] = {
+                "noise": str(run.noise),
+                "setting": str((facts.get("synthetic") or {}).get("setting", "")),
+                "dataset": str(facts["dataset"]),
+                "start": "pretext" if spec["pretext"] else "random weights",
+            }
+        self.conditions = pd.DataFrame.from_dict(rows, orient="index").sort_index()
+        super()._score()
+
+    def _macro(self, per_au: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataFrame:
+        """Mean over the AUs that enter in the replicate: its data set and its test subjects decide which they are."""
+        pairs = {(replicate, au) for replicate, aus in self.entering_of.items() for au in aus}
+        keep = [pair in pairs for pair in zip(per_au["replicate"], per_au["au"], strict=True)]
+        everything, self.entering = self.entering, sorted(set(per_au["au"]))
+        try:
+            return super()._macro(per_au[keep], by=by)
+        finally:
+            self.entering = everything
+
+    def scores(self, arm: str, score: str = "auc", **reading: str) -> pd.Series:
+        """A macro score per replicate, the primary reading unless told otherwise."""
+        if not self.done or not len(self.macro):
+            return pd.Series(dtype="float64")
+        parts = [self._values(arm, noise, score, **reading) for noise in self.labels]
+        return pd.concat(parts).sort_index()
+
+    def differences(self, better: str, worse: str) -> "pd.Series[float]":
+        """`better` minus `worse` in each replicate that both have."""
+        one, other = self.scores(better, self.score), self.scores(worse, self.score)
+        shared = one.index.intersection(other.index)
+        return one[shared] - other[shared]
+
+    @property
+    def whole(self) -> bool:
+        """True if no run is still to come; a failed one has dropped its replicate."""
+        return self.done and not self.runs["status"].isin(["missing", "running"]).any()
+
+    def decide(self, claim: Claim) -> tuple[Verdict, str]:
+        """Verdict of a claim, and why where the interval of its worst contrast is not the whole reason.
+
+        Nothing is decided before all runs of the study have ended, as whoever looks earlier could stop when it suits;
+        nor if the deciding contrast has another sign in one of the renderer's settings.
+        """
+        pairs = [tuple(pair) for pair in claim.contrasts]
+        estimates = [self.estimates[pair] for pair in pairs]
+        if not self.whole:
+            return Verdict.UNDECIDED, "runs are still to come"
+        found = verdict(estimates, delta=self.delta, runs=LEAST)
+        if found is Verdict.UNDECIDED:
+            few = min(estimate.n for estimate in estimates)
+            return found, f"{few} replicates, at least {LEAST} are needed" if few < LEAST else ""
+        deciding = pairs if found is Verdict.SUPPORTED else [self.worst(claim)]
+        for pair in deciding:
+            sign = math.copysign(1, self.estimates[pair].value)
+            for setting, values in self.samples[pair].groupby(self.conditions["setting"]):
+                if sign * values.mean() <= 0:
+                    return Verdict.UNDECIDED, f"{pair[0]} minus {pair[1]} changes its sign in setting {setting}"
+        return found, ""
+
+    def worst(self, claim: Claim) -> tuple[str, str]:
+        """The contrast that decides a claim with several: the one with the lowest verdict, then the lowest value."""
+        order = list(Verdict)
+        pairs = [(better, worse) for better, worse in claim.contrasts]
+
+        def rank(pair: tuple[str, str]) -> tuple[int, float]:
+            estimate = self.estimates[pair]
+            value = -math.inf if math.isnan(estimate.value) else estimate.value
+            return order.index(verdict([estimate], delta=self.delta, runs=1)), value
+
+        return min(pairs, key=rank)
+
+    def detectable(self, pair: tuple[str, str]) -> float:
+        """The true difference that so many replicates find with a power of 80 %, at the strictest step of Holm's."""
+        sample = self.samples[pair]
+        level = 1 - 0.05 / max(len(self.families), 1)
+        return (
+            detectable_difference(float(sample.std(ddof=1)), len(sample), level=level) if len(sample) > 1 else math.inf
+        )
+
+    def findings(self) -> "Markdown":
+        """What was asked, the verdicts, and how long the arms were trained."""
+        if not self.provenance:
+            return page.markdown("")
+        sentences = []
+        for claim in self.claims:
+            found, why = self.decide(claim)
+            because = f", {page.text(why)}" if why else ""
+            sentences.append(
+                f"{claim.id} ({page.text(claim.wording.rstrip('.'))}): **{found}**{because}. "
+                f"Decided by {page.text(self._said(self.worst(claim)))}."
+            )
+        listed = "\n".join(f"- {text}" for text in sentences)
+        self._write(sentences)
+        curves = self._not_flat() if self.done else ""
+        return page.markdown(
+            f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.**\n\n{listed}\n\n{curves} The claims "
+            f"were written on {self.written.isoformat()} (hash `{self.claims_hash}`), before these runs."
+        )
+
+    def _said(self, pair: tuple[str, str]) -> str:
+        estimate = self.estimates[pair]
+        if not estimate.defined:
+            return f"{pair[0]} minus {pair[1]}, which has no interval"
+        low, high = (page.number(value, "+.3f") for value in (estimate.low, estimate.high))
+        value = page.number(estimate.value, "+.3f")
+        return f"{pair[0]} minus {pair[1]}: {value} AUC ({low} to {high}, {page.count(estimate.n, 'replicate')})"
+
+    def sizing(self) -> "Markdown":
+        """What a pilot was asked and what it found: spreads, never differences."""
+        if not self.provenance:
+            return page.markdown("")
+        spreads = [float(sample.std(ddof=1)) for sample in self.samples.values() if len(sample) > 1]
+        if spreads:
+            few, many = (detectable_difference(max(spreads), n, level=1 - 0.05 / len(self.families)) for n in PLANNED)
+            found = (
+                f"Over {page.count(len(self.conditions), 'replicate')} the differences between arms have a standard "
+                f"deviation of {min(spreads):.3f} to {max(spreads):.3f} AUC. With the largest, {PLANNED[0]} replicates "
+                f"find a true difference of {few:.3f} with a power of 80 %, {PLANNED[1]} one of {many:.3f}; delta is "
+                f"{self.delta:g}."
+            )
+        else:
+            found = "No pair of arms has finished two replicates yet."
+        self._save(found, [])
+        return page.markdown(f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.** {found}")
+
+    def _write(self, sentences: Sequence[str]) -> None:
+        entries = []
+        for claim in self.claims:
+            found, why = self.decide(claim)
+            pair = self.worst(claim)
+            entries.append(
+                Entry.of(
+                    claim.id,
+                    str(found),
+                    self.estimates[pair],
+                    contrast=f"{pair[0]} minus {pair[1]}",
+                    detectable=self.detectable(pair),
+                    unit=self.score.upper(),
+                    reason=why or f"worst of {page.count(len(claim.contrasts), 'contrast')}",
+                    section="Verdicts",
+                )
+            )
+        self._save(" ".join(sentences).replace("**", ""), entries)
+
+    def _save(self, found: str, entries: list[Entry]) -> None:
+        states = self.provenance["runs"]
+        write_findings(
+            self.out,
+            Findings(
+                title=self.provenance["title"],
+                question=self.provenance["question"],
+                found=found,
+                kind="rendered faces" if self.done and self.synthetic else "recorded faces",
+                status="empty" if not self.done else "whole" if states["done"] == sum(states.values()) else "partial",
+                runs=states["done"],
+                hours=round(self.provenance["duration_s"] / 3600, 1),
+                hardware="; ".join(str(entry["hardware"]) for entry in self.provenance["hardware"]),
+                entries=entries,
+            ),
+        )
+
+    def verdicts(self) -> "Markdown":
+        """Every contrast of every claim, with simultaneous intervals."""
+        rows = []
+        for claim in self.claims:
+            found, _ = self.decide(claim)
+            for pair in ((better, worse) for better, worse in claim.contrasts):
+                estimate, sample = self.estimates[pair], self.samples[pair]
+                own = verdict([estimate], delta=self.delta, runs=LEAST) if self.whole else Verdict.UNDECIDED
+                flip = sign_flip_p(sample.tolist())
+                rows.append(
+                    [
+                        f"{claim.id}: **{found}**" if pair == self.worst(claim) else claim.id,
+                        f"{page.text(pair[0])} minus {page.text(pair[1])}",
+                        page.number(estimate.value, "+.3f"),
+                        _interval(estimate),
+                        "" if math.isnan(flip) else f"{flip:.3f}",
+                        str(estimate.n),
+                        page.number(self.detectable(pair), ".3f") if len(sample) > 1 else "",
+                        str(own),
+                    ]
+                )
+        headers = ["Claim", "Contrast", "AUC", "95 % interval", "Sign-flip p", "Replicates", "Could see", "Verdict"]
+        return page.markdown(page.table(headers, rows, "llrlrrrl"))
+
+    def by_condition(self) -> "Markdown":
+        """Each contrast in each condition: a figure, whose intervals are not adjusted and decide nothing."""
+        from aunce import figures
+
+        if not self.done or not len(self.macro):
+            return page.markdown("No replicate has finished yet.")
+        rows = []
+        for pair, sample in self.samples.items():
+            contrast = f"{pair[0]} minus {pair[1]}"
+            rows.append({"contrast": contrast, "condition": "all", "level": "all"} | _numbers(sample))
+            for condition in CONDITIONS:
+                groups = sample.groupby(self.conditions[condition].reindex(sample.index))
+                rows += [
+                    {"contrast": contrast, "condition": condition, "level": _level(condition, str(level))}
+                    | _numbers(values)
+                    for level, values in groups
+                ]
+        table = pd.DataFrame(rows)
+        return page.figure(
+            self.out,
+            "by_condition",
+            figures.conditions(table),
+            table,
+            alt="; ".join(f"{row.contrast} {row.estimate:+.3f}" for row in table[table["level"] == "all"].itertuples()),
+            caption=(
+                "Difference in macro-AUC, mean over the replicates of a condition with its 95 % interval, not adjusted "
+                "for the number of rows; left of 0 the second arm is ahead. The band is what counts as nothing."
+            ),
+        )
+
+    def arms_table(self) -> "Markdown":
+        """Every arm by every reading, means over replicates."""
+        if not self.done or not len(self.macro):
+            return page.markdown("No replicate has finished yet.")
+        columns: list[tuple[str, str, dict[str, str]]] = [
+            ("AUC", "auc", {}),
+            ("AUC own head", "auc", {"head": "own"}),
+            ("AUC kNN", "auc", {"head": "knn"}),
+            ("AUC within subject", "auc_within", {}),
+            ("AUC noisy test", "auc", {"labels": "noisy"}),
+            ("AUC best test epoch", "auc", {"epoch_rule": "oracle"}),
+            ("F1", "f1", {}),
+            ("F1 at 0.5", "f1", {"threshold": "0.5"}),
+            ("F1 oracle", "f1", {"threshold": "oracle"}),
+        ]
+        curves = self.runs[self.runs["status"] == "done"]
+        rows = []
+        for arm in [*self.arms, *self.others]:
+            flat = curves.loc[curves["arm"] == arm, "flat"].astype("str")
+            values = [self.scores(arm, score, **reading) for _, score, reading in columns]
+            numbers = [page.number(float(one.mean())) if len(one) else "" for one in values]
+            kind = "" if arm in self.arms else f" ({curves.loc[curves['arm'] == arm, 'kind'].iloc[0]})"
+            shown = f"{(flat == 'True').sum()} of {len(flat)}" if arm in self.arms else ""
+            rows.append([page.text(arm) + kind, *numbers, shown])
+        blind = self._blind_mean()
+        rows += [
+            [f"{name} (floor)", "0.500", *[""] * 5, page.number(value), "", "", ""] for name, value in blind.items()
+        ]
+        headers = ["Arm", *(name for name, *_ in columns), "Curves flat"]
+        return page.markdown(page.table(headers, rows, "l" + "r" * (len(headers) - 1)))
+
+    def _blind_mean(self) -> dict[str, float]:
+        """F1 of what needs no run, mean over replicates, each over its own AUs."""
+        values: dict[str, list[float]] = {}
+        everything = self.entering
+        for replicate, aus in self.entering_of.items():
+            self.entering = sorted(aus)
+            table = self._blind()
+            mine = table[(table["replicate"] == replicate) & (table["score"] == "f1")]
+            for row in mine.itertuples():
+                values.setdefault(str(row.arm), []).append(float(row.value))
+        self.entering = everything
+        return {name: sum(many) / len(many) for name, many in values.items()}
+
+    def design(self) -> "Markdown":
+        """The conditions of each replicate."""
+        if not self.done:
+            return page.markdown("No replicate has finished yet.")
+        rows = [
+            [
+                str(row.Index),
+                *(page.text(value) for value in (row.dataset, row.setting, row.noise, row.start)),
+                ", ".join(f"AU{au}" for au in sorted(self.entering_of[row.Index])),
+            ]
+            for row in self.conditions.itertuples()
+        ]
+        headers = ["Replicate", "Data set", "Setting", "Label noise", "Start", "AUs in the mean"]
+        return page.markdown(page.table(headers, rows, "llllll"))
+
+    def variance(self) -> "Markdown":
+        """What a pilot is for: the spread of each difference, and what so many replicates would see."""
+        counts = (8, 16, 32, 64, 128)
+        rows = []
+        for pair, sample in self.samples.items():
+            if len(sample) < 2:
+                continue
+            deviation = float(sample.std(ddof=1))
+            level = 1 - 0.05 / len(self.families)
+            seen = [page.number(detectable_difference(deviation, n, level=level)) for n in counts]
+            rows.append(
+                [f"{page.text(pair[0])} minus {page.text(pair[1])}", str(len(sample)), page.number(deviation), *seen]
+            )
+        if not rows:
+            return page.markdown("No pair of arms has finished two replicates yet.")
+        headers = ["Contrast", "Replicates", "SD of the difference", *(f"seen by {n}" for n in counts)]
+        return page.markdown(page.table(headers, rows, "l" + "r" * (len(headers) - 1)))
+
+
+def _level(condition: str, level: str) -> str:
+    """A level in words that stand alone."""
+    return f"noise {level}" if condition == "noise" else level
+
+
+def _interval(estimate: Estimate) -> str:
+    if not estimate.defined:
+        return "not defined"
+    return f"{page.number(estimate.low, '+.3f')} to {page.number(estimate.high, '+.3f')}"
+
+
+def _numbers(sample: "pd.Series[float]") -> dict[str, float]:
+    estimate = t_interval(sample.tolist())
+    return {"estimate": estimate.value, "low": estimate.low, "high": estimate.high, "replicates": estimate.n}
