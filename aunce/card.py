@@ -13,6 +13,8 @@ import pandas as pd
 from aunce import page
 from aunce.data import adapter, data_set, load
 from aunce.data.frames import FrameTable
+from aunce.findings import Findings
+from aunce.findings import write as write_findings
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -58,7 +60,8 @@ class DataCard:
         return "\n".join([*lines, shown.to_string(index=False, float_format="{:.3f}".format, na_rep="")])
 
     def title(self) -> "Markdown":
-        """The data set, and whether its faces are rendered."""
+        """The data set, and whether its faces are rendered; writes what the index shows of the card."""
+        write_findings(self.out, self.found())
         made = self.table.synthetic
         what = (
             f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}` (setting "
@@ -68,6 +71,20 @@ class DataCard:
             else "**The data set itself**, read from its distributed layout."
         )
         return page.markdown(f"# Data card: {page.text(data_set(self.dataset).title)}\n\n{what}")
+
+    def found(self) -> Findings:
+        """The card in one line, for the index."""
+        counts, apart = self.table.summary(), self.numbers["difference"].abs().max()
+        compared = "no published rate to compare with"
+        if not np.isnan(apart):
+            compared = f"positive rates at most {100 * apart:.1f} points from those compared with"
+        return Findings(
+            title=f"Data card: {data_set(self.dataset).title}",
+            question="What is in the data set?",
+            found=f"{counts['frames']:,} labelled frames in {counts['sequences']:,} sequences of "
+            f"{counts['subjects']:,} subjects; {compared}.",
+            kind="rendered faces" if self.table.synthetic else "recorded faces",
+        )
 
     def summary(self) -> "Markdown":
         """Counts, protocol, and what is not verified."""

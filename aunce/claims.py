@@ -6,21 +6,30 @@ claim that was changed after its runs is seen to be.
 
 import datetime
 import hashlib
+import itertools
 import tomllib
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from urllib.parse import quote
 
 from pydantic import Field, model_validator
 
-from aunce import page
+from aunce import findings, page
 from aunce.errors import UsageError
-from aunce.study import NOTEBOOKS, StrictModel
+from aunce.findings import Entry, Findings, Kind
+from aunce.statistics import Verdict
+from aunce.study import NOTEBOOKS, REPORTS, StrictModel
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
 
 NOT_RUN, UNDECIDABLE = "not run yet", "undecidable here"
 """What is said of a claim without runs, and of one that no run here can decide."""
+
+VERDICTS = (*map(str, Verdict), "holds", "does not hold")
+"""What a report may say of a claim or gap; the last two are proven by computation, or read in the released code."""
 
 
 class Claim(StrictModel):
@@ -85,50 +94,183 @@ def load_claims(path: Path = NOTEBOOKS / "claims.toml") -> tuple[Claims, str]:
     return Claims.checked(content, str(path)), hashlib.sha256(data).hexdigest()[:8]
 
 
+KINDS: tuple[Kind, ...] = ("rendered faces", "recorded faces", "published numbers")
+"""Kinds of numbers, from what has to be said first."""
+
+
+class Said(NamedTuple):
+    """An entry, the report that it stands in, and what that report is."""
+
+    report: str
+    of: Findings
+    entry: Entry
+
+
 class Ledger:
     """What the ledger's notebook shows: each claim, how it is decided, and what has become of it.
 
+    A verdict comes from the report of the claim's experiment and from no other; its GPU size counts as that experiment.
+    Any report may speak of a gap.
+
     Args:
         path: the claims.
+        reports: folder of the reports, whose findings are read.
+        out: folder that gets what the index shows of the ledger; empty saves nothing.
+
+    Raises:
+        UsageError: findings that are no findings, name a claim or gap that is unknown, speak of a claim that another
+            report decides, or have a verdict that does not exist.
     """
 
-    def __init__(self, path: Path = NOTEBOOKS / "claims.toml") -> None:
+    def __init__(
+        self, path: Path = NOTEBOOKS / "claims.toml", *, reports: Path = REPORTS, out: str | Path = ""
+    ) -> None:
         self.claims, self.hash = load_claims(path)
+        self.out = Path(out) if str(out) else None
+        experiments = {claim.id: claim.experiment for claim in self.claims.claim}
+        known = {*experiments, *(gap.id for gap in self.claims.gap)}
+        self.said: dict[str, list[Said]] = {name: [] for name in known}
+        for report, of in findings.read_all(reports).items():
+            for entry in of.entries:
+                place = f"{reports / report / findings.FILE}: {entry.id}"
+                if entry.id not in known:
+                    raise UsageError(f"{place} is neither a claim nor a gap of {path}")
+                if entry.id in experiments and report.removesuffix("-gpu") != experiments[entry.id]:
+                    decides = f"report '{experiments[entry.id]}' decides it" if experiments[entry.id] else UNDECIDABLE
+                    raise UsageError(f"{place} has a verdict of report '{report}', but {decides}")
+                if entry.verdict not in VERDICTS:
+                    raise UsageError(f"{place} has the verdict '{entry.verdict}'; known: {', '.join(VERDICTS)}")
+                if of.status != "empty":  # a report without a finished run says nothing of a claim
+                    self.said[entry.id].append(Said(report, of, entry))
 
     def verdict(self, claim: Claim) -> str:
-        """`NOT_RUN`, or `UNDECIDABLE` and why: a verdict needs the report of the claim's experiment."""
-        return NOT_RUN if claim.experiment else f"{UNDECIDABLE}: {claim.undecidable}"
+        """What has become of a claim, in plain text: `NOT_RUN`, the verdicts of its reports, or `UNDECIDABLE`."""
+        if not claim.experiment:
+            return f"{UNDECIDABLE}: {claim.undecidable}"
+        limits = f"; {UNDECIDABLE} {claim.undecidable}" if claim.undecidable else ""
+        return f"{self._verdicts(claim.id)}{limits}"
+
+    def _verdicts(self, name: str) -> str:
+        said = self.said[name]
+        if not said:
+            return NOT_RUN
+        each = [one.entry.verdict + (" (partial)" if one.of.status == "partial" else "") for one in said]
+        if len(said) > 1:
+            each = [f"{verdict} in {one.report}" for verdict, one in zip(each, said, strict=True)]
+        return "; ".join(each)
+
+    def _counted(self) -> str:
+        """How many claims have which verdict."""
+        verdicts = Counter(self._verdicts(claim.id) if claim.experiment else UNDECIDABLE for claim in self.claims.claim)
+        return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
 
     def title(self) -> "Markdown":
-        """Heading, and where the claims stand."""
-        count = len(self.claims.claim)
-        waiting = sum(self.verdict(claim) == NOT_RUN for claim in self.claims.claim)
+        """Heading, and where the claims stand; writes what the index shows of the ledger."""
+        gaps = sum(bool(self.said[gap.id]) for gap in self.claims.gap)
+        found = (
+            f"Of {len(self.claims.claim)} claims: {self._counted()}. Of {len(self.claims.gap)} gaps between the "
+            f"release and its text, the field or its past, {gaps} are examined."
+        )
+        title, question = "What has become of each claim", "Which claims about AUNCE hold?"
+        behind = list(itertools.chain.from_iterable(self.said.values()))
+        waiting = any(claim.experiment and not self.said[claim.id] for claim in self.claims.claim)
+        findings.write(
+            self.out,
+            Findings(
+                title=title,
+                question=question,
+                found=found,
+                kind=next((kind for kind in KINDS if any(one.of.kind == kind for one in behind)), "computation"),
+                status="partial" if waiting or any(one.of.status == "partial" for one in behind) else "whole",
+            ),
+        )
         return page.markdown(
-            "# What has become of each claim\n\n**Asked.** Which claims about AUNCE hold? **Found.** Of "
-            f"{count} claims, {waiting} are {NOT_RUN} and {count - waiting} are {UNDECIDABLE}. The claims were written "
-            f"on {self.claims.written.isoformat()} (`notebooks/claims.toml`, hash `{self.hash}`), before the runs that "
+            f"# {title}\n\n**Asked.** {question} **Found.** {page.text(found)} The claims were written on "
+            f"{self.claims.written.isoformat()} (`notebooks/claims.toml`, hash `{self.hash}`), before the runs that "
             f"decide them. Delta is {self.claims.delta:g} in macro-{'AUC' if self.claims.score == 'auc' else 'F1'}."
+        )
+
+    def banner(self) -> "Markdown":
+        """Which verdicts rest on rendered faces."""
+        rendered = [
+            claim.id
+            for claim in self.claims.claim
+            if any(one.of.kind == "rendered faces" for one in self.said[claim.id])
+        ]
+        if not rendered:
+            return page.markdown("")
+        return page.markdown(
+            f"> **Rendered faces: the verdicts of {', '.join(rendered)} rest on them.** They were drawn by this "
+            "project's renderer; no person and no licensed image is behind a verdict. It says nothing about the same "
+            "method on recorded faces."
         )
 
     def table(self) -> "Markdown":
         """One row per claim."""
-        rows = [
-            [claim.id, *map(page.text, (claim.wording, claim.source, self._experiment(claim), self.verdict(claim)))]
-            for claim in self.claims.claim
-        ]
-        return page.markdown(page.table(["Claim", "Wording", "Source", "Decided by", "Verdict"], rows, "lllll"))
+        rows = []
+        for claim in self.claims.claim:
+            said = self.said[claim.id]
+            rows.append(
+                [
+                    f"**{claim.id}** {page.text(claim.wording)}",
+                    _lines([f"**{page.text(self.verdict(claim))}**", *(page.text(one.entry.reason) for one in said)]),
+                    _lines(_effect(one.entry) for one in said),
+                    _lines("" if one.entry.replicates is None else str(one.entry.replicates) for one in said),
+                    _lines(_number(one.entry.detectable, one.entry.unit, sign="") for one in said),
+                    _lines(map(_evidence, said)),
+                    page.text(self._experiment(claim)),
+                    page.text(claim.source),
+                ]
+            )
+        headers = ["Claim", "Verdict", "Effect (interval)", "Replicates", "Finds at 80 % power", "Evidence"]
+        return page.markdown(page.table([*headers, "Decided by", "Source"], rows, "llllllll"))
 
     def _experiment(self, claim: Claim) -> str:
         if not claim.experiment:
-            return ""
+            return "nothing here"
         how = claim.decided_by
         if claim.contrasts:
             pairs = "; ".join(f"{better} against {worse}" for better, worse in claim.contrasts)
             how = f"{'each of ' if how == 'each' else ''}{pairs}"
-        limits = f"; undecidable {claim.undecidable}" if claim.undecidable else ""
-        return f"report {claim.experiment}: {how}{limits}"
+        return f"report {claim.experiment}: {how}"
 
     def gaps(self) -> "Markdown":
         """One row per gap."""
-        rows = [[gap.id, page.text(gap.wording), page.text(gap.home)] for gap in self.claims.gap]
-        return page.markdown(page.table(["Gap", "What differs", "Where it is examined"], rows, "lll"))
+        rows = []
+        for gap in self.claims.gap:
+            said = self.said[gap.id]
+            found = [f"**{page.text(self._verdicts(gap.id))}**", *(page.text(one.entry.reason) for one in said)]
+            rows.append(
+                [
+                    f"**{gap.id}** {page.text(gap.wording)}",
+                    _lines(found),
+                    _lines(map(_evidence, said)),
+                    page.text(gap.home),
+                ]
+            )
+        return page.markdown(page.table(["What differs", "Verdict", "Evidence", "Where it is examined"], rows, "llll"))
+
+
+def _lines(parts: Iterable[str]) -> str:
+    """The parts that are not empty, below each other in a cell."""
+    return "<br>".join(part for part in parts if part)
+
+
+def _effect(entry: Entry) -> str:
+    if entry.value is None:
+        return page.text(entry.contrast)
+    ends = "no interval"
+    if entry.low is not None and entry.high is not None:
+        ends = f"{_number(entry.low, '')} to {_number(entry.high, '')}"
+    value = f"{_number(entry.value, entry.unit)} ({ends})"
+    return _lines([page.text(entry.contrast), value])
+
+
+def _number(value: float | None, unit: str, *, sign: str = "+") -> str:
+    return "" if value is None else f"{page.number(value, f'{sign}.3f')} {page.text(unit)}".strip()
+
+
+def _evidence(said: Said) -> str:
+    """A link from the page of the ledger to the section of another report."""
+    place = f"../{quote(said.report)}/index.html#{page.anchor(said.entry.section)}"
+    return f"[{page.text(f'{said.report}: {said.entry.section}')}]({place})"

@@ -18,6 +18,7 @@ from aunce.errors import AunceError, UsageError
 from aunce.study import NOTEBOOKS, REPORTS, Data, Progress, Run, Study, load_study, progress
 
 PAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "anatomy": ("Anatomy of the loss", {}),
     "audit": ("Audit of the published numbers", {}),
     "claims": ("What has become of each claim", {}),
     "simulation": ("What the intervals cover", {"repetitions": 2000}),
@@ -112,6 +113,7 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     failed = bool(to_do) and not engine(plan, to_do, profile)
     click.echo(f"runs finished in {duration(time.monotonic() - started)}; writing the report")
     page = write_report(plan)
+    draw_index(page.parent.parent)
     if failed:
         raise AunceError(f"some runs failed, the report is marked partial: {page}\nSee them with: aunce status {study}")
     click.echo(str(page))
@@ -131,7 +133,8 @@ def engine(plan: Study, runs: list[Run], profile: str) -> bool:
         command = [sys.executable, "-m", "snakemake", "--snakefile", NOTEBOOKS / "Snakefile", "--directory", work]
         overrides = Path(work) / "overrides.json"
         overrides.write_text(json.dumps(plan.overrides))
-        command += ["--profile", folder, "--config", f"study={plan.path}", f"keys={keys}", f"overrides={overrides}"]
+        settings = [f"study={plan.reference}", f"keys={keys}", f"overrides={overrides}"]
+        command += ["--profile", folder, "--config", *settings]
         return subprocess.run([str(word) for word in command]).returncode == 0
 
 
@@ -197,11 +200,30 @@ def _detail(one: Run) -> str:
 
 
 @main.command()
-@click.argument("study")
+@click.argument("name")
 @with_overrides
-def report(study: str, overrides: dict[str, Any]) -> None:
-    """Write the report of STUDY from the runs that are done; nothing is trained."""
-    click.echo(str(write_report(load_study(study, overrides))))
+def report(name: str, overrides: dict[str, Any]) -> None:
+    """Write the report NAME, and the index of all reports; nothing is trained.
+
+    NAME is a study, whose finished runs are collected, or one that needs no runs: anatomy, audit, claims (the ledger),
+    simulation, or index alone.
+    """
+    from aunce import index
+
+    studies = sorted(file.stem for file in (NOTEBOOKS / "studies").glob("*.toml"))
+    if name in studies or ".toml" in name or name.partition(":")[0] in studies:
+        written = write_report(load_study(name, overrides))
+    elif name not in (*PAGES, "index"):
+        raise UsageError(f"no report '{name}'; studies: {', '.join(studies)}; without runs: {', '.join(PAGES)}, index")
+    elif overrides:
+        raise UsageError(f"report '{name}' needs no runs, so that it takes neither --root, --test-root nor --set")
+    elif name == "index":
+        click.echo(str(index.draw(REPORTS)))
+        return
+    else:
+        written = write_page(name)
+    draw_index(written.parent.parent)
+    click.echo(str(written))
 
 
 def write_report(plan: Study) -> Path:
@@ -213,16 +235,22 @@ def write_report(plan: Study) -> Path:
     return reports.render(plan)
 
 
-@main.command()
-@click.argument("name")
-def page(name: str) -> None:
-    """Write the page of the notebook NAME, which needs no runs: audit, claims or simulation."""
-    from aunce import page as pages
+def write_page(name: str) -> Path:
+    """Render one of `PAGES`; returns its path."""
+    from aunce import page
 
-    if name not in PAGES:
-        raise UsageError(f"no page '{name}'; known: {', '.join(PAGES)}")
     title, parameters = PAGES[name]
-    click.echo(str(pages.render(NOTEBOOKS / f"{name}.ipynb", parameters, REPORTS / name, title=title)))
+    return page.render(NOTEBOOKS / f"{name}.ipynb", parameters, REPORTS / name, title=title)
+
+
+def draw_index(reports: Path) -> None:
+    """Draw the index again after a report; the report stands even if another one's findings cannot be read."""
+    from aunce import index
+
+    try:
+        index.draw(reports)
+    except UsageError as error:
+        click.echo(f"aunce: the index is as it was: {error}", err=True)
 
 
 @main.group()
@@ -275,6 +303,8 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
 
         parameters = {"dataset": name, "root": str(root.resolve()), "protocol": protocol, "show_faces": show_faces}
         click.echo(pages.render(NOTEBOOKS / "data.ipynb", parameters, page, title=f"Data card: {data_set(name).title}"))
+        if REPORTS.resolve() in page.resolve().parents:
+            draw_index(REPORTS)
 
 
 @data.command()

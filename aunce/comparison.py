@@ -16,7 +16,6 @@ import pandas as pd
 from aunce import page
 from aunce.claims import Claim, load_claims
 from aunce.findings import Entry, Findings
-from aunce.findings import write as write_findings
 from aunce.report import Report
 from aunce.statistics import (
     Estimate,
@@ -47,11 +46,15 @@ class Comparison(Report):
         tables: folder that `report.collect` has filled.
         out: see `Report`.
         experiment: whose claims it decides, the name of the study.
+        pilot: it decides nothing, and shows spreads and no differences.
     """
 
-    def __init__(self, tables: str | Path, *, out: str | Path = "", experiment: str = "main") -> None:
+    def __init__(
+        self, tables: str | Path, *, out: str | Path = "", experiment: str = "main", pilot: bool = False
+    ) -> None:
         claims, self.claims_hash = load_claims()
         self.written, self.delta, self.score = claims.written, claims.delta, claims.score
+        self.pilot = pilot
         self.claims = [claim for claim in claims.claim if claim.experiment == experiment]
         super().__init__(tables, out=out)
         self.families = [pair for claim in self.claims for pair in claim.contrasts]
@@ -146,24 +149,47 @@ class Comparison(Report):
             detectable_difference(float(sample.std(ddof=1)), len(sample), level=level) if len(sample) > 1 else math.inf
         )
 
+    def summary(self) -> Findings:
+        """The report in one line, with the verdicts unless it is a pilot."""
+        return super().summary().model_copy(update={"entries": [] if self.pilot else self._entries()})
+
+    def _found(self) -> str:
+        return self._sizes() if self.pilot else " ".join(self._sentences())
+
+    def _sentences(self) -> list[str]:
+        sentences = []
+        for claim in self.claims:
+            found, why = self.decide(claim)
+            because = f", {why}" if why else ""
+            decided = f"Decided by {self._said(self.worst(claim))}."
+            sentences.append(f"{claim.id} ({claim.wording.rstrip('.')}): {found}{because}. {decided}")
+        return sentences
+
     def findings(self) -> "Markdown":
         """What was asked, the verdicts, and how long the arms were trained."""
         if not self.provenance:
             return page.markdown("")
-        sentences = []
-        for claim in self.claims:
-            found, why = self.decide(claim)
-            because = f", {page.text(why)}" if why else ""
-            sentences.append(
-                f"{claim.id} ({page.text(claim.wording.rstrip('.'))}): **{found}**{because}. "
-                f"Decided by {page.text(self._said(self.worst(claim)))}."
-            )
-        listed = "\n".join(f"- {text}" for text in sentences)
-        self._write(sentences)
+        asked = f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.**"
+        if self.pilot:
+            return page.markdown(f"{asked} {self._sizes()}")
+        listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences())
         curves = self._not_flat() if self.done else ""
         return page.markdown(
-            f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.**\n\n{listed}\n\n{curves} The claims "
-            f"were written on {self.written.isoformat()} (hash `{self.claims_hash}`), before these runs."
+            f"{asked}\n\n{listed}\n\n{curves} The claims were written on {self.written.isoformat()} (hash "
+            f"`{self.claims_hash}`), before these runs."
+        )
+
+    def _sizes(self) -> str:
+        """What a pilot found: spreads, never differences."""
+        spreads = [float(sample.std(ddof=1)) for sample in self.samples.values() if len(sample) > 1]
+        if not spreads:
+            return "No pair of arms has finished two replicates yet."
+        few, many = (detectable_difference(max(spreads), n, level=1 - 0.05 / len(self.families)) for n in PLANNED)
+        return (
+            f"Over {page.count(len(self.conditions), 'replicate')} the differences between arms have a standard "
+            f"deviation of {min(spreads):.3f} to {max(spreads):.3f} AUC. With the largest, {PLANNED[0]} replicates "
+            f"find a true difference of {few:.3f} with a power of 80 %, {PLANNED[1]} one of {many:.3f}; delta is "
+            f"{self.delta:g}."
         )
 
     def _said(self, pair: tuple[str, str]) -> str:
@@ -174,25 +200,7 @@ class Comparison(Report):
         value = page.number(estimate.value, "+.3f")
         return f"{pair[0]} minus {pair[1]}: {value} AUC ({low} to {high}, {page.count(estimate.n, 'replicate')})"
 
-    def sizing(self) -> "Markdown":
-        """What a pilot was asked and what it found: spreads, never differences."""
-        if not self.provenance:
-            return page.markdown("")
-        spreads = [float(sample.std(ddof=1)) for sample in self.samples.values() if len(sample) > 1]
-        if spreads:
-            few, many = (detectable_difference(max(spreads), n, level=1 - 0.05 / len(self.families)) for n in PLANNED)
-            found = (
-                f"Over {page.count(len(self.conditions), 'replicate')} the differences between arms have a standard "
-                f"deviation of {min(spreads):.3f} to {max(spreads):.3f} AUC. With the largest, {PLANNED[0]} replicates "
-                f"find a true difference of {few:.3f} with a power of 80 %, {PLANNED[1]} one of {many:.3f}; delta is "
-                f"{self.delta:g}."
-            )
-        else:
-            found = "No pair of arms has finished two replicates yet."
-        self._save(found, [])
-        return page.markdown(f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.** {found}")
-
-    def _write(self, sentences: Sequence[str]) -> None:
+    def _entries(self) -> list[Entry]:
         entries = []
         for claim in self.claims:
             found, why = self.decide(claim)
@@ -209,24 +217,7 @@ class Comparison(Report):
                     section="Verdicts",
                 )
             )
-        self._save(" ".join(sentences).replace("**", ""), entries)
-
-    def _save(self, found: str, entries: list[Entry]) -> None:
-        states = self.provenance["runs"]
-        write_findings(
-            self.out,
-            Findings(
-                title=self.provenance["title"],
-                question=self.provenance["question"],
-                found=found,
-                kind="rendered faces" if self.done and self.synthetic else "recorded faces",
-                status="empty" if not self.done else "whole" if states["done"] == sum(states.values()) else "partial",
-                runs=states["done"],
-                hours=round(self.provenance["duration_s"] / 3600, 1),
-                hardware="; ".join(str(entry["hardware"]) for entry in self.provenance["hardware"]),
-                entries=entries,
-            ),
-        )
+        return entries
 
     def verdicts(self) -> "Markdown":
         """Every contrast of every claim, with simultaneous intervals."""

@@ -6,7 +6,6 @@ numbers are null there: an interval without ends says nothing.
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,9 @@ from aunce.statistics import Estimate
 from aunce.study import StrictModel
 
 FILE = "findings.json"
+
+Kind = Literal["rendered faces", "recorded faces", "published numbers", "computation"]
+"""What the numbers of a report are made of."""
 
 
 class Entry(StrictModel):
@@ -98,7 +100,7 @@ class Findings(StrictModel):
     title: str
     question: str
     found: str
-    kind: Literal["rendered faces", "recorded faces", "published numbers", "computation"]
+    kind: Kind
     status: Literal["whole", "partial", "empty"] = "whole"
     runs: int = 0
     hours: float = 0.0
@@ -123,11 +125,18 @@ def read(folder: Path) -> Findings:
         content = json.loads(path.read_text(encoding="utf-8"))
         entries = [Entry.checked(entry, str(path)) for entry in content.pop("entries")]
         return Findings.checked(content | {"entries": entries}, str(path))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"{path}: not the findings of a report ({error}); draw the report again") from None
 
 
 def read_all(reports: Path) -> dict[str, Findings]:
-    """Name of the folder -> findings, for every report below `reports` that has some, at any depth but that of runs."""
-    found: Sequence[Path] = sorted(path for path in reports.rglob(FILE) if "runs" not in path.parts)
-    return {path.parent.relative_to(reports).as_posix(): read(path.parent) for path in found}
+    """Name of the folder -> findings, for every report below `reports` that has some, at any depth.
+
+    Folders of runs are left out, and hidden ones, where pages lie while they are made.
+    """
+    names = sorted(path.parent.relative_to(reports) for path in reports.rglob(FILE))
+    return {
+        name.as_posix(): read(reports / name)
+        for name in names
+        if not any(part == "runs" or part.startswith(".") for part in name.parts)
+    }

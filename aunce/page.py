@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+LONG = 90  # characters of a cell that gets a width of its own
+
 
 def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title: str) -> Path:
     """Execute a notebook and write `index.html`, `report.md` and `figures/`.
@@ -114,10 +116,12 @@ def _page(title: str, parts: Mapping[str, str]) -> str:
             .replace("<th", '<th scope="col"')
         )
         body = body.replace('<th scope="col"ead', "<thead")
+        # on a narrow screen a cell of sentences would become a column of single words
+        body = re.sub(rf"<td(?=[^>]*>(?:(?!</td>).){{{LONG},}})", '<td class="long"', body, flags=re.S)
         for heading in re.findall(r"<h2>(.*?)</h2>", body):
-            anchor = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
-            contents.append(f'<li><a href="#{anchor}">{heading}</a></li>')
-            body = body.replace(f"<h2>{heading}</h2>", f'<h2 id="{anchor}">{heading}</h2>', 1)
+            place = anchor(html.unescape(re.sub(r"<[^>]+>", "", heading)))
+            contents.append(f'<li><a href="#{place}">{heading}</a></li>')
+            body = body.replace(f"<h2>{heading}</h2>", f'<h2 id="{place}">{heading}</h2>', 1)
         fragments[name] = body
     return Template((TEMPLATES / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
@@ -125,6 +129,22 @@ def _page(title: str, parts: Mapping[str, str]) -> str:
         contents="\n".join(contents),
         **fragments,
     )
+
+
+def anchor(heading: str) -> str:
+    """The part of a link after # that leads to the section with this heading."""
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+
+
+def from_markdown(title: str, *, header: str, main: str, footer: str) -> str:
+    """A page like those of notebooks, from the Markdown of its three landmarks."""
+    from nbformat.v4 import new_markdown_cell, new_notebook
+
+    cells = [
+        new_markdown_cell(text, id=name, metadata={"tags": [name]})  # type: ignore[no-untyped-call]
+        for name, text in (("header", header), ("main", main), ("footer", footer))
+    ]
+    return _page(title, _convert(new_notebook(cells=cells)))  # type: ignore[no-untyped-call]
 
 
 def write(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import pandas as pd
 
 from aunce import page
+from aunce.data.noise import KINDS
 from aunce.errors import UsageError
+from aunce.findings import Findings
+from aunce.findings import write as write_findings
 from aunce.statistics import Estimate, always_positive_f1, guess_f1, paired_difference, sign_flip_p, t_interval
 from aunce.study import CEILING, FLOORS, NOTEBOOKS, Run, Study
 
@@ -246,12 +250,14 @@ class Report:
 
     Args:
         tables: folder that `collect` has filled; one that is not there gives a report that says so.
-        out: folder that gets `figures/<name>.svg` with `<name>.csv` beside it; empty: figures are displayed, nothing
-            is saved.
+        out: folder that gets `figures/<name>.svg` with `<name>.csv` beside it, and `findings.json`; empty: figures are
+            displayed, nothing is saved.
+        tuning: the runs are trials of settings, so that no test score of theirs is found.
     """
 
-    def __init__(self, tables: str | Path, *, out: str | Path = "") -> None:
+    def __init__(self, tables: str | Path, *, out: str | Path = "", tuning: bool = False) -> None:
         self.folder = Path(tables)
+        self.tuning = tuning
         self.out = Path(out) if str(out) else None
         self.provenance = json.loads(self._text("provenance.json") or "{}")
         self.runs = self._table("runs")
@@ -372,17 +378,49 @@ class Report:
         return pd.DataFrame(rows)
 
     def title(self) -> "Markdown":
-        """The study's title, marked if runs are not finished."""
+        """The study's title, marked if runs are not finished; writes what the index shows of the report."""
         if not self.provenance:
             return page.markdown(
                 f"# No runs yet\n\nThere are no tables in `{page.text(self.folder.name)}`: `aunce study` makes them."
             )
+        write_findings(self.out, self.summary())
         states = self.provenance["runs"]
         total = sum(states.values())
         text = f"# {page.text(self.provenance['title'])}"
         if states["done"] < total:
             text += f"\n\n**PARTIAL: {states['done']} of {total} runs finished.** What is missing is listed below."
         return page.markdown(text)
+
+    def summary(self) -> Findings:
+        """The report in one line, for the index. It decides no claim."""
+        states, recorded = self.provenance["runs"], "--root " in self.provenance["rebuild"]
+        if self.done:
+            recorded = not self.synthetic
+        hardware = dict.fromkeys(str(entry["hardware"]) for entry in self.provenance["hardware"])
+        return Findings(
+            title=self.provenance["title"],
+            question=self.provenance["question"],
+            found=self._found(),
+            kind="recorded faces" if recorded else "rendered faces",
+            status="empty" if not self.done else "whole" if states["done"] == sum(states.values()) else "partial",
+            runs=states["done"],
+            hours=round(self.provenance["duration_s"] / 3600, 1),
+            hardware="; ".join(hardware),
+        )
+
+    def _found(self) -> str:
+        """The findings as plain text."""
+        if not self.done:
+            return "No run has finished yet."
+        if self.tuning:
+            trials = self.runs[(self.runs["status"] == "done") & (self.runs["kind"] == "arm")]
+            return (
+                f"{page.count(trials['arm'].nunique(), 'trial')} at {page.count(len(self.labels), 'noise level')}. "
+                "AUC on inner validation chose among them: settings for other studies, and no result about any arm."
+            )
+        if not len(self.macro):
+            return self.why_empty
+        return " ".join(self._sentences())
 
     def findings(self) -> "Markdown":
         """What was asked, and what was found in numbers with intervals."""
@@ -393,20 +431,20 @@ class Report:
             return page.markdown(text + f"No run has finished yet: `{self.provenance['rebuild']}` goes on.")
         if not len(self.macro):
             return page.markdown(text + self.why_empty)
-        sentences = [self._sentence(noise) for noise in self.labels if noise in set(self.macro["noise"])]
-        listed = "\n".join(f"- {sentence}" for sentence in sentences)
+        listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences())
         return page.markdown(f"{text.strip()}\n\n{listed}\n\n{self._not_flat()}")
+
+    def _sentences(self) -> list[str]:
+        return [self._sentence(noise) for noise in self.labels if noise in set(self.macro["noise"])]
 
     def _sentence(self, noise: str) -> str:
         reference = self.reference or self.arms[0]
         estimate = t_interval(self._values(reference, noise, "auc").tolist())
-        noisy, arm = page.text(self.labels[noise]), page.text(reference)
-        text = f"With label noise {noisy}, {arm} reached macro-AUC {_estimate(estimate)}"
+        kind = "label noise " if re.split("[ ,]", noise)[0] in KINDS else ""  # else an axis of a study without noise
+        text = f"With {kind}{self.labels[noise]}, {reference} reached macro-AUC {_estimate(estimate)}"
         pairs = [(arm, pair[0]) for arm in self.arms if (pair := self._difference(arm, noise, "auc")) is not None]
         if pairs:
-            text += "; differences to it: " + ", ".join(
-                f"{page.text(arm)} {_estimate(pair, '+.3f')}" for arm, pair in pairs
-            )
+            text += "; differences to it: " + ", ".join(f"{arm} {_estimate(pair, '+.3f')}" for arm, pair in pairs)
         return f"{text} (mean over {page.count(estimate.n, 'replicate')}, 95 % interval)."
 
     def _not_flat(self) -> str:

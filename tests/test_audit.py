@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from sklearn import metrics
 
-from aunce import audit, figures, literature
+from aunce import audit, figures, findings, literature
 from aunce.audit import DATASETS, Audit, Confusion, consistent, solve
 from aunce.data import bp4d, disfa
 from aunce.errors import UsageError
@@ -360,7 +360,9 @@ def test_leads_that_do_not_survive():
 
 def test_every_section_is_shown_and_figures_are_saved_with_their_data(tmp_path):
     shown = Audit(out=tmp_path)
-    sections = [name for name in vars(Audit) if not name.startswith("_") and name not in ("cells", "numbers")]
+    sections = [
+        name for name in vars(Audit) if not name.startswith("_") and name not in ("cells", "numbers", "entries")
+    ]
     text = {name: getattr(shown, name)().data for name in sections}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         *("ways.svg", "ways.csv", "prevalence.svg", "prevalence.csv")
@@ -374,6 +376,25 @@ def test_every_section_is_shown_and_figures_are_saved_with_their_data(tmp_path):
     for what, why, _ in audit.UNDECIDABLE:
         assert what in text["undecidable"]
         assert f"undecidable here: {why}" in text["undecidable"]
+
+
+def test_gaps_are_decided_by_what_was_computed_or_read(tmp_path, monkeypatch):
+    shown = Audit(out=tmp_path)
+    shown.title()
+    assert findings.read(tmp_path).entries == shown.entries()
+    found = {entry.id: entry for entry in shown.entries()}
+    assert {entry.verdict for entry in found.values()} == {"holds"}
+    assert set(audit.READ) == set(found) - {"D14", "D15"}
+    for number in ("66.11", "66.33", "66.42", "65.47"):
+        assert number in found["D14"].reason
+    assert all("commit bade385" in found[gap].reason for gap in audit.READ)
+    printed = audit.compared("DISFA")
+    printed.loc["AUNCE", "mean"] = 65.5  # as if the pooled score had been printed
+    monkeypatch.setattr(audit, "compared", lambda dataset: printed)
+    assert {entry.id: entry.verdict for entry in shown.entries()}["D14"] == "does not hold"
+    table = audit.assignments("DISFA").assign(impossible=0)
+    monkeypatch.setattr(audit, "assignments", lambda dataset: table)
+    assert {entry.id: entry.verdict for entry in shown.entries()}["D15"] == "does not hold"
 
 
 def test_tables_of_what_was_read_are_whole():

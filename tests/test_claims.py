@@ -1,12 +1,29 @@
-"""The claims: complete, named once, and undecided as long as nothing has run."""
+"""The claims: complete, named once, and not run yet until the report of their experiment says more."""
 
 import hashlib
 
 import pytest
 
-from aunce.claims import NOT_RUN, Ledger, load_claims
+from aunce import findings
+from aunce.claims import Ledger, load_claims
 from aunce.errors import UsageError
-from aunce.study import NOTEBOOKS
+from aunce.findings import Entry, Findings
+from aunce.study import NOTEBOOKS, PROJECT
+
+ABOUT = {"title": "A study", "question": "Does it?", "found": "It does.", "kind": "rendered faces"}
+ENTRY = {
+    "id": "C1",
+    "verdict": "supported",
+    "contrast": "one minus other",
+    "value": 0.02,
+    "low": 0.01,
+    "high": 0.03,
+    "unit": "AUC",
+    "replicates": 16,
+    "detectable": 0.012,
+    "reason": "Because.",
+    "section": "Scores, and more",
+}
 
 FILE = """
 written = 2026-01-01
@@ -66,12 +83,113 @@ def test_an_incomplete_claim_is_refused_with_its_file(write, old, new, message):
     assert str(path) in str(error.value)
 
 
-def test_a_claim_without_runs_has_no_verdict_and_an_undecidable_one_says_why(write):
+@pytest.fixture
+def ledger(tmp_path, write):
+    """The ledger of `FILE`, changed, over made-up reports: name -> (fields of the findings, entries)."""
+
+    def ledger(reports=(), old="", new=""):
+        for name, (about, entries) in dict(reports).items():
+            (tmp_path / "reports" / name).mkdir(parents=True)
+            findings.write(
+                tmp_path / "reports" / name,
+                Findings(**ABOUT | about, entries=[Entry(**ENTRY | entry) for entry in entries]),
+            )
+        return Ledger(write(old, new), reports=tmp_path / "reports", out=tmp_path)
+
+    return ledger
+
+
+def rows(table):
+    """Cells by the name in the first of them."""
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.data.splitlines()[2:]]
+    return {row[0].split()[0].strip("*"): row for row in cells}
+
+
+def test_a_claim_without_runs_has_no_verdict_and_an_undecidable_one_says_why(ledger):
+    shown = ledger()
+    assert "**not run yet**" in shown.table().data
+    assert "supported" not in shown.table().data
+    assert shown.hash in shown.title().data
+    assert "Of 1 claims: 1 not run yet." in shown.title().data
+    assert shown.banner().data == ""
+    assert findings.read(shown.out).status == "partial"
     why = 'undecidable = "no data"'
-    path = write('experiment = "main"\ndecided_by = "each"\ncontrasts = [["one", "other"]]', why)
-    assert "undecidable here: no data" in Ledger(path).table().data
-    ledger = Ledger(write())
-    assert f"| {NOT_RUN} |" in ledger.table().data
-    assert "supported" not in ledger.table().data
-    assert ledger.hash in ledger.title().data
-    assert "1 are not run yet and 0 are" in ledger.title().data
+    shown = ledger((), 'experiment = "main"\ndecided_by = "each"\ncontrasts = [["one", "other"]]', why)
+    assert "**undecidable here: no data**" in shown.table().data
+    assert "1 undecidable here" in shown.title().data
+
+
+@pytest.mark.parametrize("verdict", ["supported", "reversed", "not supported", "undecided"])
+def test_a_claim_takes_the_verdict_of_its_experiment_with_effect_power_and_evidence(ledger, verdict):
+    shown = ledger({"main": ({}, [{"verdict": verdict}])})
+    (row,) = rows(shown.table()).values()
+    assert row[1] == f"**{verdict}**<br>Because."
+    assert row[2] == "one minus other<br>+0.020 AUC (+0.010 to +0.030)"
+    assert row[3:5] == ["16", "0.012 AUC"]
+    assert row[5] == "[main: Scores, and more](../main/index.html#scores-and-more)"
+    assert f"1 {verdict}." in shown.title().data
+    assert "the verdicts of C1 rest on them" in shown.banner().data
+    found = findings.read(shown.out)
+    assert (found.status, found.kind, found.entries) == ("whole", "rendered faces", [])
+
+
+def test_a_partial_report_marks_its_verdict_and_an_empty_one_has_none(ledger):
+    shown = ledger({"main": ({"status": "partial"}, [{"verdict": "undecided"}])})
+    assert "**undecided (partial)**" in shown.table().data
+    assert "1 undecided (partial)" in shown.title().data
+    assert findings.read(shown.out).status == "partial"
+
+
+def test_a_report_without_a_finished_run_decides_nothing(ledger):
+    assert "**not run yet**" in ledger({"main": ({"status": "empty"}, [{"verdict": "undecided"}])}).table().data
+
+
+def test_what_is_decided_on_rendered_faces_may_be_undecidable_on_others(ledger):
+    limits = 'source = "us"\nundecidable = "on real faces: no data"'
+    shown = ledger({"main": ({}, [{}])}, 'source = "us"', limits)
+    assert "**supported; undecidable here on real faces: no data**" in shown.table().data
+
+
+def test_the_gpu_size_of_an_experiment_stands_beside_the_other(ledger):
+    shown = ledger({"main": ({}, [{}]), "main-gpu": ({"status": "partial"}, [{"verdict": "undecided"}])})
+    assert "**supported in main; undecided (partial) in main-gpu**" in shown.table().data
+    assert shown.table().data.count("index.html#") == 2
+
+
+def test_two_reports_may_speak_of_a_gap(ledger):
+    holds = {"id": "D1", "verdict": "holds", "value": None, "reason": "Because."}
+    shown = ledger({"anatomy": ({}, [holds]), "audit": ({}, [holds | {"verdict": "does not hold"}])})
+    assert "**holds in anatomy; does not hold in audit**<br>Because.<br>Because." in shown.gaps().data
+    assert "Of 1 gaps" in shown.title().data
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "message"),
+    [
+        ("main", {"id": "C9"}, "C9 is neither a claim nor a gap"),
+        ("other", {}, "C1 has a verdict of report 'other', but report 'main' decides it"),
+        ("main", {"verdict": "proven"}, "C1 has the verdict 'proven'; known: reversed"),
+    ],
+)
+def test_findings_that_the_ledger_cannot_take_are_refused_with_their_file(ledger, name, entry, message):
+    with pytest.raises(UsageError, match=message) as error:
+        ledger({name: ({}, [entry])})
+    assert f"{name}/findings.json" in str(error.value)
+
+
+def test_texts_of_findings_are_no_markup(ledger):
+    evil = "<script>x</script> | [a](b)"
+    shown = ledger({"main": ({"title": evil}, [dict.fromkeys(("reason", "contrast", "unit", "section"), evil)])})
+    text = shown.table().data
+    assert "<script" not in text
+    assert len(text.splitlines()) == 3
+    assert text.replace("\\|", "").splitlines()[2].count("|") == 9
+
+
+def test_the_committed_ledger_is_drawn_from_the_committed_findings():
+    shown = Ledger(reports=PROJECT / "reports")
+    text = (PROJECT / "reports" / "claims" / "report.md").read_text()
+    for part in (shown.title(), shown.banner(), shown.table(), shown.gaps()):
+        assert part.data in text, "draw it again: aunce report claims"
+    for one in (*shown.claims.claim, *shown.claims.gap):
+        assert f"| **{one.id}** " in text

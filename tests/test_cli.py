@@ -56,6 +56,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv("AUNCE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("AUNCE_REPORTS", str(tmp_path / "reports"))
     monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "reports")
+    monkeypatch.setattr("aunce.cli.REPORTS", tmp_path / "reports")
 
     def project(epochs=1):
         path = tmp_path / "tiny.toml"
@@ -88,6 +89,7 @@ def test_a_study_runs_from_rendered_faces_to_a_page_and_once_only(project):
     text = page.read_text()
     assert "Rendered faces" in text
     assert "<i>released" not in text
+    assert "Tiny study" in (study.folder.parent / "README.md").read_text()
     assert not re.search(r"""(src|href)=["']https?:""", text)
     runs = pd.read_parquet(study.folder / "runs.parquet")
     assert set(runs["status"]) == {"done"}
@@ -154,6 +156,9 @@ def test_a_failed_run_is_told_and_the_others_go_on(project):
     [
         (["study", "laptopp"], 2, "no study 'laptopp'; known: affwild2, bp4d"),
         (["study", "laptop", "--only", "arms=BCE", "--dry-run"], 2, "AXIS one of replicate, noise, arm"),
+        (["report", "laptopp"], 2, "no report 'laptopp'; studies: affwild2, bp4d"),
+        (["report", "laptopp"], 2, "without runs: anatomy, audit, claims, simulation, index"),
+        (["report", "audit", "--set", "epochs=3"], 2, "needs no runs"),
         (["run", "laptop", "nothing"], 2, "has no run 'nothing'"),
         (["data", "check", "bp5d", "."], 2, "unknown data set 'bp5d'"),
         (["data", "check", "bp4d", "/nowhere"], 1, "/nowhere"),
@@ -193,6 +198,28 @@ def test_report_without_runs_says_what_to_do(aunce, project):
     result = aunce("report", project())
     assert result.exit_code == 2
     assert "no tables" in result.output
+
+
+def test_the_ledger_and_the_index_need_no_runs(aunce, project, tmp_path):
+    project()
+    ledger = aunce("report", "claims")
+    assert ledger.exit_code == 0, ledger.output
+    assert ledger.output.strip() == str(tmp_path / "reports" / "claims" / "index.html")
+    assert "not run yet" in (tmp_path / "reports" / "claims" / "report.md").read_text()
+    assert "(claims/report.md)" in (tmp_path / "reports" / "README.md").read_text()
+    (tmp_path / "reports" / "README.md").unlink()
+    index = aunce("report", "index")
+    assert index.output.strip() == str(tmp_path / "reports" / "index.html")
+    assert (tmp_path / "reports" / "README.md").is_file()
+
+
+def test_a_report_stands_if_the_findings_of_another_one_are_broken(aunce, project, tmp_path):
+    project()
+    (tmp_path / "reports" / "other").mkdir(parents=True)
+    (tmp_path / "reports" / "other" / "findings.json").write_text("{")
+    cli.draw_index(tmp_path / "reports")
+    assert not (tmp_path / "reports" / "README.md").exists()
+    assert aunce("report", "index").exit_code == 2
 
 
 def test_synth_check_and_pack_are_one_path(aunce, tmp_path, monkeypatch):

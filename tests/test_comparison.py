@@ -73,6 +73,7 @@ def make(
     done = sum(run["status"] == "done" for run in runs)
     states = {"done": done, "failed": 0, "running": 0, "missing": len(runs) - done}
     provenance = {"title": "Made up", "question": "Does it?", "runs": states, "duration_s": 3600.0, "hardware": []}
+    provenance["rebuild"] = "aunce study main"
     (folder / "provenance.json").write_text(json.dumps(provenance))
     return folder
 
@@ -130,7 +131,7 @@ def test_sections_say_what_the_tables_say(tmp_path: Path) -> None:
     out.mkdir()
     tables = make(tmp_path / "tables", {"AUNCE released": 0.65, "AUNCE hcl": 0.6})
     report = Comparison(tables, out=out)
-    report.findings()
+    report.title()
     found = findings.read(out)
     assert [entry.verdict for entry in found.entries] == ["reversed", "reversed"]
     assert found.kind == "rendered faces"
@@ -146,8 +147,8 @@ def test_sections_say_what_the_tables_say(tmp_path: Path) -> None:
 def test_a_pilot_shows_spreads_and_no_difference(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    report = Comparison(make(tmp_path / "tables", {"AUNCE released": 0.93}, spread=0.01), out=out)
-    shown = report.sizing().data + report.variance().data  # type: ignore[attr-defined]
+    report = Comparison(make(tmp_path / "tables", {"AUNCE released": 0.93}, spread=0.01), out=out, pilot=True)
+    shown = report.title().data + report.findings().data + report.variance().data  # type: ignore[attr-defined]
     assert "0.23" not in shown
     assert "0.93" not in shown
     spread = report.samples["AUNCE released", "BCE"].std(ddof=1)
@@ -157,6 +158,6 @@ def test_a_pilot_shows_spreads_and_no_difference(tmp_path: Path) -> None:
 
 def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
     report = Comparison(tmp_path / "none")
-    for section in ("title", "findings", "verdicts", "by_condition", "arms_table", "design", "variance", "sizing"):
+    for section in ("title", "findings", "verdicts", "by_condition", "arms_table", "design", "variance"):
         getattr(report, section)()
     assert verdicts(report) == {"C1": Verdict.UNDECIDED, "C2": Verdict.UNDECIDED}

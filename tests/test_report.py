@@ -16,8 +16,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
+from aunce import findings, report
 from aunce import page as pages
-from aunce import report
 from aunce.errors import RunError, UsageError
 from aunce.evaluation import score_tables, thresholds
 from aunce.statistics import t_interval
@@ -229,6 +229,24 @@ def test_findings_say_what_was_asked_and_give_every_difference_with_its_interval
         assert len(re.findall(rf"{arm} [+−]0\.\d+ \([+−]\d\.\d+ to [+−]\d\.\d+\)", text)) == 2
 
 
+def test_the_index_is_told_what_was_found(study, shown, copy: FakeStudy, tmp_path: Path) -> None:
+    report.Report(study[0].folder, out=tmp_path).title()
+    found = findings.read(tmp_path)
+    assert (found.status, found.kind, found.runs, found.entries) == ("whole", "rendered faces", 20, [])
+    assert found.found.count("SupCon") == 2
+    assert pages.text(found.found) in words(shown.findings()).replace("\n- ", " ").replace("- ", "", 1)
+    shutil.rmtree(copy.runs[0].folder)
+    assert read(copy).summary().status == "partial"
+
+
+def test_a_tuning_report_tells_the_index_no_score(study, tmp_path: Path) -> None:
+    report.Report(study[0].folder, out=tmp_path, tuning=True).title()
+    found = findings.read(tmp_path).found
+    assert found.startswith("3 trials at 2 noise levels")
+    assert "no result" in found
+    assert not re.search(r"0\.\d", found)
+
+
 def test_mean_of_parts_and_pooled_stand_side_by_side(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "fake", "BCE", "none", 0, part=part) for part in ("1", "3")]
     found = [finish(run) for run in runs]
@@ -284,6 +302,7 @@ def test_a_finished_run_whose_tables_are_damaged_counts_as_failed(copy: FakeStud
 def test_a_study_without_any_finished_run_says_so_in_every_section(tmp_path: Path) -> None:
     shown = read(FakeStudy(tmp_path / "fake", [make_run(tmp_path / "fake", "BCE", "none", 0)]))
     assert "PARTIAL: 0 of 1" in words(shown.title())
+    assert (shown.summary().status, shown.summary().runs) == ("empty", 0)
     for section in (
         shown.banner,
         shown.headline,
@@ -396,6 +415,7 @@ def test_the_banner_depends_on_what_the_runs_recorded(copy: FakeStudy) -> None:
         (run.folder / "metrics.json").write_text(json.dumps(metrics))
     shown = read(copy)
     assert words(shown.banner()) == "Faces: bp4d."
+    assert shown.summary().kind == "recorded faces"
     assert "no AU that is labelled but never drawn" in words(shown.leak())
 
 
