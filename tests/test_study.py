@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from aunce.errors import UsageError
-from aunce.study import NOT_IN_KEY, DataSpec, RunSpec, Study, load_study, progress
+from aunce.study import NOT_IN_KEY, PROJECT, DataSpec, RunSpec, Study, load_study, progress
 
 STUDY = """
 [study]
@@ -332,3 +333,26 @@ def test_a_size_that_a_study_does_not_have_is_refused(write):
     for size in ("gpu", "tpu"):
         with pytest.raises(UsageError, match=f"no size '{size}'"):
             load_study(f"{reference}:{size}")
+
+
+@pytest.mark.parametrize("name", ["pilot", "main"])
+def test_what_a_study_runs_is_what_the_committed_trials_chose(name):
+    """The highest inner-validation AUC of each arm at each noise level; the first of equals."""
+    runs = pd.read_parquet(PROJECT / "reports" / "tune" / "runs.parquet")
+    assert (runs["status"] == "done").all()
+    specs = [json.loads(text) for text in runs["spec"]]
+    trials = runs.assign(trial_of=[arm.partition(", rate ")[0] for arm in runs["arm"].astype(str)])
+    chosen = {
+        (specs[index]["noise_kind"], trials.loc[index, "trial_of"]): specs[index]
+        for _, rows in trials.groupby(["noise", "trial_of"], observed=True)
+        for index in [rows["val_auc"].idxmax()]
+    }
+    arms = {arm for _, arm in chosen}
+    compared = 0
+    for run in load_study(name).runs:
+        if run.labels["arm"] in arms:
+            best = chosen[run.spec.noise_kind, run.labels["arm"]]
+            for field in ("method", "preset", "learning_rate", "weight_decay", "temperature"):
+                assert getattr(run.spec, field) == best[field], (run.labels, field)
+            compared += 1
+    assert compared >= 16
