@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from matplotlib.patches import Patch
 from scipy import stats
 from torch import Tensor
 
 from aunce import figures, findings, page
+from aunce.claims import load_claims
 from aunce.data import bp4d
 from aunce.losses import BRANCHES, AUNCELoss, aunce_loss, infonce, supcon
 
@@ -808,124 +808,6 @@ def more_than(table: pd.DataFrame, column: str, other: str = "BCE, one view") ->
     return bool((wide["AUNCE"] > 1.01 * wide[other]).any())
 
 
-# ------------------------------------------------------------------------------------------------------------ figures
-
-
-@figures.styled
-def floor_figure(table: pd.DataFrame) -> figures.Figure:
-    """The smallest loss of a present anchor and its weight there against prevalence, one panel each.
-
-    Args:
-        table: one row per images, between and prevalence (0 to 1): loss, weight.
-    """
-    figure = figures.Figure(figsize=(figures.WIDTH, 2.7), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, (name, label) in zip(panels, (("loss", "smallest loss"), ("weight", "weight r there")), strict=True):
-        for slot, ((between, images), rows) in enumerate(table.groupby(["between", "images"], sort=False)):
-            kind = "ReLU" if between == 0 else "no ReLU"
-            axes.plot(
-                100 * rows["prevalence"],
-                rows[name],
-                color=figures.COLOURS[slot],
-                marker=figures.MARKERS[slot],
-                markersize=4,
-                linewidth=1.3,
-                label=f"{kind}, batch {images}",
-            )
-        axes.set(title=label.capitalize(), xlabel="Images with the AU (%)", ylim=(0, None))
-        axes.grid(visible=True)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
-
-
-@figures.styled
-def force_figure(table: pd.DataFrame) -> figures.Figure:
-    """Forces on an anchor by loss: attraction to the left of 0, repulsion to the right, by where they come from.
-
-    Args:
-        table: one row per loss and positive: loss, positive, own view, same label, negatives.
-    """
-    kinds = ("own view", "same label", "negatives")
-    figure = figures.Figure(figsize=(figures.WIDTH, 0.9 + 0.26 * len(table)), layout="constrained")
-    axes = figure.subplots()
-    left, right = np.zeros(len(table)), np.zeros(len(table))
-    places = np.arange(len(table))
-    for kind, colour in zip(kinds, figures.COLOURS, strict=False):
-        widths = table[kind].to_numpy(dtype=np.float64)
-        axes.barh(places, np.minimum(widths, 0), left=left, color=colour, height=0.7)
-        axes.barh(places, np.maximum(widths, 0), left=right, color=colour, height=0.7)
-        left, right = left + np.minimum(widths, 0), right + np.maximum(widths, 0)
-    axes.set_yticks(places, [f"{row.loss}, {row.positive}" for row in table.itertuples()])
-    axes.set(
-        ylim=(len(table) - 0.4, -0.6),
-        xlabel="attracts  \N{LEFTWARDS ARROW}  force on an anchor  \N{RIGHTWARDS ARROW}  repels",
-    )
-    axes.axvline(0, color=figures.GREY, linewidth=0.9)
-    axes.grid(axis="x", visible=True)
-    handles = [Patch(color=colour, label=kind) for kind, colour in zip(kinds, figures.COLOURS, strict=False)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    return figure
-
-
-@figures.styled
-def step_figure(table: pd.DataFrame) -> figures.Figure:
-    """How much longer the step of a present anchor is than that of an absent one, by exponents, one panel a prevalence.
-
-    Args:
-        table: one row per prevalence, exponents and normalised (bool): ratio.
-    """
-    rates, names = list(pd.unique(table["prevalence"])), list(pd.unique(table["exponents"]))
-    figure = figures.Figure(figsize=(figures.WIDTH, 1.1 + 0.3 * len(names)), layout="constrained")
-    panels = figure.subplots(1, len(rates), sharey=True, sharex=True, squeeze=False)[0]
-    for axes, rate in zip(panels, rates, strict=True):
-        for slot, normalised in enumerate((False, True)):
-            rows = table[(table["prevalence"] == rate) & (table["normalised"] == normalised)]
-            label = "weights divided by their mean" if normalised else "weights as they are"
-            axes.plot(
-                rows["ratio"],
-                [names.index(name) - 0.12 + 0.24 * slot for name in rows["exponents"]],
-                figures.MARKERS[slot],
-                color=figures.COLOURS[slot],
-                markersize=6,
-                label=label,
-            )
-        axes.axvline(1, color=figures.GREY, linewidth=0.9, linestyle=(0, (2, 2)))
-        axes.set(
-            title=f"AU in {100 * rate:.0f} % of images",
-            xlabel="step of present / absent",
-            ylim=(len(names) - 0.5, -0.5),
-        )
-        axes.grid(axis="x", visible=True)
-    panels[0].set_yticks(range(len(names)), [f"{name} {EXPONENTS[name]}" for name in names])
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
-
-
-@figures.styled
-def batch_figure(table: pd.DataFrame) -> figures.Figure:
-    """Loss and gradient noise against the batch, one line per prevalence.
-
-    Args:
-        table: one row per prevalence and images: loss, spread, noise.
-    """
-    figure = figures.Figure(figsize=(figures.WIDTH, 2.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for slot, (rate, rows) in enumerate(table.groupby("prevalence", sort=False)):
-        look: dict[str, Any] = {"color": figures.COLOURS[slot], "marker": figures.MARKERS[slot], "markersize": 4}
-        left.errorbar(rows["images"], rows["loss"], yerr=rows["spread"], linewidth=1.3, capsize=2, **look)
-        right.plot(rows["images"], rows["noise"], linewidth=1.3, label=f"AU in {100 * rate:.0f} % of images", **look)
-    left.set(title="Loss", ylim=(0, None))
-    right.set(title="Noise of the gradient", ylim=(0, None))
-    for axes in (left, right):
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(table["images"].unique(), [str(images) for images in table["images"].unique()])
-        axes.minorticks_off()
-        axes.set_xlabel("Images in a batch")
-        axes.grid(visible=True)
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
-
-
 # --------------------------------------------------------------------------------------------------------------- page
 
 TITLE = "Anatomy of the loss"
@@ -946,18 +828,6 @@ SECTIONS = {
     "open": "Not decided here",
 }
 """Method -> heading of its section in the notebook."""
-
-STATEMENTS = {
-    "C7": "AUNCE needs no more parameters or operations than pixel-level training",
-    "D1": "the most similar positive is the anchor itself and attracts nothing",
-    "D2": "the mean positive is divided by all rows",
-    "D3": "the kind of positive is drawn once for each AU and batch",
-    "D6": "the denominator is neither SupCon's nor SimCLR's",
-    "D7": "a ReLU keeps every cosine at 0 or above",
-    "D16": "the code 9 becomes a class of its own",
-    "D18": "a batch of 32 holds few positives of a rare AU",
-}
-"""Claim or gap -> its wording in `notebooks/claims.toml`, shortened."""
 
 UNDECIDED = (
     (
@@ -995,6 +865,9 @@ class Anatomy:
 
     def __init__(self, *, out: str | Path = "") -> None:
         self.out = Path(out) if str(out) else None
+        claims, _ = load_claims()
+        self.wording = {claim.id: claim.wording for claim in claims.claim}
+        self.wording |= {gap.id: gap.wording for gap in claims.gap}
 
     @cached_property
     def entries(self) -> list[findings.Entry]:
@@ -1007,7 +880,9 @@ class Anatomy:
     def title(self) -> "Markdown":
         """What is asked and found; writes `findings.json` if `out` is given."""
         holding = [entry.id for entry in self.entries if entry.verdict == "holds"]
-        failing = [f"{entry.id} ({STATEMENTS[entry.id]})" for entry in self.entries if entry.verdict != "holds"]
+        failing = [
+            f"{entry.id} ({self.wording[entry.id].rstrip('.')})" for entry in self.entries if entry.verdict != "holds"
+        ]
         ratio = _wide(steps(), "ratio")
         raw, divided = (ratio.loc[(0.5, "released"), how] / ratio.loc[(0.5, "equal"), how] for how in (False, True))
         found = (
@@ -1016,8 +891,6 @@ class Anatomy:
             f"that of an absent one, {raw:.2f} times as long as equal exponents do, and {divided:.2f} times if the "
             "weights are divided by their mean."
         )
-        if self.out is not None:
-            self.out.mkdir(parents=True, exist_ok=True)
         findings.write(
             self.out,
             findings.Findings(title=TITLE, question=QUESTION, found=found, kind="computation", entries=self.entries),
@@ -1029,10 +902,12 @@ class Anatomy:
 
     def verdicts(self) -> "Markdown":
         """Claims and gaps with the numbers that decide them."""
-        rows = [[f"{entry.id}: {STATEMENTS[entry.id]}", entry.verdict, entry.reason] for entry in self.entries]
+        rows = [
+            [f"{entry.id}: {page.text(self.wording[entry.id])}", entry.verdict, entry.reason] for entry in self.entries
+        ]
         return page.markdown(
             f"{page.table(['Claim or gap', 'Verdict', 'Why'], rows, 'lll')}\n\n"
-            "The wordings stand in the ledger (`notebooks/claims.toml`); those of gaps say what the release does. "
+            "Wordings are those of `notebooks/claims.toml`; those of gaps say what the release does. "
             "*Holds* says that the wording is right, not that it is good or bad for AU detection."
         )
 
@@ -1186,7 +1061,7 @@ class Anatomy:
         return page.figure(
             self.out,
             "floors",
-            floor_figure(table),
+            figures.floors(table),
             table,
             alt="Smallest loss of a present anchor and its weight against prevalence, with and without a final ReLU, "
             "for batches of 32 and 128.",
@@ -1230,7 +1105,7 @@ class Anatomy:
         return page.figure(
             self.out,
             "forces",
-            force_figure(table),
+            figures.forces(table),
             table,
             alt="Bars of attraction and repulsion on an anchor for the branches of the released and the as_read "
             "loss, SupCon and InfoNCE. The released max branch has no attraction.",
@@ -1325,7 +1200,7 @@ class Anatomy:
         return page.figure(
             self.out,
             "steps",
-            step_figure(table),
+            figures.steps(table.assign(exponents=[f"{name} {EXPONENTS[name]}" for name in table["exponents"]])),
             table,
             alt="Ratio of the step of a present to that of an absent anchor for four pairs of exponents, with "
             "weights as they are and divided by their mean, at 50 % and 10 % prevalence.",
@@ -1425,7 +1300,7 @@ class Anatomy:
         return page.figure(
             self.out,
             "batches",
-            batch_figure(table),
+            figures.batches(table),
             table,
             alt="Loss and gradient noise against the batch for a frequent and a rare AU.",
             caption="Released, expected over the branches, 40 random batches each; left with the standard deviation "

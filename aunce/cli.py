@@ -211,7 +211,7 @@ def report(name: str, overrides: dict[str, Any]) -> None:
     from aunce import index
 
     studies = sorted(file.stem for file in (NOTEBOOKS / "studies").glob("*.toml"))
-    if name in studies or ".toml" in name or name.partition(":")[0] in studies:
+    if ".toml" in name or name.partition(":")[0] in studies:
         written = write_report(load_study(name, overrides))
     elif name not in (*PAGES, "index"):
         raise UsageError(f"no report '{name}'; studies: {', '.join(studies)}; without runs: {', '.join(PAGES)}, index")

@@ -7,7 +7,6 @@ the mean over replicates is a mean over conditions, and the interval holds the c
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,10 @@ import pandas as pd
 
 from aunce import page
 from aunce.claims import Claim, load_claims
+from aunce.errors import UsageError
 from aunce.findings import Entry, Findings
-from aunce.report import Report
+from aunce.report import Report, in_cells, in_text
 from aunce.statistics import (
-    Estimate,
     Verdict,
     detectable_difference,
     holm_intervals,
@@ -57,37 +56,35 @@ class Comparison(Report):
         self.pilot = pilot
         self.claims = [claim for claim in claims.claim if claim.experiment == experiment]
         super().__init__(tables, out=out)
-        self.families = [pair for claim in self.claims for pair in claim.contrasts]
-        samples = [self.differences(*pair) for pair in self.families]
-        estimates = holm_intervals([sample.tolist() for sample in samples])
-        self.samples = {tuple(pair): sample for pair, sample in zip(self.families, samples, strict=True)}
-        self.estimates = {tuple(pair): estimate for pair, estimate in zip(self.families, estimates, strict=True)}
+        self.samples = {pair: self.differences(*pair) for claim in self.claims for pair in _pairs(claim)}
+        estimates = holm_intervals([sample.tolist() for sample in self.samples.values()])
+        self.estimates = dict(zip(self.samples, estimates, strict=True))
 
     def _score(self) -> None:
         finished = self.runs[self.runs["status"] == "done"]
         self.entering_of: dict[int, set[int]] = {}
-        rows = {}
+        rows: dict[int, dict[str, str]] = {}
         for run in finished.itertuples():
             facts, spec = json.loads(str(run.data)), json.loads(str(run.spec))
             self.entering_of[int(run.replicate)] = set(facts["entering_aus"])
-            rows[int(run.replicate)] = {
+            conditions = {
                 "noise": str(run.noise),
                 "setting": str((facts.get("synthetic") or {}).get("setting", "")),
                 "dataset": str(facts["dataset"]),
                 "start": "pretext" if spec["pretext"] else "random weights",
             }
+            if rows.setdefault(int(run.replicate), conditions) != conditions:
+                raise UsageError(
+                    f"replicate {run.replicate} stands in two conditions, and no pair of its runs would be one; give "
+                    "each condition replicates of its own"
+                )
         self.conditions = pd.DataFrame.from_dict(rows, orient="index").sort_index()
         super()._score()
 
-    def _macro(self, per_au: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataFrame:
-        """Mean over the AUs that enter in the replicate: its data set and its test subjects decide which they are."""
-        pairs = {(replicate, au) for replicate, aus in self.entering_of.items() for au in aus}
-        keep = [pair in pairs for pair in zip(per_au["replicate"], per_au["au"], strict=True)]
-        everything, self.entering = self.entering, sorted(set(per_au["au"]))
-        try:
-            return super()._macro(per_au[keep], by=by)
-        finally:
-            self.entering = everything
+    def _enters(self, table: pd.DataFrame) -> "pd.Series[bool]":
+        """Data set and test subjects of each replicate decide which AUs enter."""
+        pairs = zip(table["replicate"], table["au"], strict=True)
+        return pd.Series([au in self.entering_of[replicate] for replicate, au in pairs], table.index, dtype=bool)
 
     def scores(self, arm: str, score: str = "auc", **reading: str) -> pd.Series:
         """A macro score per replicate, the primary reading unless told otherwise."""
@@ -113,7 +110,7 @@ class Comparison(Report):
         Nothing is decided before all runs of the study have ended, as whoever looks earlier could stop when it suits;
         nor if the deciding contrast has another sign in one of the renderer's settings.
         """
-        pairs = [tuple(pair) for pair in claim.contrasts]
+        pairs = _pairs(claim)
         estimates = [self.estimates[pair] for pair in pairs]
         if not self.whole:
             return Verdict.UNDECIDED, "runs are still to come"
@@ -132,22 +129,21 @@ class Comparison(Report):
     def worst(self, claim: Claim) -> tuple[str, str]:
         """The contrast that decides a claim with several: the one with the lowest verdict, then the lowest value."""
         order = list(Verdict)
-        pairs = [(better, worse) for better, worse in claim.contrasts]
 
         def rank(pair: tuple[str, str]) -> tuple[int, float]:
             estimate = self.estimates[pair]
             value = -math.inf if math.isnan(estimate.value) else estimate.value
             return order.index(verdict([estimate], delta=self.delta, runs=1)), value
 
-        return min(pairs, key=rank)
+        return min(_pairs(claim), key=rank)
 
     def detectable(self, pair: tuple[str, str]) -> float:
         """The true difference that so many replicates find with a power of 80 %, at the strictest step of Holm's."""
         sample = self.samples[pair]
-        level = 1 - 0.05 / max(len(self.families), 1)
-        return (
-            detectable_difference(float(sample.std(ddof=1)), len(sample), level=level) if len(sample) > 1 else math.inf
-        )
+        return self._seen(float(sample.std(ddof=1)), len(sample))
+
+    def _seen(self, deviation: float, n: int) -> float:
+        return detectable_difference(deviation, n, level=1 - 0.05 / len(self.samples))
 
     def summary(self) -> Findings:
         """The report in one line, with the verdicts unless it is a pilot."""
@@ -161,8 +157,9 @@ class Comparison(Report):
         for claim in self.claims:
             found, why = self.decide(claim)
             because = f", {why}" if why else ""
-            decided = f"Decided by {self._said(self.worst(claim))}."
-            sentences.append(f"{claim.id} ({claim.wording.rstrip('.')}): {found}{because}. {decided}")
+            worst = self.worst(claim)
+            decided = f" Its worst contrast is {self._said(worst)}." if self.estimates[worst].defined else ""
+            sentences.append(f"{claim.id} ({claim.wording.rstrip('.')}): {found}{because}.{decided}")
         return sentences
 
     def findings(self) -> "Markdown":
@@ -174,9 +171,11 @@ class Comparison(Report):
             return page.markdown(f"{asked} {self._sizes()}")
         listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences())
         curves = self._not_flat() if self.done else ""
+        started = self.provenance["started"][:10]  # the date
+        when = "not after" if not started or self.written.isoformat() <= started else "**AFTER**"
         return page.markdown(
             f"{asked}\n\n{listed}\n\n{curves} The claims were written on {self.written.isoformat()} (hash "
-            f"`{self.claims_hash}`), before these runs."
+            f"`{self.claims_hash}`), {when} the day of the first run."
         )
 
     def _sizes(self) -> str:
@@ -184,7 +183,7 @@ class Comparison(Report):
         spreads = [float(sample.std(ddof=1)) for sample in self.samples.values() if len(sample) > 1]
         if not spreads:
             return "No pair of arms has finished two replicates yet."
-        few, many = (detectable_difference(max(spreads), n, level=1 - 0.05 / len(self.families)) for n in PLANNED)
+        few, many = (self._seen(max(spreads), n) for n in PLANNED)
         return (
             f"Over {page.count(len(self.conditions), 'replicate')} the differences between arms have a standard "
             f"deviation of {min(spreads):.3f} to {max(spreads):.3f} AUC. With the largest, {PLANNED[0]} replicates "
@@ -194,11 +193,8 @@ class Comparison(Report):
 
     def _said(self, pair: tuple[str, str]) -> str:
         estimate = self.estimates[pair]
-        if not estimate.defined:
-            return f"{pair[0]} minus {pair[1]}, which has no interval"
-        low, high = (page.number(value, "+.3f") for value in (estimate.low, estimate.high))
-        value = page.number(estimate.value, "+.3f")
-        return f"{pair[0]} minus {pair[1]}: {value} AUC ({low} to {high}, {page.count(estimate.n, 'replicate')})"
+        difference = in_text(estimate, "+.3f")
+        return f"{pair[0]} minus {pair[1]}: {difference} AUC, {page.count(estimate.n, 'replicate')}"
 
     def _entries(self) -> list[Entry]:
         entries = []
@@ -207,9 +203,9 @@ class Comparison(Report):
             pair = self.worst(claim)
             entries.append(
                 Entry.of(
-                    claim.id,
-                    str(found),
                     self.estimates[pair],
+                    id=claim.id,
+                    verdict=str(found),
                     contrast=f"{pair[0]} minus {pair[1]}",
                     detectable=self.detectable(pair),
                     unit=self.score.upper(),
@@ -224,7 +220,7 @@ class Comparison(Report):
         rows = []
         for claim in self.claims:
             found, _ = self.decide(claim)
-            for pair in ((better, worse) for better, worse in claim.contrasts):
+            for pair in _pairs(claim):
                 estimate, sample = self.estimates[pair], self.samples[pair]
                 own = verdict([estimate], delta=self.delta, runs=LEAST) if self.whole else Verdict.UNDECIDED
                 flip = sign_flip_p(sample.tolist())
@@ -232,11 +228,10 @@ class Comparison(Report):
                     [
                         f"{claim.id}: **{found}**" if pair == self.worst(claim) else claim.id,
                         f"{page.text(pair[0])} minus {page.text(pair[1])}",
-                        page.number(estimate.value, "+.3f"),
-                        _interval(estimate),
+                        *in_cells(estimate, "+.3f"),
                         "" if math.isnan(flip) else f"{flip:.3f}",
                         str(estimate.n),
-                        page.number(self.detectable(pair), ".3f") if len(sample) > 1 else "",
+                        page.number(self.detectable(pair)) if len(sample) > 1 else "",
                         str(own),
                     ]
                 )
@@ -266,7 +261,10 @@ class Comparison(Report):
             "by_condition",
             figures.conditions(table),
             table,
-            alt="; ".join(f"{row.contrast} {row.estimate:+.3f}" for row in table[table["level"] == "all"].itertuples()),
+            alt="; ".join(
+                f"{row.contrast} {row.estimate:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
+                for row in table[table["level"] == "all"].itertuples()
+            ),
             caption=(
                 "Difference in macro-AUC, mean over the replicates of a condition with its 95 % interval, not adjusted "
                 "for the number of rows; left of 0 the second arm is ahead. The band is what counts as nothing."
@@ -296,26 +294,13 @@ class Comparison(Report):
             numbers = [page.number(float(one.mean())) if len(one) else "" for one in values]
             kind = "" if arm in self.arms else f" ({curves.loc[curves['arm'] == arm, 'kind'].iloc[0]})"
             shown = f"{(flat == 'True').sum()} of {len(flat)}" if arm in self.arms else ""
-            rows.append([page.text(arm) + kind, *numbers, shown])
-        blind = self._blind_mean()
-        rows += [
-            [f"{name} (floor)", "0.500", *[""] * 5, page.number(value), "", "", ""] for name, value in blind.items()
-        ]
-        headers = ["Arm", *(name for name, *_ in columns), "Curves flat"]
+            rows.append([page.text(arm) + kind, *in_cells(t_interval(values[0].tolist())), *numbers[1:], shown])
+        for (name, score), values in self._blind().groupby(["arm", "score"], sort=False)["value"]:
+            if score == "f1":  # the AUC of a score that does not depend on the image is one half
+                rows.append([f"{name} (floor)", "0.500", "by definition", *[""] * 5, page.number(values.mean())])
+                rows[-1] += [""] * 3
+        headers = ["Arm", "AUC", "95 % interval", *(name for name, *_ in columns[1:]), "Curves flat"]
         return page.markdown(page.table(headers, rows, "l" + "r" * (len(headers) - 1)))
-
-    def _blind_mean(self) -> dict[str, float]:
-        """F1 of what needs no run, mean over replicates, each over its own AUs."""
-        values: dict[str, list[float]] = {}
-        everything = self.entering
-        for replicate, aus in self.entering_of.items():
-            self.entering = sorted(aus)
-            table = self._blind()
-            mine = table[(table["replicate"] == replicate) & (table["score"] == "f1")]
-            for row in mine.itertuples():
-                values.setdefault(str(row.arm), []).append(float(row.value))
-        self.entering = everything
-        return {name: sum(many) / len(many) for name, many in values.items()}
 
     def design(self) -> "Markdown":
         """The conditions of each replicate."""
@@ -325,7 +310,7 @@ class Comparison(Report):
             [
                 str(row.Index),
                 *(page.text(value) for value in (row.dataset, row.setting, row.noise, row.start)),
-                ", ".join(f"AU{au}" for au in sorted(self.entering_of[row.Index])),
+                ", ".join(f"AU{au}" for au in sorted(self.entering_of[row.Index])) or "none: left out",
             ]
             for row in self.conditions.itertuples()
         ]
@@ -334,14 +319,13 @@ class Comparison(Report):
 
     def variance(self) -> "Markdown":
         """What a pilot is for: the spread of each difference, and what so many replicates would see."""
-        counts = (8, 16, 32, 64, 128)
+        counts = (LEAST, *PLANNED, 64, 128)
         rows = []
         for pair, sample in self.samples.items():
             if len(sample) < 2:
                 continue
             deviation = float(sample.std(ddof=1))
-            level = 1 - 0.05 / len(self.families)
-            seen = [page.number(detectable_difference(deviation, n, level=level)) for n in counts]
+            seen = [page.number(self._seen(deviation, n)) for n in counts]
             rows.append(
                 [f"{page.text(pair[0])} minus {page.text(pair[1])}", str(len(sample)), page.number(deviation), *seen]
             )
@@ -351,15 +335,13 @@ class Comparison(Report):
         return page.markdown(page.table(headers, rows, "l" + "r" * (len(headers) - 1)))
 
 
+def _pairs(claim: Claim) -> list[tuple[str, str]]:
+    return [(better, worse) for better, worse in claim.contrasts]
+
+
 def _level(condition: str, level: str) -> str:
     """A level in words that stand alone."""
     return f"noise {level}" if condition == "noise" else level
-
-
-def _interval(estimate: Estimate) -> str:
-    if not estimate.defined:
-        return "not defined"
-    return f"{page.number(estimate.low, '+.3f')} to {page.number(estimate.high, '+.3f')}"
 
 
 def _numbers(sample: "pd.Series[float]") -> dict[str, float]:

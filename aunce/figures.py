@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib import figure as mpl_figure
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 WIDTH = 5.4
 GREY = "#767676"
@@ -201,7 +202,7 @@ def conditions(table: pd.DataFrame) -> Figure:
         axes.axvspan(-0.005, 0.005, color="#E5E5E5", linewidth=0, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
         axes.set(xlim=limits, ylim=(len(levels) - 0.5, -0.5))
-        axes.set_title(contrast.replace(" minus ", "\nminus "), fontsize=8)
+        axes.set_title(contrast.replace(" minus ", "\nminus "), fontsize=7)
         axes.grid(axis="x", visible=True)
     for axes in panels[len(contrasts) :]:
         axes.set_visible(False)
@@ -413,6 +414,121 @@ def to_svg(figure: Figure) -> bytes:
 def _dodge(index: int, count: int, spread: float) -> float:
     """Offset of series `index` of `count` that share a row of height 1 and fill `spread` of it."""
     return spread * ((index + 0.5) / count - 0.5)
+
+
+@styled
+def floors(table: pd.DataFrame) -> Figure:
+    """The smallest loss of a present anchor and its weight there against prevalence, one panel each.
+
+    Args:
+        table: one row per images, between and prevalence (0 to 1): loss, weight.
+    """
+    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, (name, label) in zip(panels, (("loss", "smallest loss"), ("weight", "weight r there")), strict=True):
+        for slot, ((between, images), rows) in enumerate(table.groupby(["between", "images"], sort=False)):
+            kind = "ReLU" if between == 0 else "no ReLU"
+            axes.plot(
+                100 * rows["prevalence"],
+                rows[name],
+                color=COLOURS[slot],
+                marker=MARKERS[slot],
+                markersize=4,
+                linewidth=1.3,
+                label=f"{kind}, batch {images}",
+            )
+        axes.set(title=label.capitalize(), xlabel="Images with the AU (%)", ylim=(0, None))
+        axes.grid(visible=True)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def forces(table: pd.DataFrame) -> Figure:
+    """Forces on an anchor by loss: attraction to the left of 0, repulsion to the right, by where they come from.
+
+    Args:
+        table: one row per loss and positive: loss, positive, own view, same label, negatives.
+    """
+    kinds = ("own view", "same label", "negatives")
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.26 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    left, right = np.zeros(len(table)), np.zeros(len(table))
+    places = np.arange(len(table))
+    for kind, colour in zip(kinds, COLOURS, strict=False):
+        widths = table[kind].to_numpy(dtype=np.float64)
+        axes.barh(places, np.minimum(widths, 0), left=left, color=colour, height=0.7)
+        axes.barh(places, np.maximum(widths, 0), left=right, color=colour, height=0.7)
+        left, right = left + np.minimum(widths, 0), right + np.maximum(widths, 0)
+    axes.set_yticks(places, [f"{row.loss}, {row.positive}" for row in table.itertuples()])
+    axes.set(
+        ylim=(len(table) - 0.4, -0.6),
+        xlabel="attracts  \N{LEFTWARDS ARROW}  force on an anchor  \N{RIGHTWARDS ARROW}  repels",
+    )
+    axes.axvline(0, color=GREY, linewidth=0.9)
+    axes.grid(axis="x", visible=True)
+    handles = [Patch(color=colour, label=kind) for kind, colour in zip(kinds, COLOURS, strict=False)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def steps(table: pd.DataFrame) -> Figure:
+    """How much longer the step of a present anchor is than that of an absent one, by exponents, one panel a prevalence.
+
+    Args:
+        table: one row per prevalence, exponents and normalised (bool): ratio.
+    """
+    rates, names = list(pd.unique(table["prevalence"])), list(pd.unique(table["exponents"]))
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(rates), sharey=True, sharex=True, squeeze=False)[0]
+    for axes, rate in zip(panels, rates, strict=True):
+        for slot, normalised in enumerate((False, True)):
+            rows = table[(table["prevalence"] == rate) & (table["normalised"] == normalised)]
+            label = "weights divided by their mean" if normalised else "weights as they are"
+            axes.plot(
+                rows["ratio"],
+                [names.index(name) - 0.12 + 0.24 * slot for name in rows["exponents"]],
+                MARKERS[slot],
+                color=COLOURS[slot],
+                markersize=6,
+                label=label,
+            )
+        axes.axvline(1, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
+        axes.set(
+            title=f"AU in {100 * rate:.0f} % of images",
+            xlabel="step of present / absent",
+            ylim=(len(names) - 0.5, -0.5),
+        )
+        axes.grid(axis="x", visible=True)
+    panels[0].set_yticks(range(len(names)), names)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def batches(table: pd.DataFrame) -> Figure:
+    """Loss and gradient noise against the batch, one line per prevalence.
+
+    Args:
+        table: one row per prevalence and images: loss, spread, noise.
+    """
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for slot, (rate, rows) in enumerate(table.groupby("prevalence", sort=False)):
+        look: dict[str, Any] = {"color": COLOURS[slot], "marker": MARKERS[slot], "markersize": 4}
+        left.errorbar(rows["images"], rows["loss"], yerr=rows["spread"], linewidth=1.3, capsize=2, **look)
+        right.plot(rows["images"], rows["noise"], linewidth=1.3, label=f"AU in {100 * rate:.0f} % of images", **look)
+    left.set(title="Loss", ylim=(0, None))
+    right.set(title="Noise of the gradient", ylim=(0, None))
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(table["images"].unique(), [str(images) for images in table["images"].unique()])
+        axes.minorticks_off()
+        axes.set_xlabel("Images in a batch")
+        axes.grid(visible=True)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
 
 
 def _limits(*columns: pd.Series) -> tuple[float, float]:

@@ -7,7 +7,7 @@ numbers are null there: an interval without ends says nothing.
 import json
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -50,36 +50,11 @@ class Entry(StrictModel):
     section: str
 
     @classmethod
-    def of(
-        cls,
-        id: str,
-        verdict: str,
-        estimate: Estimate,
-        *,
-        contrast: str,
-        detectable: float,
-        unit: str,
-        reason: str,
-        section: str,
-    ) -> "Entry":
-        """An entry with the numbers of an estimate."""
-        value, low, high, least = (
-            number if math.isfinite(number) else None
-            for number in (estimate.value, estimate.low, estimate.high, detectable)
-        )
-        return cls(
-            id=id,
-            verdict=verdict,
-            contrast=contrast,
-            value=value,
-            low=low,
-            high=high,
-            unit=unit,
-            replicates=estimate.n,
-            detectable=least,
-            reason=reason,
-            section=section,
-        )
+    def of(cls, estimate: Estimate, *, detectable: float, **fields: Any) -> "Entry":
+        """An entry with the numbers of an estimate; `fields` are the texts."""
+        numbers = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "detectable": detectable}
+        finite: dict[str, Any] = {name: number for name, number in numbers.items() if math.isfinite(number)}
+        return cls(replicates=estimate.n, **finite, **fields)
 
 
 class Findings(StrictModel):
@@ -111,6 +86,7 @@ class Findings(StrictModel):
 def write(out: Path | None, findings: Findings) -> None:
     """Write `findings.json` below `out`; nothing if nothing is to be saved (None)."""
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         page.write(out / FILE, json.dumps(findings.model_dump(), indent=1, ensure_ascii=False) + "\n")
 
 

@@ -111,6 +111,8 @@ def train(
         final_relu=spec.final_relu,
     )
     if spec.pretext:
+        if not spec.start:
+            raise UsageError("pretext needs start, the weights that it left; `aunce run` makes them and hands them on")
         load_backbone(encoder, Path(spec.start))
     embedding = partial(_embed_rows, encoder, pack.images, device, spec.crop)
     if spec.method == "random":

@@ -32,7 +32,7 @@ LONG = 90  # characters of a cell that gets a width of its own
 
 
 def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title: str) -> Path:
-    """Execute a notebook and write `index.html`, `report.md` and `figures/`.
+    """Execute a notebook and write `index.html`, `report.md`, `figures/` and the files that it writes itself.
 
     Everything is made aside and put in place when it is whole: a notebook that fails leaves the last page as it was.
 
@@ -62,8 +62,8 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
         (Path(staging) / "figures").mkdir(exist_ok=True)
         shutil.rmtree(folder / "figures", ignore_errors=True)
         os.replace(Path(staging) / "figures", folder / "figures")
-        if (found := Path(staging) / "findings.json").is_file():
-            os.replace(found, folder / found.name)
+        for file in (path for path in Path(staging).iterdir() if path.is_file()):
+            os.replace(file, folder / file.name)
         write(folder / "report.md", parts["markdown"])
         write(folder / "index.html", made)
     return folder / "index.html"

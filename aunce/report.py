@@ -336,9 +336,13 @@ class Report:
         frames = [values.rename("value").reset_index().assign(score=name) for name, values in scores.items()]
         return pd.concat(frames, ignore_index=True).fillna({"threshold": ""})
 
+    def _enters(self, table: pd.DataFrame) -> "pd.Series[bool]":
+        """The rows whose AU enters the means of its replicate."""
+        return table["au"].isin(self.entering)
+
     def _macro(self, per_au: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataFrame:
         """Mean over the entering AUs; not defined as soon as one of them is not."""
-        entering = per_au[per_au["au"].isin(self.entering)]
+        entering = per_au[self._enters(per_au)]
         groups = entering.groupby([*POINT, *by, *READING, "score"], sort=False)["value"]
         return groups.agg(lambda values: values.mean(skipna=False)).reset_index()
 
@@ -360,7 +364,7 @@ class Report:
     def _blind(self) -> pd.DataFrame:
         """What needs no run: always "present", and a guess at the prevalence; macro scores per replicate."""
         clean = self._kept(self.counts[(self.counts[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)])
-        clean = clean[clean["au"].isin(self.entering)].drop_duplicates(["replicate", "part", "subject", "au"])
+        clean = clean[self._enters(clean)].drop_duplicates(["replicate", "part", "subject", "au"])
         truth = clean.assign(p=clean["tp"] + clean["fn"], n=clean["fp"] + clean["tn"])
         truth = truth.groupby(["replicate", "au"])[["p", "n"]].sum().reset_index()
         rows = []
@@ -441,15 +445,17 @@ class Report:
         reference = self.reference or self.arms[0]
         estimate = t_interval(self._values(reference, noise, "auc").tolist())
         kind = "label noise " if re.split("[ ,]", noise)[0] in KINDS else ""  # else an axis of a study without noise
-        text = f"With {kind}{self.labels[noise]}, {reference} reached macro-AUC {_estimate(estimate)}"
+        text = f"With {kind}{self.labels[noise]}, {reference} reached macro-AUC {in_text(estimate)}"
         pairs = [(arm, pair[0]) for arm in self.arms if (pair := self._difference(arm, noise, "auc")) is not None]
         if pairs:
-            text += "; differences to it: " + ", ".join(f"{arm} {_estimate(pair, '+.3f')}" for arm, pair in pairs)
+            text += "; differences to it: " + ", ".join(f"{arm} {in_text(pair, '+.3f')}" for arm, pair in pairs)
         return f"{text} (mean over {page.count(estimate.n, 'replicate')}, 95 % interval)."
 
     def _not_flat(self) -> str:
         curves = self.runs[(self.runs["status"] == "done") & (self.runs["kind"] == "arm")]
         unfinished = curves[curves["flat"].astype("str") == "False"]
+        if not len(curves):
+            return "No curve of an arm is there yet."
         if not len(unfinished):
             return "All inner-validation curves had flattened."
         if len(unfinished) == len(curves):
@@ -536,16 +542,16 @@ class Report:
                 estimate = t_interval(self._values(arm, noise, score).tolist())
                 pair = self._difference(arm, noise, score)
                 difference = (
-                    [*_cells(pair[0], "+.3f"), "" if math.isnan(pair[1]) else f"{pair[1]:.2f}"]
+                    [*in_cells(pair[0], "+.3f"), "" if math.isnan(pair[1]) else f"{pair[1]:.2f}"]
                     if pair
                     else ["", "", ""]
                 )
                 role = "" if kind == "arm" else f" ({kind})"
-                cells = [*_cells(estimate), *difference, str(estimate.n), verdict if pair else ""]
+                cells = [*in_cells(estimate), *difference, str(estimate.n), verdict if pair else ""]
                 rows.append([page.text(arm) + role, *cells])
             for arm in pd.unique(blind["arm"]):
                 values = blind.loc[(blind["arm"] == arm) & (blind["score"] == score), "value"]
-                shown = ["0.500", "by definition"] if score == "auc" else _cells(t_interval(values.tolist()))
+                shown = ["0.500", "by definition"] if score == "auc" else in_cells(t_interval(values.tolist()))
                 rows.append([f"{arm} (floor)", *shown, "", "", "", str(len(values)), ""])
             texts.append(f"**Label noise {page.text(label)}**\n\n{page.table(headers, rows, 'lrrrrrrl')}")
         return page.markdown("\n\n".join(texts))
@@ -735,7 +741,7 @@ class Report:
             [
                 page.text(self.labels[noise]),
                 page.text(arm),
-                _estimate(t_interval((part["value"] - 0.5).tolist()), "+.3f"),
+                in_text(t_interval((part["value"] - 0.5).tolist()), "+.3f"),
             ]
             for (noise, arm), part in table.groupby(["noise", "arm"], sort=False)
         ]
@@ -909,7 +915,8 @@ class Report:
         return page.markdown(said + page.table(["What", "Value"], rows, "ll"))
 
 
-def _estimate(estimate: Estimate, form: str = ".3f") -> str:
+def in_text(estimate: Estimate, form: str = ".3f") -> str:
+    """A value with its interval, for a sentence."""
     if math.isnan(estimate.value):
         return "not defined"
     if not estimate.defined:
@@ -919,7 +926,7 @@ def _estimate(estimate: Estimate, form: str = ".3f") -> str:
     )
 
 
-def _cells(estimate: Estimate, form: str = ".3f") -> list[str]:
+def in_cells(estimate: Estimate, form: str = ".3f") -> list[str]:
     """Value and interval for two columns of a table."""
     if not estimate.defined:
         return [page.number(estimate.value, form), "not defined"]

@@ -193,8 +193,8 @@ class StudyFile(StrictModel):
     A `tuned` rule gives fields to the points of the grid that its table `where` names, by axes or by fields of theirs:
     what was tuned for an arm may depend on the noise. A later rule goes over an earlier one.
 
-    `gpu` are fields that make the study as large as a CUDA GPU can do, in place of those of data, base and axes;
-    `gpu.axes` are axes in place of those of the same name.
+    `gpu` are fields that make the study as large as a CUDA GPU can do, in place of those of data and base. Of
+    `gpu.axes` a list takes the place of the axis of its name, and a table adds its bundles to it.
     """
 
     study: StudyHead
@@ -332,12 +332,15 @@ class Study:
             return file
         if size != "gpu" or not file.gpu:
             raise UsageError(f"{self.path}: no size '{size}'; sizes: cpu{', gpu' if file.gpu else ''}")
-        axes = file.gpu.get("axes", {})
+        axes = dict(file.gpu.get("axes", {}))
         fields = {name: value for name, value in file.gpu.items() if name != "axes"}
         if unknown := set(axes) - set(file.axes):
             raise UsageError(
                 f"{self.path}: [gpu.axes] names {', '.join(sorted(unknown))}; the axes are {', '.join(file.axes)}"
             )
+        for name, values in axes.items():
+            if isinstance(values, dict) and isinstance(of_cpu := file.axes[name], dict):
+                axes[name] = of_cpu | values
         head = file.study.model_copy(update={"title": f"{file.study.title}, GPU size"})
         whole = file.model_dump() | {"study": head.model_dump(), "base": file.base | fields, "axes": file.axes | axes}
         return StudyFile.checked(whole, f"{self.path} [gpu]")
@@ -428,45 +431,39 @@ class Study:
         axes = self.file.axes
         for values in itertools.product(*(self._values(axis) for axis in axes)):
             point = dict(zip(axes, values, strict=True))
-            if not any(self._matches(rule, point) for rule in self.file.exclude):
+            labels = {axis: label for axis, (label, _) in point.items()}
+            if not any(self._matches("exclude", rule, labels) for rule in self.file.exclude):
                 yield point
 
-    def _matches(self, rule: Mapping[str, Any], point: Mapping[str, tuple[str, dict[str, Any]]]) -> bool:
-        for axis, value in rule.items():
-            if axis not in point:
-                raise UsageError(f"{self.path}: [[exclude]] names the axis '{axis}'; the axes are {', '.join(point)}")
-            known = [label for label, _ in self._values(axis)]
-            if str(value) not in known:
-                raise UsageError(f"{self.path}: [[exclude]] {axis} = {value!r}; the values are {', '.join(known)}")
-        return all(point[axis][0] == str(value) for axis, value in rule.items())
-
-    def _names(self, rule: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any]) -> bool:
-        """Whether a rule of `tuned` speaks of a point of the grid."""
-        where = rule.get("where")
-        if not isinstance(where, dict) or not where:
-            raise UsageError(f"{self.path}: [[tuned]] needs a table where, such as where = {{ arm = 'BCE' }}")
-        for name, value in where.items():
+    def _matches(
+        self, table: str, rule: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Whether a rule of a table of the file holds for a point of the grid: all that it names, by axes or fields."""
+        matches = True
+        for name, value in rule.items():
             if name in labels:
                 known = [label for label, _ in self._values(name)]
                 if str(value) not in known:
-                    raise UsageError(f"{self.path}: [[tuned]] {name} = {value!r}; the values are {', '.join(known)}")
-            elif name not in RunSpec.model_fields | DataSpec.model_fields:
-                raise UsageError(
-                    f"{self.path}: [[tuned]] where names '{name}', which is neither an axis nor a field of a run"
-                )
-        defaults = {name: field.default for name, field in (RunSpec.model_fields | DataSpec.model_fields).items()}
-        own = defaults | self.file.data.model_dump() | dict(fields)
-        return all(
-            labels[name] == str(value) if name in labels else own[name] == value for name, value in where.items()
-        )
+                    raise UsageError(f"{self.path}: [[{table}]] {name} = {value!r}; the values are {', '.join(known)}")
+                matches &= labels[name] == str(value)
+            elif fields is not None and name in fields:
+                matches &= fields[name] == value
+            else:
+                what = f"the axis '{name}'" if fields is None else f"'{name}', neither an axis nor a field of a run"
+                raise UsageError(f"{self.path}: [[{table}]] names {what}; the axes are {', '.join(labels)}")
+        return matches
 
     def _run(self, point: Mapping[str, tuple[str, dict[str, Any]]]) -> Run:
         labels = {axis: label for axis, (label, _) in point.items()}
         fields = dict(self.file.base)
         for _, values in point.values():
             fields.update(values)
+        known = {name: field.default for name, field in (RunSpec.model_fields | DataSpec.model_fields).items()}
+        known |= self.file.data.model_dump()
         for rule in self.file.tuned:
-            if self._names(rule, labels, fields):
+            if not isinstance(where := rule.get("where"), dict):
+                raise UsageError(f"{self.path}: [[tuned]] needs a table where, such as where = {{ arm = 'BCE' }}")
+            if self._matches("tuned", where, labels, known | fields):
                 fields.update((name, value) for name, value in rule.items() if name != "where")
         fields.update(self.overrides)
         readable = "_".join(_slug(axis, label, bundle) for axis, (label, bundle) in point.items())

@@ -406,10 +406,10 @@ def test_nothing_is_written_without_a_folder(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("draw", "table"),
     [
-        (anatomy.floor_figure, lambda: anatomy.floors(temperatures=(0.5,), rates=(0.25, 0.5))),
-        (anatomy.force_figure, anatomy.branch_forces),
-        (anatomy.step_figure, anatomy.steps),
-        (anatomy.batch_figure, anatomy.batch_noise),
+        (figures.floors, lambda: anatomy.floors(temperatures=(0.5,), rates=(0.25, 0.5))),
+        (figures.forces, anatomy.branch_forces),
+        (figures.steps, anatomy.steps),
+        (figures.batches, anatomy.batch_noise),
     ],
 )
 def test_figures_come_from_tidy_tables_and_are_the_same_each_time(draw, table):

@@ -158,6 +158,7 @@ def test_a_pilot_shows_spreads_and_no_difference(tmp_path: Path) -> None:
 
 def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
     report = Comparison(tmp_path / "none")
+    assert "not defined" not in " ".join(report._sentences())
     for section in ("title", "findings", "verdicts", "by_condition", "arms_table", "design", "variance"):
         getattr(report, section)()
     assert verdicts(report) == {"C1": Verdict.UNDECIDED, "C2": Verdict.UNDECIDED}

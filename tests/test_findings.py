@@ -18,7 +18,7 @@ ENTRY = {"id": "C1", "verdict": "supported", "reason": "Because.", "section": "S
 def test_findings_are_read_as_they_were_written(tmp_path):
     estimate = Estimate(0.1, 0.05, 0.15, 8)
     options = {"contrast": "a minus b", "detectable": 0.04, "unit": "AUC", "reason": "Because.", "section": "Scores"}
-    entries = [Entry.of("C1", "supported", estimate, **options), Entry(**ENTRY | {"id": "D3"})]
+    entries = [Entry.of(estimate, id="C1", verdict="supported", **options), Entry(**ENTRY | {"id": "D3"})]
     written = Findings(**ABOUT, status="partial", runs=3, hours=1.5, hardware="two cores", entries=entries)
     findings.write(tmp_path, written)
     assert findings.read(tmp_path) == written
@@ -28,7 +28,7 @@ def test_an_interval_without_ends_is_null_and_nothing_is_written_without_a_folde
     monkeypatch.chdir(tmp_path)
     nothing = Estimate(math.nan, -math.inf, math.inf, 0)
     options = {"contrast": "a", "detectable": math.inf, "unit": "AUC", "reason": "None.", "section": "Scores"}
-    entry = Entry.of("C1", "undecided", nothing, **options)
+    entry = Entry.of(nothing, id="C1", verdict="undecided", **options)
     assert (entry.value, entry.low, entry.high, entry.detectable) == (None, None, None, None)
     findings.write(None, Findings(**ABOUT, entries=[entry]))
     assert not list(tmp_path.iterdir())

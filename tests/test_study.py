@@ -328,6 +328,13 @@ def test_the_gpu_size_replaces_fields_and_axes_and_has_a_report_of_its_own(write
     assert load_study(large.reference).runs[0].key == large.runs[0].key, "the engine finds the same study"
 
 
+def test_a_table_of_the_gpu_size_adds_to_its_axis(write):
+    gpu = '[gpu]\nepochs = 30\n[gpu.axes.arm]\n"InfoNCE" = { method = "infonce" }\n'
+    reference = write(('preset = "as_read" }\n', 'preset = "as_read" }\n' + gpu)).reference
+    arms = [run.labels["arm"] for run in load_study(f"{reference}:gpu").runs[:3]]
+    assert arms == ["BCE", "AUNCE {odd} name", "InfoNCE"]
+
+
 def test_a_size_that_a_study_does_not_have_is_refused(write):
     reference = write().reference
     for size in ("gpu", "tpu"):
