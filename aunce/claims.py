@@ -259,6 +259,8 @@ def _lines(parts: Iterable[str]) -> str:
 def _effect(entry: Entry) -> str:
     if entry.value is None:
         return page.text(entry.contrast)
+    if entry.replicates is None:
+        return _lines([page.text(entry.contrast), f"{_number(entry.value, entry.unit, sign='')} (computed)"])
     ends = "no interval"
     if entry.low is not None and entry.high is not None:
         ends = f"{_number(entry.low, '')} to {_number(entry.high, '')}"
