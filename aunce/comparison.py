@@ -259,7 +259,7 @@ class Comparison(Report):
         return page.figure(
             self.out,
             "by_condition",
-            figures.conditions(table),
+            figures.conditions(table, delta=self.delta),
             table,
             alt="; ".join(
                 f"{row.contrast} {row.estimate:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
@@ -316,6 +316,10 @@ class Comparison(Report):
         ]
         headers = ["Replicate", "Data set", "Setting", "Label noise", "Start", "AUs in the mean"]
         return page.markdown(page.table(headers, rows, "llllll"))
+
+    def flatness(self) -> "Markdown":
+        """Which curves had flattened; a pilot does not show the curves themselves, whose ends would name a winner."""
+        return page.markdown(self._not_flat() if self.done else "No run has finished yet.")
 
     def variance(self) -> "Markdown":
         """What a pilot is for: the spread of each difference, and what so many replicates would see."""

@@ -178,11 +178,12 @@ def forest(table: pd.DataFrame) -> Figure:
 
 
 @styled
-def conditions(table: pd.DataFrame) -> Figure:
+def conditions(table: pd.DataFrame, *, delta: float) -> Figure:
     """Differences of two arms by condition, one panel per contrast, with 0 and the band of what counts as nothing.
 
     Args:
         table: one row per contrast and level of a condition: contrast, condition, level, estimate, low, high.
+        delta: differences from -delta to delta count as nothing; in the unit of the table.
     """
     contrasts = list(pd.unique(table["contrast"]))
     levels = list(dict.fromkeys(zip(table["condition"], table["level"], strict=True)))
@@ -199,7 +200,7 @@ def conditions(table: pd.DataFrame) -> Figure:
             y = levels.index((row["condition"], row["level"]))
             colour = "#222222" if row["condition"] == "all" else COLOURS[0]
             _estimate(axes, row, y, colour, MARKERS[0], limits, size=4)
-        axes.axvspan(-0.005, 0.005, color="#E5E5E5", linewidth=0, zorder=0)
+        axes.axvspan(-delta, delta, color="#E5E5E5", linewidth=0, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
         axes.set(xlim=limits, ylim=(len(levels) - 0.5, -0.5))
         axes.set_title(contrast.replace(" minus ", "\nminus "), fontsize=7)

@@ -13,6 +13,7 @@ from scipy import stats
 from aunce import findings
 from aunce.comparison import LEAST, Comparison
 from aunce.statistics import Verdict
+from aunce.study import NOTEBOOKS
 
 ARMS = {
     "BCE": "bce",
@@ -149,11 +150,15 @@ def test_a_pilot_shows_spreads_and_no_difference(tmp_path: Path) -> None:
     out.mkdir()
     report = Comparison(make(tmp_path / "tables", {"AUNCE released": 0.93}, spread=0.01), out=out, pilot=True)
     shown = report.title().data + report.findings().data + report.variance().data  # type: ignore[attr-defined]
+    shown += report.flatness().data  # type: ignore[attr-defined]
     assert "0.23" not in shown
     assert "0.93" not in shown
     spread = report.samples["AUNCE released", "BCE"].std(ddof=1)
     assert f"{spread:.3f}" in shown
     assert findings.read(out).entries == []
+    notebook = (NOTEBOOKS / "pilot.ipynb").read_text(encoding="utf-8")
+    for section in ("learning_curves", "arms_table", "by_condition", "verdicts", "leak"):
+        assert f"report.{section}" not in notebook, "it would show which arm is ahead"
 
 
 def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
