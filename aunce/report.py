@@ -179,7 +179,9 @@ def _provenance(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
 
 def _rebuild(study: Study) -> str:
     """The command that makes the study again; folders of the machine that it ran on are no part of it."""
-    words = ["aunce", "study", study.name if study.path.parent == NOTEBOOKS / "studies" else study.path.name]
+    size = study.reference.removeprefix(str(study.path))  # empty, or :gpu
+    name = study.path.stem if study.path.parent == NOTEBOOKS / "studies" else study.path.name
+    words = ["aunce", "study", name + size]
     for name, value in study.overrides.items():
         if name in ("root", "test_root"):
             words += [f"--{name.replace('_', '-')}", "FOLDER"]
@@ -225,7 +227,7 @@ def render(study: Study) -> Path:
     """
     folder = study.folder
     if not (folder / "provenance.json").is_file():
-        raise UsageError(f"study '{study.name}': no tables in {folder}; collect them first")
+        raise UsageError(f"study '{study.name}': no tables in {folder}; collect them first: `{_rebuild(study)}`")
     return page.render(NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}, folder, title=study.title)
 
 

@@ -21,7 +21,7 @@ from aunce import page as pages
 from aunce.errors import RunError, UsageError
 from aunce.evaluation import score_tables, thresholds
 from aunce.statistics import t_interval
-from aunce.study import Data, Run, RunSpec
+from aunce.study import Data, Run, RunSpec, load_study
 
 AUS = (1, 2, 4, 12, 28)  # AU2 is too rare to enter, AU28 is never drawn
 ENTERING = [1, 4, 12]
@@ -42,6 +42,7 @@ class FakeStudy:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     report: str = "laptop"
     path: Path = field(default_factory=lambda: Path("/somewhere/fake.toml"))
+    reference: str = "/somewhere/fake.toml"
     hash: str = "0123abcd"
 
 
@@ -553,3 +554,10 @@ def test_text_of_others_is_neither_markup_nor_link(text: str) -> None:
     cells = re.findall(r"<td[^>]*>(.*?)</td>", shown)
     assert len(cells) == 1
     assert "<" not in cells[0]
+
+
+@pytest.mark.parametrize("name", ["main", "main:gpu"])
+def test_a_report_without_tables_names_the_command_that_makes_them(name, monkeypatch, tmp_path):
+    monkeypatch.setattr("aunce.study.REPORTS", tmp_path)
+    with pytest.raises(UsageError, match=f"no tables in .*; collect them first: `aunce study {name}`"):
+        report.render(load_study(name))
