@@ -26,11 +26,11 @@ reproduce: $(READY)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not long" tests
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
 
 test-all: $(READY) lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope --mutations 2000 tests
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .
