@@ -238,6 +238,17 @@ class Comparison(Report):
         headers = ["Claim", "Contrast", "AUC", "95 % interval", "Sign-flip p", "Replicates", "Could see", "Verdict"]
         return page.markdown(page.table(headers, rows, "llrlrrrl"))
 
+    def afterwards(self, *pairs: tuple[str, str]) -> "Markdown":
+        """Contrasts that nobody wrote down before the runs: each with an interval of its own, and no verdict."""
+        samples = {pair: self.differences(*pair) for pair in pairs}
+        if not any(map(len, samples.values())):
+            return page.markdown("No replicate has finished yet.")
+        rows = [
+            [page.text(f"{pair[0]} minus {pair[1]}"), *in_cells(t_interval(sample.tolist()), "+.3f"), str(len(sample))]
+            for pair, sample in samples.items()
+        ]
+        return page.markdown(page.table(["Contrast", "AUC", "95 % interval", "Replicates"], rows, "lrlr"))
+
     def by_condition(self) -> "Markdown":
         """Each contrast in each condition: a figure, whose intervals are not adjusted and decide nothing."""
         from aunce import figures

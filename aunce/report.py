@@ -201,7 +201,7 @@ def _tally(facts: Iterable[Mapping[str, Any]], *names: str) -> list[dict[str, An
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Small on disk: texts as dictionaries, whole numbers as small as they fit, zstd; replaced as a whole."""
+    """Small on disk: texts alone as dictionaries, whole numbers as small as they fit, zstd; replaced as a whole."""
     table = table.copy()
     for name in table.columns:
         if pd.api.types.is_bool_dtype(table[name]) or name == "flat":
@@ -211,7 +211,10 @@ def _write_parquet(path: Path, table: pd.DataFrame) -> None:
         elif not pd.api.types.is_numeric_dtype(table[name]):
             table[name] = table[name].astype("category")
     partial = path.with_name(f"{path.name}.partial")
-    table.to_parquet(partial, index=False, compression="zstd")
+    texts = [name for name in table.columns if isinstance(table[name].dtype, pd.CategoricalDtype)]
+    wide = [name for name in table.columns if table[name].dtype in ("float64", "int64", "int32")]
+    options: dict[str, Any] = {"use_dictionary": texts, "use_byte_stream_split": wide, "compression_level": 19}
+    table.to_parquet(partial, index=False, compression="zstd", **options)
     os.replace(partial, path)
 
 

@@ -167,3 +167,13 @@ def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
     for section in ("title", "findings", "verdicts", "by_condition", "arms_table", "design", "variance"):
         getattr(report, section)()
     assert verdicts(report) == {"C1": Verdict.UNDECIDED, "C2": Verdict.UNDECIDED}
+
+
+def test_what_was_asked_after_the_runs_has_intervals_and_no_verdict(tmp_path: Path) -> None:
+    report = Comparison(make(tmp_path, {"AUNCE released": 0.75}, spread=0.02))
+    text = report.afterwards(("AUNCE hcl", "SupCon")).data
+    sample = report.differences("AUNCE hcl", "SupCon").to_numpy()
+    low, high = stats.t.interval(0.95, len(sample) - 1, sample.mean(), stats.sem(sample))
+    assert f"{low:+.3f} to {high:+.3f}".replace("-", "\N{MINUS SIGN}") in text
+    assert "undecided" not in text
+    assert "No replicate" in report.afterwards(("AUNCE hcl", "unheard of")).data
