@@ -229,7 +229,7 @@ class Comparison(Report):
                         f"{claim.id}: **{found}**" if pair == self.worst(claim) else claim.id,
                         f"{page.text(pair[0])} minus {page.text(pair[1])}",
                         *in_cells(estimate, "+.3f"),
-                        "" if math.isnan(flip) else f"{flip:.3f}",
+                        "" if math.isnan(flip) else "below 0.001" if flip < 0.001 else f"{flip:.3f}",
                         str(estimate.n),
                         page.number(self.detectable(pair)) if len(sample) > 1 else "",
                         str(own),

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -170,7 +171,12 @@ def text(value: object) -> str:
 
 
 def number(value: float, form: str = ".3f") -> str:
-    """`value` by a format, with a minus sign instead of a hyphen; NaN is "not defined"."""
+    """`value` by a format, with a minus sign instead of a hyphen; NaN is "not defined".
+
+    The floats next to 0 are what `statistics.holm_intervals` gives for an end at 0 that is itself excluded.
+    """
+    if 0 < abs(value) < sys.float_info.min:
+        return f"just {'below' if value < 0 else 'above'} 0"
     return "not defined" if math.isnan(value) else format(value, form).replace("-", "−")
 
 

@@ -177,3 +177,10 @@ def test_what_was_asked_after_the_runs_has_intervals_and_no_verdict(tmp_path: Pa
     assert f"{low:+.3f} to {high:+.3f}".replace("-", "\N{MINUS SIGN}") in text
     assert "undecided" not in text
     assert "No replicate" in report.afterwards(("AUNCE hcl", "unheard of")).data
+
+
+def test_an_end_at_zero_that_is_excluded_is_said_in_words(tmp_path: Path) -> None:
+    report = Comparison(make(tmp_path, {"AUNCE released": 0.75, "AUNCE hcl": 0.749}))
+    rows = [line for line in report.verdicts().data.splitlines() if line.startswith("| C")]
+    assert any("just above 0 to" in row for row in rows)  # rejected, while hcl is left
+    assert not any("0.000 to" in row for row in rows)
