@@ -13,6 +13,7 @@ import pandas as pd
 from aunce import page
 from aunce.data import adapter, data_set, load
 from aunce.data.frames import FrameTable
+from aunce.data.recipes import Recipe
 from aunce.findings import Findings
 from aunce.findings import write as write_findings
 
@@ -204,7 +205,7 @@ class DataCard:
         rows = with_image[np.linspace(0, len(with_image) - 1, count).astype(int)]
         some = dataclasses.replace(self.table, frames=self.table.frames.iloc[rows])
         with TemporaryDirectory(prefix="aunce-card-") as folder:
-            made = images.pack(some, self.root, Path(folder) / "pack", recipe=images.Recipe(SHOWN_PIXELS))
+            made = images.pack(some, self.root, Path(folder) / "pack", recipe=Recipe(SHOWN_PIXELS))
             shown: Any = np.array(made.images)
         shown = shown[: len(shown) // SHOWN_COLUMNS * SHOWN_COLUMNS]
         sheet = shown.reshape(-1, SHOWN_COLUMNS, *shown.shape[1:])

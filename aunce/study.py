@@ -13,15 +13,16 @@ import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aunce.data import DATASETS
+from aunce.data import DATASETS, dials
+from aunce.data.recipes import Recipe
 from aunce.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -217,7 +218,7 @@ class Data:
         render: setting, subjects, frames and size of rendered faces.
         seed: of the rendered population.
         protocol: by name; empty takes the data set's first.
-        crops: size, align and detector of the `images.Recipe`.
+        crops: size, align and detector of the `recipes.Recipe`.
     """
 
     dataset: str
@@ -236,18 +237,18 @@ class Data:
 
     @cached_property
     def _digest(self) -> str:
-        from dataclasses import asdict
-
         from aunce.data import fingerprint
-        from aunce.data.images import Recipe
 
         crops = [Recipe(**self.crops).hash, *([self.protocol] if self.protocol else [])]
         if self.root:
             return digest([self.dataset, fingerprint(self.dataset, self.root), *crops])
-        from aunce.data import synthetic
+        turned = _dials(self.dataset, self.render["setting"])
+        return digest([{"dataset": self.dataset, **self.render}, self.seed, turned, dials.VERSION, *crops])
 
-        dials = asdict(synthetic.dials_of(self.dataset, self.render["setting"]))
-        return digest([{"dataset": self.dataset, **self.render}, self.seed, dials, synthetic.VERSION, *crops])
+
+@cache
+def _dials(dataset: str, setting: str) -> dict[str, Any]:
+    return asdict(dials.dials_of(dataset, setting))
 
 
 @dataclass(frozen=True)

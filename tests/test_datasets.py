@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from aunce import cli, methods
 from aunce.card import DataCard
 from aunce.data import DATASETS, adapter, images, load, pack_faces, synthetic, transfer
+from aunce.data.recipes import Recipe
 from aunce.errors import DataError, UsageError
 from aunce.model import build_encoder
 from aunce.study import RunSpec, load_study
@@ -61,7 +62,7 @@ def test_a_rendering_passes_its_own_check_and_packs(name, roots, packs):
     assert "synthetic: True" in text
     assert f"protocol_hash: {load(name, roots[name]).protocol.hash}" in text
     assert getattr(module, "RATES_STATUS", f"aunce/data/{name}.py") in text
-    assert pack.recipe == images.Recipe(32, DATASETS[name].align).content
+    assert pack.recipe == Recipe(32, DATASETS[name].align).content
     assert pack.images.shape[1:] == (32, 32, 3)
     assert set(pack.table.parts) == set(load(name, roots[name], images="optional").parts)
     lost = len(load(name, roots[name])) - len(pack.table)
@@ -121,7 +122,7 @@ def test_faces_that_are_not_rendered_are_shown_only_if_asked_for(roots, tmp_path
 
 def test_landmarks_that_are_asked_for_and_not_there_are_refused_with_the_way_out(roots, tmp_path):
     with pytest.raises(UsageError, match="align by 'detector'"):
-        pack_faces("gft", roots["gft"], tmp_path / "pack", recipe=images.Recipe(32, "landmarks"))
+        pack_faces("gft", roots["gft"], tmp_path / "pack", recipe=Recipe(32, "landmarks"))
 
 
 # ------------------------------------------------------------------------------------------------- damaged trees
@@ -252,7 +253,7 @@ def test_only_shared_aus_are_trained_and_tested(packs):
 
 
 def test_packs_of_other_crops_are_not_joined(packs, roots, tmp_path):
-    other = pack_faces("disfa", roots["disfa"], tmp_path / "pack", recipe=images.Recipe(16))
+    other = pack_faces("disfa", roots["disfa"], tmp_path / "pack", recipe=Recipe(16))
     with pytest.raises(UsageError, match="differ"):
         transfer.join(images.open_pack(packs["bp4d"]), other)
 

@@ -15,6 +15,7 @@ from scipy.io import loadmat, savemat
 
 from aunce.data import disfa, images, load, synthetic, writing
 from aunce.data.frames import Protocol
+from aunce.data.recipes import Recipe
 from aunce.data.writing import Rendered
 from aunce.errors import DataError, RunError, UsageError
 
@@ -651,7 +652,7 @@ def test_written_intensities_are_those_of_the_renderer_and_two_means_present(pop
 @pytest.mark.parametrize("camera", ["left", "right"])
 def test_frames_of_the_videos_are_the_rendered_images_in_their_places(rendered, population, tmp_path, camera):
     table = load("disfa", rendered, protocol=disfa.protocol(camera=camera))
-    made = images.pack(table, rendered, tmp_path / "pack", recipe=images.Recipe(33))
+    made = images.pack(table, rendered, tmp_path / "pack", recipe=Recipe(33))
     for subject in PEOPLE:
         mine = (table.frames["subject"] == subject).to_numpy()
         behaviour = behaviour_of(population, subject)
@@ -673,7 +674,7 @@ def test_rendered_landmarks_put_the_eyes_where_they_are(rendered, population, tm
         true = np.stack([marks[:, 19:25].mean(1), marks[:, 25:31].mean(1)], axis=1)
         assert found[mine] == pytest.approx(true, abs=1e-4)
     assert (found[:, 0, 0] < found[:, 1, 0]).all()
-    made = images.pack(table, rendered, tmp_path / "pack", recipe=images.Recipe(32, "landmarks"), eyes=found)
+    made = images.pack(table, rendered, tmp_path / "pack", recipe=Recipe(32, "landmarks"), eyes=found)
     assert len(made.table) == len(table)
     (rendered / "Landmark_Points/SN002/tmp_frame_lm/SN002_0003_lm.mat").rename(tmp_path / "lost.mat")
     again = disfa.eyes(rendered, table)

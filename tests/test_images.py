@@ -11,7 +11,8 @@ import pytest
 
 from aunce.data import bp4d, faces, images, load, synthetic
 from aunce.data.frames import FrameTable, Protocol
-from aunce.data.images import Recipe, open_pack, pack
+from aunce.data.images import open_pack, pack
+from aunce.data.recipes import EYES, Recipe
 from aunce.errors import DataError, UsageError
 
 PROTOCOL = Protocol("toy", (1, 2), {"1": frozenset({"A"}), "2": frozenset({"B"})})
@@ -287,7 +288,7 @@ def test_eyes_come_to_lie_where_the_recipe_says_at_any_scale_and_tilt(size, eyes
     distance = np.hypot(*np.subtract(*eyes))
     crop = images.align(dotted(eyes, radius=max(2, round(distance / 12))), np.array(eyes), size)
     assert crop.shape == (size, size, 3)
-    for channel, wanted in enumerate(images.EYES):
+    for channel, wanted in enumerate(EYES):
         assert centre_of(crop, channel) == pytest.approx(np.array(wanted) * size - 0.5, abs=0.35 + 0.004 * size)
 
 
@@ -317,7 +318,7 @@ def test_landmarks_align_and_frames_without_them_are_left_out_and_listed(root, t
     plain = pack(table, root, tmp_path / "plain", recipe=Recipe(64))
     assert plain.hash != made.hash
     for crop in made.images:
-        assert centre_of(crop, 0) == pytest.approx(np.array(images.EYES[0]) * 64 - 0.5, abs=0.6)
+        assert centre_of(crop, 0) == pytest.approx(np.array(EYES[0]) * 64 - 0.5, abs=0.6)
     again = pack(table, root, tmp_path / "pack", recipe=Recipe(64, "landmarks"), eyes=eyes)
     assert (again.hash, again.no_face) == (made.hash, made.no_face)
 

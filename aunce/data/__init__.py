@@ -17,7 +17,8 @@ from aunce.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from aunce.data.frames import FrameTable, Protocol
-    from aunce.data.images import Pack, Recipe
+    from aunce.data.images import Pack
+    from aunce.data.recipes import Recipe
 
 
 @dataclass(frozen=True)

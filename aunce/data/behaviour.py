@@ -9,7 +9,6 @@ s with value 1 (level A) at s = r, so no mark appears with presence alone.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import zlib
 from collections.abc import Mapping
@@ -19,95 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr
 
+from aunce.data.dials import Dials
+
 Array = NDArray[np.float64]
 
 AUS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26)
 NULL_AU = 28
 TASKS = ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8")
-
-
-@dataclass(frozen=True)
-class Dials:
-    """Every dial of the renderer and of the label process."""
-
-    expression_gain: float = 1.2  # factor on movement and furrows of the AUs, 1 = as in the renderer's tables
-    peak_skew: float = 1.8  # exponent of the intensity above level A, whose mean is then 1 + 4 / (1 + skew)
-    trace: float = 0.3  # share of an AU's absent frames that show a visible trace below level A, 0..1
-    rate_spread: float = 0.5  # SD of a subject's rates around the part's, logits
-    cooccurrence: float = 1.0  # factor on the loadings of the expression factors; 0 = independent AUs
-    identity_spread: float = 1.0  # SD of the shape of heads and features, 1 = as in the table of traits
-    mimicry: float = 0.6  # strength of what makes neutral faces look like AUs (wrinkles, low brows, thin lips), 0..1
-    accessories: float = 0.08  # probability of glasses and, independently, of a beard
-    yaw: float = 7.0  # SD of the turn of the head, degrees
-    pitch: float = 4.0  # SD of the nod, degrees
-    roll: float = 4.0  # SD of the tilt, degrees
-    drift: float = 1.5  # amplitude of the slow movement within a sequence, degrees
-    framing: float = 0.045  # SD of the face's place, share of the image's side, and of the logarithm of its size
-    light_angle: float = 25.0  # SD of the direction of the light, degrees off straight ahead of the face
-    light_strength: float = 0.5  # share of the light that comes from that direction, 0..1; the rest is ambient
-    blur: float = 0.5  # largest SD of the blur, pixels of an image of 64; a sequence draws from 0 to this
-    noise: float = 4.0  # largest SD of the sensor's noise, grey levels; a sequence draws from half of this to this
-    background: float = 0.4  # contrast of the background, 0..1
-    blinks: float = 6.0  # blinks per minute
-
-
-SETTINGS: Mapping[str, Dials] = {
-    "easy": Dials(),
-    "hard": Dials(
-        expression_gain=1.6,
-        peak_skew=1.8,
-        trace=0.35,
-        rate_spread=0.7,
-        identity_spread=1.1,
-        mimicry=0.75,
-        accessories=0.12,
-        yaw=8.5,
-        pitch=5.0,
-        roll=5.0,
-        drift=2.0,
-        light_angle=35.0,
-        light_strength=0.65,
-        blur=0.6,
-        noise=5.0,
-        background=0.8,
-        blinks=10.0,
-    ),
-}
-
-# How recordings of the data sets differ: factors on the dials of a setting. BP4D is what the settings were made for; of
-# the others only the kind of difference is known (a still head before a screen, a group at a table, films from the
-# net), not its size.
-CAMERAS: Mapping[str, Mapping[str, float]] = {
-    "bp4d": {},
-    "disfa": {
-        "yaw": 0.5, "pitch": 0.6, "roll": 0.6, "drift": 0.7, "light_angle": 0.5, "light_strength": 0.7, "noise": 0.7,
-        "background": 0.3, "identity_spread": 0.9, "accessories": 0.3, "expression_gain": 0.9,
-    },
-    "gft": {
-        "yaw": 1.8, "pitch": 1.5, "drift": 2.0, "light_angle": 1.2, "background": 1.6, "accessories": 2.0,
-        "identity_spread": 1.1, "mimicry": 1.15, "noise": 1.2,
-    },
-    "affwild2": {  # aligned crops: little roll and framing is left, everything else is wilder
-        "yaw": 1.6, "pitch": 1.6, "roll": 0.3, "framing": 0.4, "drift": 1.5, "light_angle": 1.6, "light_strength": 1.2,
-        "blur": 1.6, "noise": 1.6, "background": 2.0, "identity_spread": 1.2, "accessories": 2.5,
-    },
-    "bp4dplus": {
-        "yaw": 1.15, "light_angle": 0.8, "light_strength": 0.85, "noise": 0.9, "identity_spread": 1.1, "mimicry": 1.1,
-        "accessories": 1.5,
-    },
-}  # fmt: skip
-
-
-def dials_of(dataset: str, setting: str) -> Dials:
-    """The dials of a setting as one data set's recordings have them."""
-    dials = SETTINGS[setting]
-    factors = CAMERAS[dataset]
-    return dataclasses.replace(dials, **{name: getattr(dials, name) * factor for name, factor in factors.items()})
-
-
-def seed_of(dataset: str, seed: int) -> int:
-    """The seed of a data set's population, another for each, because BP4D and BP4D+ give one name to two people."""
-    return seed if dataset == "bp4d" else seed + (zlib.crc32(dataset.encode()) << 32)
 
 
 # Loadings of the AUs on what people do with their faces. The rest of the variance of an AU is its own.

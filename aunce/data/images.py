@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from aunce.data import faces
 from aunce.data.frames import KEY, FrameTable
+from aunce.data.recipes import EYES, Recipe
 from aunce.errors import DataError, UsageError
 
 _IMAGES, _FRAMES, _LATENTS, _INDEX = "images.npy", "frames.parquet", "latents.parquet", "pack.json"
@@ -45,50 +46,6 @@ _SPARE = 64 * 2**20  # bytes beyond the images: the tables, and room for others
 TO_DO, DONE, NO_FACE, BROKEN = range(4)
 LARGEST_BROKEN_SHARE = 0.01
 """More broken images than this share of a data set are an error; up to it they are skipped and listed."""
-
-EYES = ((0.328, 0.35), (0.672, 0.35))
-"""Where the eyes come to lie in an aligned crop, shares of its side, that at the image's left first. Brows and chin
-stay inside with the jaw dropped; the distance is 1 / 2.9 of the side, as in JAA-Net's box."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How an image becomes a crop.
-
-    Attributes:
-        size: side of the crops in pixels.
-        align: "none" takes the largest centred square, resized by area averaging; "landmarks" turns, scales and moves
-            the face so that the eyes of the shipped landmarks lie at `EYES`; "detector" the same with eyes that a face
-            detector finds. What lies outside the image is grey (128).
-        detector: "cascade" or the path of a YuNet file, see `faces`. The hash covers the file, not its path.
-        version: of the rule. It changes when the same image would give another crop.
-    """
-
-    size: int = 48
-    align: Literal["none", "landmarks", "detector"] = "none"
-    detector: str = "cascade"
-    version: int = 1
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise UsageError(f"size of the crops is {self.size}. Expected 1 or more pixels.")
-        if self.align not in ("none", "landmarks", "detector"):
-            raise UsageError(f"alignment {self.align!r} is unknown. Known: none, landmarks, detector.")
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """What decides the pixels of a crop, as plain JSON values."""
-        content: dict[str, Any] = {"size": self.size, "version": self.version}
-        if self.align != "none":
-            content |= {"align": self.align, "eyes": [list(eye) for eye in EYES]}
-        if self.align == "detector":
-            content["detector"] = faces.identity(self.detector)
-        return content
-
-    @property
-    def hash(self) -> str:
-        """Eight hex digits over `content`."""
-        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, eq=False)

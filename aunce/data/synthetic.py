@@ -19,19 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aunce.data.behaviour import (
-    AUS,
-    NULL_AU,
-    SETTINGS,
-    Behaviour,
-    Dials,
-    Scene,
-    Subject,
-    dials_of,
-    plain_scene,
-    seed_of,
-    stream,
-)
+from aunce.data.behaviour import AUS, NULL_AU, Behaviour, Scene, Subject, plain_scene, stream
+from aunce.data.dials import SETTINGS, VERSION, Dials, dials_of, seed_of
 from aunce.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,8 +40,6 @@ __all__ = [
     "latents",
     "seed_of",
 ]
-
-VERSION = 1
 
 Array = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
