@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 from aunce.errors import RunError, UsageError
 from aunce.kernels import execute_notebook
-from aunce.study import NOTEBOOKS, WEIGHTS, Data, Run, Study
+from aunce.study import NOTEBOOKS, WEIGHTS, Data, Run, Study, first_process
 
 DEAD_KERNEL = "the kernel died"
 
@@ -36,7 +36,7 @@ def make_data(data: Data, *, workers: int, progress: Callable[[int, int], None] 
         The folder of the pack.
     """
     from aunce.data import adapter, cache_folder, is_pack, pack_faces, place_of_pack, prepare
-    from aunce.data.images import Recipe
+    from aunce.data.recipes import Recipe
 
     recipe = Recipe(**data.crops)
     options: dict[str, Any] = {"recipe": recipe, "protocol": data.protocol, "workers": workers, "progress": progress}
@@ -58,6 +58,8 @@ def make_data(data: Data, *, workers: int, progress: Callable[[int, int], None] 
 def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
     """Execute `run` unless it is done; two callers never execute the same run.
 
+    Under torchrun every process executes the notebook, and they share the training; the first one alone writes.
+
     Writes `notebook.ipynb` and `log.txt` as it goes, then `metrics.json`, or `error.json` with cause and remedy.
 
     Returns:
@@ -70,34 +72,16 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
     metrics, partial, error_file = (
         run.folder / name for name in ("metrics.json", "metrics.json.partial", "error.json")
     )
+    if not first_process():
+        return _join(study, run, workers)
     with run.lock:
         if metrics.is_file():
             return False
         partial.unlink(missing_ok=True)
         error_file.unlink(missing_ok=True)
-        threads = str(run.spec.threads)
-        # A kernel reads these once, when it starts. Passive: spinning threads of two runs fight over the same cores.
-        os.environ.update(
-            OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0"
-        )
-        # glibc gives large blocks back at once, and fetching fresh pages for each activation took a quarter of a step.
-        os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
-        os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
-        os.environ.setdefault("MPLBACKEND", "agg")
         try:
-            if run.start:
-                execute(study, run.start, workers=workers)
-            packs = [str(make_data(data, workers=workers)) for data in run.data]
-            places = dict(zip(("root", "test_root"), packs, strict=False)) | {"out": str(run.folder)}
-            if run.start:
-                places["start"] = str(run.start.folder / WEIGHTS)
-            with gpu_lease(run.spec.device), (run.folder / "log.txt").open("a") as log:
-                execute_notebook(
-                    NOTEBOOKS / f"{study.file.study.notebook}.ipynb",
-                    run.folder / "notebook.ipynb",
-                    run.spec.model_dump() | places,
-                    log=log,
-                )
+            with (run.folder / "log.txt").open("a") as log:
+                _compute(study, run, workers, run.folder / "notebook.ipynb", log)
             if not partial.is_file():
                 raise RunError(f"run {run.key}: the notebook ended without saving its metrics; see {run.folder}")
         except Exception as error:
@@ -108,6 +92,39 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
             ) from error
         os.replace(partial, metrics)
     return True
+
+
+def _join(study: Study, run: Run, workers: int) -> bool:
+    """Take part in a run that the first process executes; return when it is done there, too."""
+    metrics, error_file = run.folder / "metrics.json", run.folder / "error.json"
+    if metrics.is_file():
+        return False
+    _compute(study, run, workers, None, None)
+    while not metrics.is_file():
+        if error_file.is_file():
+            raise RunError(f"run {run.key}: the first process failed, see {error_file}")
+        time.sleep(0.2)
+    return True
+
+
+def _compute(study: Study, run: Run, workers: int, target: Path | None, log: IO[str] | None) -> None:
+    """Make what the run needs and execute its notebook into `target`."""
+    threads = str(run.spec.threads)
+    # A kernel reads these once, when it starts. Passive: spinning threads of two runs fight over the same cores.
+    os.environ.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0")
+    # glibc gives large blocks back at once, and fetching fresh pages for each activation took a quarter of a step.
+    os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
+    os.environ.setdefault("MPLBACKEND", "agg")
+    if run.start:
+        execute(study, run.start, workers=workers)
+    packs = [str(make_data(data, workers=workers)) for data in run.data]
+    places = dict(zip(("root", "test_root"), packs, strict=False)) | {"out": str(run.folder)}
+    if run.start:
+        places["start"] = str(run.start.folder / WEIGHTS)
+    with gpu_lease(run.spec.device):
+        notebook = NOTEBOOKS / f"{study.file.study.notebook}.ipynb"
+        execute_notebook(notebook, target, run.spec.model_dump() | places, log=log)
 
 
 def describe(error: Exception) -> dict[str, Any]:
@@ -134,12 +151,13 @@ def describe(error: Exception) -> dict[str, Any]:
 def gpu_lease(device: str) -> Iterator[None]:
     """Hold one GPU for the length of a run, by a file lock that falls with its holder.
 
-    Nothing is leased on the CPU, without a GPU, or when `CUDA_VISIBLE_DEVICES` is set already (a scheduler has chosen).
+    Nothing is leased on the CPU, without a GPU, when `CUDA_VISIBLE_DEVICES` is set already (a scheduler has chosen), or
+    under torchrun, which counts the GPUs itself.
 
     Raises:
         UsageError: `device` is "cuda" and this machine shows no GPU.
     """
-    if device == "cpu" or "CUDA_VISIBLE_DEVICES" in os.environ:
+    if device == "cpu" or "CUDA_VISIBLE_DEVICES" in os.environ or "LOCAL_RANK" in os.environ:
         yield
         return
     gpus = list_gpus()

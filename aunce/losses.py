@@ -25,13 +25,15 @@ derived where it says so.
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from aunce.errors import UsageError
 
@@ -39,6 +41,8 @@ Floats = Sequence[float] | Tensor
 Ints = Sequence[int] | Tensor
 
 BRANCHES = ("max", "mean", "view")
+TILE, TILE_OF_GPU = 2**19, 2**22  # entries of (K, anchors, 2B) that are worked on at a time
+SIDE = 128  # of the squares in which a matrix is added to its transpose
 OWN_ROWS = {"none": 0, "self": 1, "image": 2}  # how many rows of its own image an exclusion takes from an anchor
 CHOICES = {
     "positive": ("sampled", "expected", *BRANCHES),
@@ -67,6 +71,7 @@ def aunce_loss(
     generator: Generator | None = None,
     reduction: str = "mean",
     chunk_size: int | None = None,
+    anchors: slice | None = None,
 ) -> Tensor:
     """AUNCE: supervised contrast per AU, three kinds of positive, negatives weighted by the anchor's label.
 
@@ -94,9 +99,12 @@ def aunce_loss(
         generator: CPU generator, the only source of randomness, so required for a draw. All devices draw the same.
         reduction: `"mean"` over known anchors, then AUs; `"au_mean"` over the AUs with negatives only; or `"none"`.
         chunk_size: anchors per block. Blocks are computed again in the backward pass: memory linear in B, same value.
+        anchors: the images, neighbours in the batch, whose two views are anchors; all images stay positives and
+            negatives. The result is their share: those of all images add up to the whole. None: all images.
 
     Returns:
-        A scalar, or (K, 2B) for `"none"`, 0 at unknown anchors. Float32, float64 for float64. Always on the graph of z.
+        A scalar, or (K, A) for `"none"`, 0 at unknown anchors; A = 2B unless `anchors` says less. Float32, float64 for
+        float64. Always on the graph of z.
 
     Raises:
         UsageError: an option, shape or label value is not one of the above.
@@ -106,51 +114,37 @@ def aunce_loss(
         positive_mean=positive_mean, draw=draw, reduction=reduction, chunk_size=chunk_size,
     )  # fmt: skip
     with torch.autocast(z.device.type, enabled=False):
-        x, row, present, known, n_known, n_same, n_negatives = _stack(z, labels)
-        e_absent, e_present = _exponents(exponents, x).unsqueeze(1).unbind(-1)  # (K, 1) each
-        e = torch.where(present, e_present, e_absent)  # (K, 2B)
-        shares = _branch_shares(x, positive, positive_probs, draw, branch, generator)
-        view = _view_logits(x, temperature) if "view" in shares else x[..., 0]  # (K, 2B)
-        n_positives = n_same - OWN_ROWS[exclude]  # (K, 2B)
-        log_divisor = _log(n_positives if positive_mean == "positives" else n_known.expand_as(n_same), x)  # (K, 2B)
-        log_n_negatives = _log(n_negatives, x)  # (K, 2B)
-        own = row if exclude == "self" else row % (len(row) // 2)  # (2B,), equal for the rows that an exclusion takes
-
-        def losses_of(logits: Tensor, a: slice) -> Tensor:
-            same = present[:, a, None] == present[:, None]  # (K, A, 2B)
-            negatives = ~same & known[:, None]  # (K, A, 2B)
-            positives = same & known[:, None]  # (K, A, 2B)
-            if exclude != "none":
-                positives &= own[a, None] != own
-
-            weighing = logits.detach() if detach_weights else logits
-            b = e[:, a, None] - 1  # (K, A, 1)
-            log_n = _lse(torch.addcmul(logits, b, weighing), negatives)  # (K, A), of l + log w
-            if normalize_weights:
-                log_n = log_n - _lse(b * weighing, negatives) + log_n_negatives[:, a]
-
-            losses = torch.zeros_like(log_n)  # (K, A)
-            for kind, share in shares.items():
-                exists = known[:, a] & (n_negatives[:, a] > 0)  # (K, A)
-                if kind == "view":
-                    log_p = view[:, a]  # (K, A)
-                else:
-                    exists &= n_positives[:, a] > 0
-                    if kind == "max":
-                        log_p = torch.where(positives, logits, _never(logits)).amax(-1)  # (K, A)
-                    else:
-                        log_p = _lse(logits, positives) - log_divisor[:, a]  # (K, A)
-                # torch replaces softplus by the identity from 20 on, a step of 2e-9: too coarse for float64
-                term = F.softplus(log_n - log_p, threshold=40)
-                losses = losses + share[:, a] * torch.where(exists, term, 0)
-            return losses
-
-        losses = _per_anchor(losses_of, x, temperature, chunk_size)  # (K, 2B)
+        rows = _rows(z, labels)
+        known, n_known, n_negatives = rows.known, rows.n_known, rows.n_negatives
+        like = z.new_empty((), dtype=_precision(z, temperature, exponents))
+        shares = _branch_shares(like, known.shape, positive, positive_probs, draw, branch, generator)
+        n_positives = rows.n_same - OWN_ROWS[exclude]  # (K, 2B)
+        divisor = n_positives if positive_mean == "positives" else n_known.expand_as(n_positives)  # (K, 2B)
+        e_absent, e_present = _exponents(exponents, like, z.shape[2]).unsqueeze(1).unbind(-1)  # (K, 1) each
+        plan = _Plan(
+            temperature=temperature,
+            e=torch.where(rows.present, e_present, e_absent),
+            exclude=exclude,
+            normalize=normalize_weights,
+            detach=detach_weights,
+            shares=shares,
+            present=rows.present,
+            known=known,
+            whole=rows.whole,
+            contrasted=known & (n_negatives > 0),
+            attracted=n_positives > 0,
+            divisor=divisor,
+            n_negatives=n_negatives,
+            spans=_spans(z.shape[1], anchors),
+            chunk_size=chunk_size or known.shape[1],
+        )
+        losses: Tensor = _Contrast.apply(z, plan)  # type: ignore[no-untyped-call]  # (K, A)
         if au_weights is not None:
-            weights = torch.as_tensor(au_weights, dtype=x.dtype, device=x.device)  # (K,)
+            weights = torch.as_tensor(au_weights, dtype=losses.dtype, device=z.device)  # (K,)
             if weights.shape != z.shape[2:3]:
                 raise UsageError(f"au_weights: expected shape (K,) = ({z.shape[2]},), got {tuple(weights.shape)}")
             losses = losses * weights[:, None]
+        losses = losses.to(torch.promote_types(z.dtype, torch.float32))
         if reduction == "none":
             return losses
         per_au = losses.sum(1) / n_known[:, 0].clamp(min=1)  # (K,)
@@ -160,7 +154,265 @@ def aunce_loss(
         return per_au.sum() / contrasted.sum().clamp(min=1)
 
 
-def supcon(z: Tensor, labels: Tensor, temperature: float) -> Tensor:
+@dataclass(frozen=True)
+class _Plan:
+    """What `_Contrast` needs besides the embeddings; nothing here has a gradient."""
+
+    temperature: float
+    e: Tensor  # (K, 2B) exponent of each anchor's label
+    exclude: str
+    normalize: bool
+    detach: bool
+    shares: dict[str, Tensor]  # branch -> (K, 2B); a branch that nobody needs is not there
+    present: Tensor  # (K, 2B) bool
+    known: Tensor  # (K, 2B) bool
+    whole: bool  # surely all known, so that nothing has to be masked
+    contrasted: Tensor  # (K, 2B) bool: known, with a negative
+    attracted: Tensor  # (K, 2B) bool: with a positive for max and mean
+    divisor: Tensor  # (K, 2B) of the mean, 0 only where not attracted
+    n_negatives: Tensor  # (K, 2B)
+    spans: tuple[slice, ...]  # the rows that are anchors
+    chunk_size: int
+
+    @cached_property
+    def blocks(self) -> tuple[slice, ...]:
+        """The spans, cut to at most `chunk_size` rows."""
+        cuts = [(start, span.stop) for span in self.spans for start in range(span.start, span.stop, self.chunk_size)]
+        return tuple(slice(start, min(start + self.chunk_size, stop)) for start, stop in cuts)
+
+    @property
+    def uncut(self) -> bool:
+        return len(self.blocks) == len(self.spans)
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """(K, 2B, 2) of 0 and 1: a product with it sums over the known rows without and with the AU."""
+        return torch.stack([self.known & ~self.present, self.present], dim=-1).to(self.e)
+
+    def tiles(self, count: int) -> list[slice]:
+        """`count` anchors, cut to what is worked on at a time, so that temporary tensors are small."""
+        size = max(1, (TILE_OF_GPU if self.e.is_cuda else TILE) // self.known.numel())
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+class _Block(NamedTuple):
+    """A block of anchors after the forward pass; the backward pass overwrites `scores`."""
+
+    scores: Tensor  # (K, A, 2B), see `_Contrast`
+    logits: Tensor | None  # (K, A, 2B), where they are few beside the features
+    weights: Tensor | None  # (K, A, 2B): of the negatives, where they are normalised and have a gradient
+    repulsion: Tensor  # (K, A): the negative j pulls l_ij by repulsion * scores_ij
+    attraction: Tensor  # (K, A): the positive j of the mean by -attraction * scores_ij
+    weighing: Tensor  # (K, A): the negative j by weighing * weights_ij, too
+    own_view: Tensor | None  # (K, A): the own view by minus this
+    nearest: Tensor | None  # (K, A): the row of the most similar positive
+    to_nearest: Tensor | None  # (K, A): that row by minus this
+
+
+class _Contrast(torch.autograd.Function):
+    """The losses (K, A) of z (V=2, B, K, D) by the formula that heads this module, with their gradient written out.
+
+    With r_i the share times the sigmoid of log N_i - log P_i, the gradient by the logit l_ij is
+
+        r_i e exp(e l_ij) / N_i             for a negative
+        -r_i exp(l_ij) / sum of exp(l_ik)   for a positive of the mean
+        -r_i                                for the nearest positive of the max, or the own view
+
+    Anchor and candidate meet in both directions, so with G these gradients the one by x is (G + G^T) x / tau: one
+    product of matrices in each pass. A matrix entry needs one exponential, exp(c l) with c = e for a negative and 1 for
+    a positive: logits lie between -1 / tau and 1 / tau, and `_precision` sees to it that nothing leaves the range of
+    the floats. Sums over labels are products with two columns of zeros and ones.
+
+    One matrix of scores is kept, and the backward pass turns it into G + G^T where it stands. A second backward pass
+    computes it again, as it does with anchors that are cut into blocks: then memory is linear in the batch.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, plan: _Plan) -> Tensor:
+        views, images, aus, channels = z.shape
+        source = z.permute(2, 0, 1, 3)  # (K, V, B, D)
+        unknown = ~plan.known.view(aus, views, images, 1)
+        norm = torch.linalg.vector_norm(source, dim=-1, keepdim=True, dtype=plan.e.dtype)  # (K, V, B, 1)
+        if not plan.whole:
+            norm = norm.masked_fill_(unknown, 0)  # not even a NaN of an unknown image reaches the others
+        # A vector too short for the dtype of z is not blown up, so its gradient fits it; a NaN is not <=, and stays.
+        inverse = norm.masked_fill(norm <= _tiny(z), 1).reciprocal_()  # (K, V, B, 1)
+        inverse = inverse.mul_(plan.temperature**-0.5)  # so that a product of two rows is a logit
+        x = torch.empty(source.shape, dtype=plan.e.dtype, device=z.device)
+        x = torch.mul(source, inverse, out=x)
+        x = (x if plan.whole else x.masked_fill_(unknown, 0)).view(aus, -1, channels)  # (K, 2B, D)
+        values, kept = [], []
+        for a in plan.blocks:
+            losses, block = _block(x, a, plan)
+            values.append(losses)
+            if plan.uncut:
+                kept.append(block)
+        ctx.plan, ctx.kept, ctx.dtype = plan, kept, z.dtype
+        ctx.save_for_backward(x, inverse.view(aus, -1, 1))
+        norm = norm.view(aus, -1)  # (K, 2B)
+        # anchors without a term pass on a NaN, too
+        return torch.cat(values, dim=1).add_(torch.cat([norm[:, a] for a in plan.spans], dim=1), alpha=0)  # (K, A)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
+        x, inverse = ctx.saved_tensors
+        plan: _Plan = ctx.plan
+        kept, ctx.kept = ctx.kept, None
+        aus, rows, channels = x.shape
+        scales = torch.split(outer[0], [a.stop - a.start for a in plan.blocks], dim=1)  # (K, A) each
+        # Through the normalisation: only what is orthogonal to x is left. A zero vector stays where it is.
+        back = inverse if plan.whole else inverse.masked_fill(~plan.known[..., None], 0)  # (K, 2B, 1)
+        gradient = torch.empty(2, rows // 2, aus, channels, dtype=x.dtype, device=x.device)  # as z, (V, B, K, D)
+        by_au = gradient.view(rows, aus, channels).transpose(0, 1)  # (K, 2B, D)
+        if scales[0].shape[1] == rows:
+            block = kept[0] if kept else _block(x, plan.blocks[0], plan)[1]
+            pulls = _plus_transposed(_pulls(block, plan.blocks[0], plan, scales[0]))  # (K, 2B, 2B)
+            if block.logits is not None:
+                radial = (pulls * block.logits).sum(-1)  # (K, 2B)
+                pulls.diagonal(dim1=1, dim2=2).sub_(radial, alpha=plan.temperature)
+                by_au.copy_(torch.bmm(pulls.mul_(back), x))
+            else:
+                pulls.mul_(back)
+                size = max(1, TILE // (rows * channels))
+                for k in (slice(first, first + size) for first in range(0, aus, size)):
+                    part = torch.bmm(pulls[k], x[k])  # (k, 2B, D)
+                    radial = (part * x[k]).sum(-1, keepdim=True)  # (k, 2B, 1)
+                    torch.addcmul(part, x[k], radial, value=-plan.temperature, out=by_au[k])
+        else:
+            by_au.zero_()
+            for index, (a, scale) in enumerate(zip(plan.blocks, scales, strict=True)):
+                pulls = _pulls(kept[index] if kept else _block(x, a, plan)[1], a, plan, scale)  # (K, A, 2B)
+                by_au[:, a].baddbmm_(pulls, x)
+                by_au.baddbmm_(pulls.mT, x[:, a])
+            for a in plan.tiles(rows):
+                radial = (by_au[:, a] * x[:, a]).sum(-1, keepdim=True)  # (K, A, 1)
+                by_au[:, a].addcmul_(x[:, a], radial, value=-plan.temperature).mul_(back[:, a])
+        return gradient.to(ctx.dtype), None
+
+
+def _block(x: Tensor, a: slice, plan: _Plan) -> tuple[Tensor, _Block]:
+    """The losses (K, A) of the anchors `a` of x (K, 2B, D), vectors of length 1 / sqrt(tau), against all rows."""
+    n = x.shape[1]
+    anchors = torch.arange(n, device=x.device)[a]  # (A,)
+    here, own_view = torch.arange(len(anchors), device=x.device), (anchors + n // 2) % n
+    present, e = plan.present[:, a], plan.e[:, a]  # (K, A) each
+    shares = {kind: share[:, a] for kind, share in plan.shares.items()}
+    scores = torch.bmm(x[:, a], x.mT)  # (K, A, 2B): l_ij until the tiles make exp(c l_ij) of it
+    logits = scores.clone() if plan.uncut and 4 * n <= x.shape[2] else None
+    log_p: dict[str, Tensor] = {}
+    if "view" in shares:
+        log_p["view"] = scores[:, here, own_view]  # (K, A)
+    nearest, best = None, None
+    if "max" in shares and plan.exclude == "none":
+        nearest = anchors.expand_as(e)  # (K, A): nothing is closer to an anchor than itself
+        log_p["max"] = scores[:, here, anchors]  # (K, A)
+    elif "max" in shares:
+        nearest, best = torch.empty_like(e, dtype=torch.int64), torch.empty_like(e)  # (K, A) each
+    weights = torch.empty_like(scores) if plan.normalize else None
+    sums, sums_of_weights = scores.new_empty(*e.shape, 2), scores.new_empty(*e.shape, 2)  # (K, A, 2) each
+    one, zero = torch.ones_like(e), torch.zeros_like(e)
+    for t in plan.tiles(len(anchors)):
+        tile, of, them = scores[:, t], here[: t.stop - t.start], (anchors[t], own_view[t])
+        if nearest is not None and best is not None:
+            same = (present[:, t, None] == plan.present[:, None]) & plan.known[:, None]  # (K, T, 2B)
+            _take_out(same, of, *them, plan.exclude, False)
+            torch.max(torch.where(same, tile, -math.inf), dim=-1, out=(best[:, t], nearest[:, t]))
+        if weights is not None:
+            exponent = _by_labels(plan, present[:, t], zero[:, t], e[:, t] - 1)  # (K, T, 2B)
+            torch.mul(tile, exponent, out=weights[:, t]).exp_()
+            torch.bmm(weights[:, t], plan.columns, out=sums_of_weights[:, t])
+        tile.mul_(_by_labels(plan, present[:, t], one[:, t], e[:, t])).exp_()
+        _take_out(tile, of, *them, plan.exclude, 0)
+        sums[:, t] = torch.bmm(tile, plan.columns)
+    same_sum, other_sum = _own_and_other(sums, present)  # (K, A) each
+    log_n = other_sum.log()  # (K, A)
+    if weights is not None:
+        _, weight_sum = _own_and_other(sums_of_weights, present)  # (K, A)
+        count = plan.n_negatives[:, a].clamp(min=1).to(e)  # (K, A)
+        log_n = log_n - weight_sum.log() + count.log()
+    if best is not None:
+        log_p["max"] = torch.where(plan.attracted[:, a], best, 0)
+    if "mean" in shares:
+        mean = same_sum / plan.divisor[:, a]  # (K, A)
+        log_p["mean"] = torch.where(mean > 0, mean, 1).log()
+
+    contrasted = plan.contrasted[:, a]  # (K, A)
+    attracted = contrasted & plan.attracted[:, a]  # (K, A)
+    exists = torch.stack([contrasted if kind == "view" else attracted for kind in shares])  # (R, K, A)
+    share = torch.where(exists, torch.stack(list(shares.values())), 0)  # (R, K, A)
+    margin = torch.where(exists, log_n - torch.stack([log_p[kind] for kind in shares]), 0)  # (R, K, A)
+    # torch replaces softplus by the identity from 20 on, a step of 2e-9: too coarse for float64
+    losses = (share * F.softplus(margin, threshold=40)).sum(0)  # (K, A)
+    pulls = share * torch.sigmoid(margin)  # (R, K, A)
+    pull = dict(zip(shares, pulls, strict=True))  # (K, A) each
+    total = pulls.sum(0)  # (K, A)
+    repulsion = torch.where(total > 0, total * (one if plan.detach else e) / other_sum, 0)  # (K, A)
+    weighing = zero
+    if weights is not None and not plan.detach:
+        weighing = torch.where(total > 0, -total * (e - 1) / weight_sum, 0)  # (K, A)
+    attraction = torch.where(same_sum > 0, pull["mean"] / same_sum, 0) if "mean" in pull else zero
+    moving = None if plan.detach else weights
+    return losses, _Block(
+        scores, logits, moving, repulsion, attraction, weighing, pull.get("view"), nearest, pull.get("max")
+    )
+
+
+def _pulls(block: _Block, a: slice, plan: _Plan, outer: Tensor) -> Tensor:
+    """The gradient (K, A, 2B) by the logits of a block, `outer` (K, A) times that of its losses, in place of scores."""
+    n = plan.present.shape[1]
+    anchors = torch.arange(n, device=outer.device)[a]  # (A,)
+    here = torch.arange(len(anchors), device=outer.device)
+    present = plan.present[:, a]  # (K, A)
+    attraction, repulsion, weighing = -block.attraction * outer, block.repulsion * outer, block.weighing * outer
+    for t in plan.tiles(len(anchors)):
+        tile = block.scores[:, t].mul_(_by_labels(plan, present[:, t], attraction[:, t], repulsion[:, t]))
+        if block.weights is not None:
+            factor = _by_labels(plan, present[:, t], torch.zeros_like(weighing[:, t]), weighing[:, t])  # (K, T, 2B)
+            tile.addcmul_(block.weights[:, t], factor)
+    if block.own_view is not None:
+        block.scores[:, here, (anchors + n // 2) % n] -= block.own_view * outer
+    if block.nearest is not None and block.to_nearest is not None:
+        block.scores.scatter_add_(2, block.nearest[..., None], -(block.to_nearest * outer)[..., None])
+    return block.scores
+
+
+def _plus_transposed(matrix: Tensor) -> Tensor:
+    """matrix + matrix^T of (K, n, n), in its place, by squares."""
+    n = matrix.shape[1]
+    if n <= SIDE:
+        return matrix + matrix.mT
+    spans = [slice(start, min(start + SIDE, n)) for start in range(0, n, SIDE)]
+    for index, row in enumerate(spans):
+        for column in spans[index:]:
+            both = matrix[:, row, column] + matrix[:, column, row].mT  # (K, side, side)
+            matrix[:, row, column] = both
+            if column != row:
+                matrix[:, column, row] = both.mT
+    return matrix
+
+
+def _by_labels(plan: _Plan, present: Tensor, same: Tensor, other: Tensor) -> Tensor:
+    """(K, A, 2B): `same` (K, A) of the anchor where a row has its label, else `other`; void for unknown rows."""
+    of_absent, of_present = torch.where(present, other, same), torch.where(present, same, other)  # (K, A) each
+    return torch.where(plan.present[:, None], of_present[..., None], of_absent[..., None])  # (K, A, 2B)
+
+
+def _own_and_other(sums: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Of sums (K, A, 2) over absent and present rows, those of the anchor's label and of the other: (K, A) each."""
+    absent_sum, present_sum = sums.unbind(-1)
+    return torch.where(present, present_sum, absent_sum), torch.where(present, absent_sum, present_sum)
+
+
+def _take_out(values: Tensor, here: Tensor, anchors: Tensor, own_view: Tensor, exclude: str, value: float) -> None:
+    """Overwrite the entries (K, A, 2B) that an exclusion takes from its anchors."""
+    if exclude != "none":
+        values[:, here, anchors] = value
+    if exclude == "image":
+        values[:, here, own_view] = value
+
+
+def supcon(z: Tensor, labels: Tensor, temperature: float, *, anchors: slice | None = None) -> Tensor:
     """SupCon per AU (Khosla et al. 2020, with the mean of logs), averaged over known anchors, then over AUs.
 
     loss_i = logsumexp of l_ij over all other known rows - mean of l_ij over the other rows with the anchor's label.
@@ -172,24 +424,28 @@ def supcon(z: Tensor, labels: Tensor, temperature: float) -> Tensor:
         z: float (V=2, B, K, D), normalised here.
         labels: integer (B, K) in {-1, 0, 1}, as in `aunce_loss`.
         temperature: tau, with no other factor.
+        anchors: see `aunce_loss`.
 
     Raises:
         UsageError: wrong shape, label value or temperature.
     """
     _check_options(temperature=temperature)
     with torch.autocast(z.device.type, enabled=False):
-        x, row, present, known, n_known, n_same, n_negatives = _stack(z, labels)
-
-        def losses_of(logits: Tensor, a: slice) -> Tensor:
+        present, known, n_known, n_same, n_negatives, _ = _rows(z, labels)
+        x = _unit(z, known, 1.0)  # (K, 2B, D)
+        row = torch.arange(x.shape[1], device=x.device)  # (2B,)
+        total = x.new_zeros(len(x))  # (K,)
+        for a in _spans(z.shape[1], anchors):
+            logits = x[:, a] @ x.mT / temperature  # (K, A, 2B)
             others = known[:, None] & (row[a, None] != row)  # (K, A, 2B)
             positives = others & (present[:, a, None] == present[:, None])  # (K, A, 2B)
             attraction = torch.where(positives, logits, 0).sum(-1) / (n_same[:, a] - 1).clamp(min=1)  # (K, A)
-            return torch.where(known[:, a] & (n_negatives[:, a] > 0), _lse(logits, others) - attraction, 0)
+            losses = torch.where(known[:, a] & (n_negatives[:, a] > 0), _lse(logits, others) - attraction, 0)
+            total = total + _alive(losses, x[:, a]).sum(1)  # (K,)
+        return (total / n_known[:, 0].clamp(min=1)).mean()
 
-        return (_per_anchor(losses_of, x, temperature).sum(1) / n_known[:, 0].clamp(min=1)).mean()
 
-
-def infonce(z: Tensor, temperature: float) -> Tensor:
+def infonce(z: Tensor, temperature: float, *, anchors: slice | None = None) -> Tensor:
     """InfoNCE per AU (NT-Xent of SimCLR, Chen et al. 2020), without labels, averaged over anchors and AUs.
 
     loss_i = logsumexp of l_ij over all other rows - l_ij with the own other view. With equal embeddings: log(2B - 1).
@@ -197,15 +453,22 @@ def infonce(z: Tensor, temperature: float) -> Tensor:
     Args:
         z: float (V=2, B, K, D), normalised here.
         temperature: tau, with no other factor.
+        anchors: see `aunce_loss`.
 
     Raises:
         UsageError: wrong shape or temperature.
     """
     _check_options(temperature=temperature)
     with torch.autocast(z.device.type, enabled=False):
-        x, row, *_ = _stack(z, None)
-        view = _view_logits(x, temperature)  # (K, 2B)
-        return _per_anchor(lambda s, a: _lse(s, row[a, None] != row) - view[:, a], x, temperature).mean()
+        x = _unit(z, _rows(z, None).known, 1.0)  # (K, 2B, D)
+        row = torch.arange(x.shape[1], device=x.device)  # (2B,)
+        view = (x * x.roll(len(row) // 2, dims=1)).sum(-1) / temperature  # (K, 2B)
+        total = x.new_zeros(len(x))  # (K,)
+        for a in _spans(z.shape[1], anchors):
+            logits = x[:, a] @ x.mT / temperature  # (K, A, 2B)
+            losses = _lse(logits, row[a, None] != row) - view[:, a]  # (K, A)
+            total = total + _alive(losses, x[:, a]).sum(1)  # (K,)
+        return (total / len(row)).mean()
 
 
 class AUNCELoss(nn.Module):
@@ -217,7 +480,7 @@ class AUNCELoss(nn.Module):
         >>> loss = criterion(z, labels, generator=torch.Generator().manual_seed(0))
 
     Args:
-        options: keyword options of `aunce_loss`, except `branch` and `generator`, which belong to the call.
+        options: keyword options of `aunce_loss`, except `branch`, `generator` and `anchors`, which belong to the call.
 
     Raises:
         UsageError: an option is unknown or has a wrong value.
@@ -233,10 +496,16 @@ class AUNCELoss(nn.Module):
         self.options = options
 
     def forward(
-        self, z: Tensor, labels: Tensor, *, branch: Ints | None = None, generator: Generator | None = None
+        self,
+        z: Tensor,
+        labels: Tensor,
+        *,
+        branch: Ints | None = None,
+        generator: Generator | None = None,
+        anchors: slice | None = None,
     ) -> Tensor:
         """The loss of z (V=2, B, K, D) with labels (B, K), see `aunce_loss`."""
-        return aunce_loss(z, labels, branch=branch, generator=generator, **self.options)
+        return aunce_loss(z, labels, branch=branch, generator=generator, anchors=anchors, **self.options)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
@@ -265,58 +534,67 @@ class AUNCELoss(nn.Module):
 
 
 class _Rows(NamedTuple):
-    x: Tensor  # (K, 2B, D) unit vectors, float32 at least, contiguous for the batched matmul; zero where unknown
-    row: Tensor  # (2B,)
     present: Tensor  # (K, 2B) bool
     known: Tensor  # (K, 2B) bool
     n_known: Tensor  # (K, 1) known rows, 2 x known images
     n_same: Tensor  # (K, 2B) known rows with the anchor's label, the anchor included
     n_negatives: Tensor  # (K, 2B)
+    whole: bool  # surely all known: on a GPU nobody looks
 
 
-def _stack(z: Tensor, labels: Tensor | None) -> _Rows:
+def _rows(z: Tensor, labels: Tensor | None) -> _Rows:
     if z.ndim != 4 or z.shape[0] != 2 or 0 in z.shape or not z.is_floating_point():
         raise UsageError(f"z: expected a float tensor (V=2, B, K, D), no axis empty, got {z.dtype} {tuple(z.shape)}")
-    _, b, k, d = z.shape
+    _, b, k, _ = z.shape
     labels = torch.zeros(b, k, dtype=torch.int8, device=z.device) if labels is None else labels
     if labels.shape != (b, k) or labels.is_floating_point() or labels.is_complex():
         raise UsageError(f"labels: expected integers (B, K) = {(b, k)}, got {labels.dtype} {tuple(labels.shape)}")
-    if labels.device.type == "cpu" and (wrong := {*labels.flatten().tolist()} - {-1, 0, 1}):
+    values = {*labels.flatten().tolist()} if labels.device.type == "cpu" else {-1}
+    if wrong := values - {-1, 0, 1}:
         raise UsageError(f"labels: expected 1 present, 0 absent or -1 unknown, got {sorted(wrong)}")
     y = labels.to(z.device, non_blocking=True).T.repeat(1, 2)  # (K, 2B)
     present, known = y == 1, (y == 0) | (y == 1)  # (K, 2B) each
     n_present, n_known = present.sum(1, keepdim=True), known.sum(1, keepdim=True)  # (K, 1) each
     n_same = torch.where(present, n_present, n_known - n_present)  # (K, 2B)
-
-    x = z.permute(2, 0, 1, 3).reshape(k, 2 * b, d).to(torch.promote_types(z.dtype, torch.float32))  # (K, 2B, D)
-    x = x.masked_fill(~known[..., None], 0)  # so that not even a NaN of an unknown image reaches the gradient of others
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (K, 2B, 1)
-    # a vector too short for the dtype of z is not blown up, so its gradient fits that dtype; a NaN is not <=, and stays
-    x = x / norm.masked_fill(norm <= torch.finfo(z.dtype).tiny ** 0.5, 1)
-    return _Rows(x, torch.arange(2 * b, device=z.device), present, known, n_known, n_same, n_known - n_same)
+    return _Rows(present, known, n_known, n_same, n_known - n_same, -1 not in values)
 
 
-def _per_anchor(
-    losses_of: Callable[[Tensor, slice], Tensor], x: Tensor, temperature: float, chunk_size: int | None = None
-) -> Tensor:
-    """The losses (K, 2B). A block of anchors meets all rows, so cutting changes memory and nothing else."""
+def _precision(z: Tensor, temperature: float, exponents: Floats = (1.0, 1.0)) -> torch.dtype:
+    """What logits are computed in: float32 at least.
 
-    def block(x: Tensor, start: int, stop: int) -> Tensor:
-        logits = (x[:, start:stop] / temperature) @ x.mT  # (K, A, 2B)
-        return losses_of(logits, slice(start, stop))  # (K, A)
-
-    n = x.shape[1]
-    if chunk_size is None or chunk_size >= n:
-        losses = block(x, 0, n)  # (K, 2B)
-    else:
-        cuts = [(start, min(start + chunk_size, n)) for start in range(0, n, chunk_size)]
-        blocks = [checkpoint(block, x, *cut, use_reentrant=False, preserve_rng_state=False) for cut in cuts]
-        losses = torch.cat(blocks, dim=1)  # (K, 2B)
-    return losses + 0 * x.sum(-1)  # anchors without a term stay on the graph, too, and pass on a NaN
+    Exponentials of e / tau and -e / tau leave float32 from 87 on: from 80 on float64 takes its place. Exponents in a
+    tensor on a GPU, where the host would have to wait for them, are taken to be 2 at most.
+    """
+    largest = 2.0
+    if not isinstance(exponents, Tensor) or not exponents.is_cuda:
+        largest = max(map(abs, torch.as_tensor(exponents).flatten().tolist()), default=1.0)
+    return torch.promote_types(z.dtype, torch.float32 if max(largest, 1) <= 80 * temperature else torch.float64)
 
 
-def _view_logits(x: Tensor, temperature: float) -> Tensor:
-    return (x * x.roll(x.shape[1] // 2, dims=1)).sum(-1) / temperature  # (K, 2B)
+def _tiny(z: Tensor) -> float:
+    return float(torch.finfo(z.dtype).tiny ** 0.5)
+
+
+def _unit(z: Tensor, known: Tensor, temperature: float) -> Tensor:
+    """Unit vectors (K, 2B, D); zero where unknown."""
+    k, n = known.shape
+    x = z.permute(2, 0, 1, 3).reshape(k, n, -1).to(_precision(z, temperature))  # (K, 2B, D)
+    x = x.masked_fill(~known[..., None], 0)  # not even a NaN of an unknown image reaches the gradient of others
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (K, 2B, 1)
+    return x / norm.masked_fill(norm <= _tiny(z), 1)  # as in `_Contrast`
+
+
+def _spans(images: int, anchors: slice | None) -> tuple[slice, ...]:
+    """The rows of the anchors: those of the first views, then of the second; one span if all images are anchors."""
+    first, last, _ = (anchors or slice(None)).indices(images)
+    if (first, last) == (0, images):
+        return (slice(0, 2 * images),)
+    return slice(first, last), slice(images + first, images + last)
+
+
+def _alive(losses: Tensor, x: Tensor) -> Tensor:
+    """Losses (K, A) of rows x (K, A, D): those without a term stay on the graph, too, and pass on a NaN."""
+    return losses + 0 * x.sum(-1)
 
 
 def _never(values: Tensor) -> float:
@@ -328,30 +606,31 @@ def _lse(values: Tensor, keep: Tensor) -> Tensor:
     return torch.where(keep, values, _never(values)).logsumexp(-1)  # (K, A)
 
 
-def _log(count: Tensor, x: Tensor) -> Tensor:
-    return count.clamp(min=1).to(x.dtype).log()  # a count below 1 stands only where the caller masks
-
-
-def _exponents(exponents: Floats, x: Tensor) -> Tensor:
-    k = x.shape[0]
+def _exponents(exponents: Floats, like: Tensor, aus: int) -> Tensor:
     if not isinstance(exponents, Tensor):
         # filled on the device: a copy from the host would wait for the GPU
-        return torch.stack([x.new_full((), float(e)) for e in exponents]).expand(k, 2)
-    if exponents.shape != (k, 2):
-        raise UsageError(f"exponents: expected a pair or a tensor (K, 2) = {(k, 2)}, got {tuple(exponents.shape)}")
-    return exponents.to(x)
+        return torch.stack([like.new_full((), float(e)) for e in exponents]).expand(aus, 2)
+    if exponents.shape != (aus, 2):
+        raise UsageError(f"exponents: expected a pair or a tensor (K, 2) = {(aus, 2)}, got {tuple(exponents.shape)}")
+    return exponents.to(like)
 
 
 def _branch_shares(
-    x: Tensor, positive: str, probs: Sequence[float], draw: str, branch: Ints | None, generator: Generator | None
+    like: Tensor,
+    shape: tuple[int, ...],
+    positive: str,
+    probs: Sequence[float],
+    draw: str,
+    branch: Ints | None,
+    generator: Generator | None,
 ) -> dict[str, Tensor]:
     """The share (K, 2B) of each branch in the loss of each anchor; a branch that nobody needs is left out."""
-    k, n, _ = x.shape
+    k, n = shape
     if branch is not None and positive != "sampled":
         raise UsageError(f"branch: expected positive='sampled', whose draw it replaces, got positive={positive!r}")
     if positive != "sampled":
         fixed = probs if positive == "expected" else [float(kind == positive) for kind in BRANCHES]
-        return {kind: x.new_full((k, n), p) for kind, p in zip(BRANCHES, fixed, strict=True) if p > 0}
+        return {kind: like.new_full((k, n), p) for kind, p in zip(BRANCHES, fixed, strict=True) if p > 0}
     if branch is not None:
         drawn = torch.as_tensor(branch).cpu()[..., None]  # (K, 1)
         if drawn.shape != (k, 1) or not {*drawn.flatten().tolist()} <= {0, 1, 2}:
@@ -365,7 +644,7 @@ def _branch_shares(
         u = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
         drawn = (u >= probs[0]).int() + (u >= probs[0] + probs[1])
     taken = {kind: drawn == b for b, kind in enumerate(BRANCHES)}  # (K, 1) or (K, 2B) each
-    return {kind: is_it.to(x, non_blocking=True).expand(k, n) for kind, is_it in taken.items() if is_it.any()}
+    return {kind: is_it.to(like, non_blocking=True).expand(k, n) for kind, is_it in taken.items() if is_it.any()}
 
 
 def _check_options(**options: Any) -> None:

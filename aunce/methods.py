@@ -5,6 +5,7 @@ the own head where there is one. Floors and the ceiling are methods too, with fe
 from shuffled labels.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +21,14 @@ from torch import Generator, Tensor
 
 from aunce.data import prepare, transfer
 from aunce.data.frames import Split
-from aunce.data.images import Pack, Recipe
+from aunce.data.images import Pack
+from aunce.data.recipes import Recipe
+from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
 from aunce.evaluation import Array, entering_aus
 from aunce.losses import AUNCELoss, infonce, supcon
 from aunce.model import Encoder, LinearProbe, build_encoder, load_backbone
-from aunce.study import RunSpec
+from aunce.study import RunSpec, first_process
 from aunce.training import (
     ContrastiveLoss,
     Monitor,
@@ -131,12 +134,14 @@ def train(
         "device": device,
         "two_forwards": spec.two_forwards,
         "crop": spec.crop,
+        "precision": spec.precision,
+        "compiled": spec.compiled,
         "checks": spec.checks,
         "checkpoint": folder / "checkpoint",
         "log": log,
     }
     # A kernel outlives a killed parent by a second or two; until then the checkpoint is its own.
-    with FileLock(folder / ".training.lock"):
+    with FileLock(folder / ".training.lock") if first_process() else contextlib.nullcontext():
         if spec.method in ("supcon", "infonce", "aunce"):
             scores = monitor(embedding)
             loss = contrastive_loss(spec, noisy[split.train])
@@ -153,14 +158,14 @@ def train(
 def contrastive_loss(spec: RunSpec, labels: Array) -> ContrastiveLoss:
     """The contrastive loss of a run; from the training `labels` (n, K) the early preset takes its AU weights."""
     if spec.method == "supcon":
-        return lambda z, y, generator: supcon(z, y, spec.temperature)
+        return lambda z, y, generator, anchors: supcon(z, y, spec.temperature, anchors=anchors)
     if spec.method == "infonce":
-        return lambda z, y, generator: infonce(z, spec.temperature)
+        return lambda z, y, generator, anchors: infonce(z, spec.temperature, anchors=anchors)
     options = {"au_weights": au_weights(labels)} if spec.preset == "early" else {}
     criterion = getattr(AUNCELoss, spec.preset)(temperature=spec.temperature, **options)
 
-    def aunce(z: Tensor, y: Tensor, generator: Generator) -> Tensor:
-        return torch.as_tensor(criterion(z, y, generator=generator))
+    def aunce(z: Tensor, y: Tensor, generator: Generator, anchors: slice | None) -> Tensor:
+        return torch.as_tensor(criterion(z, y, generator=generator, anchors=anchors))
 
     return aunce
 
@@ -196,11 +201,6 @@ def latent_intensities(pack: Pack) -> Array:
         )
     intensities: Array = pack.latents.filter(regex=r"^AU\d+$").to_numpy(dtype=np.float32)
     return intensities
-
-
-def pick_device(device: str) -> str:
-    """`device`, with "auto" a GPU if torch sees one."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def _untrained(scores: Monitor, encoder: Encoder | None) -> Trained:

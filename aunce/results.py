@@ -20,7 +20,7 @@ from torch import nn
 
 from aunce.data.frames import FrameTable
 from aunce.evaluation import Array
-from aunce.study import WEIGHTS
+from aunce.study import WEIGHTS, first_process
 
 FORMAT = 1
 LIBRARIES = (
@@ -38,6 +38,8 @@ LIBRARIES = (
 class Recorder:
     """Collects what a run has to save; made at its start, so that the duration is the run's.
 
+    Of several processes that share the run the first alone writes.
+
     Args:
         out: folder of the run; empty takes a temporary one.
         spec: every field of the run's specification.
@@ -52,6 +54,8 @@ class Recorder:
 
     def weights(self, encoder: nn.Module | None) -> None:
         """Write the weights of the encoder, if there is one, as safetensors; the checkpoint has done its work."""
+        if not first_process():
+            return
         if encoder is not None:
             tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
             safetensors.torch.save_file(tensors, self.folder / WEIGHTS)
@@ -80,6 +84,8 @@ class Recorder:
         Returns:
             The folder.
         """
+        if not first_process():
+            return self.folder
         for name, table in tables.items():
             table.to_parquet(self.folder / f"{name}.parquet", index=False, compression="zstd")
         history.to_csv(self.folder / "history.csv", index=False)
@@ -134,13 +140,14 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
         ),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "hardware": _hardware(device),
+        "hardware": hardware(device),
         "device": device,
         "threads": threads,
     }
 
 
-def _hardware(device: str) -> str:
+def hardware(device: str) -> str:
+    """The GPU, or the processor with its cores."""
     if device.startswith("cuda"):
         import torch
 

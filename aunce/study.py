@@ -118,6 +118,8 @@ class RunSpec(StrictModel):
         "cosine", description="learning rate after the warm-up; constant has no warm-up, as released"
     )
     two_forwards: bool = Field(False, description="one forward pass per view as released, BatchNorm per view")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="precision of the network's forward pass")
+    compiled: bool = Field(False, description="compile the network first, for a GPU")
     checks: int = Field(2, ge=1, description="how often inner validation is scored during training")
     probe_epochs: int = Field(20, ge=1, description="epochs of the linear probe")
     probe_learning_rate: float = Field(1e-2, gt=0, description="learning rate of the linear probe")
@@ -154,12 +156,23 @@ def _is_parameter(name: str, value: object) -> bool:
     return not (name.startswith("_") or name in jupyter or callable(value) or isinstance(value, types.ModuleType))
 
 
-NOT_IN_KEY = {"root", "test_root", "detector", "start", "out", "threads", "device", "smoke"}
+NOT_IN_KEY = {"root", "test_root", "detector", "start", "out", "compiled", "threads", "device", "smoke"}
 """Fields of a RunSpec that change where or how fast a run is computed, but not its numbers, or that the name of the
 data or the key of the pretext stands for."""
 
 
-OF_PRETEXT = ("pixels", "backbone", "revision", "channels", "final_relu", "batch_size", "threads", "device")
+OF_PRETEXT = (
+    "pixels",
+    "backbone",
+    "revision",
+    "channels",
+    "final_relu",
+    "batch_size",
+    "precision",
+    "compiled",
+    "threads",
+    "device",
+)
 """Fields that a pretext has in common with the runs that start from it."""
 
 WEIGHTS = "encoder.safetensors"  # of the trained encoder, in the folder of its run
@@ -294,6 +307,11 @@ class Run:
         """The JSON file `name` of this run (`metrics.json`, `error.json`); empty if it is not there."""
         path = self.folder / name
         return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def first_process() -> bool:
+    """Whether this process writes what a run leaves: the only one, or the first of those that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Study:

@@ -12,11 +12,12 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -26,16 +27,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from aunce.data.frames import Split
+from aunce.devices import Late, Processes, send, share_batch_norms
 from aunce.errors import DataError, RunError, UsageError
 from aunce.evaluation import auc, concordance, f1, knn, macro, occurrence_counts
 from aunce.model import Encoder, LinearProbe
 from aunce.views import two_views
 
 Array = NDArray[Any]
-ContrastiveLoss = Callable[[Tensor, Tensor, Generator], Tensor]
-"""(z (V=2, B, K, D), labels (B, K) int8 on the CPU, CPU generator) -> scalar."""
+ContrastiveLoss = Callable[[Tensor, Tensor, Generator, slice | None], Tensor]
+"""(z (V=2, B, K, D), labels (B, K) int8 on the CPU, CPU generator, the images that are anchors) -> scalar."""
 SupervisedLoss = Callable[[Tensor, Tensor], Tensor]
 """(logits (M, K), labels (M, K) int8) -> scalar."""
 
@@ -122,6 +125,8 @@ def pretrain(
     device: str = "cpu",
     two_forwards: bool = False,
     crop: int = 0,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    compiled: bool = False,
     check: Check | None = None,
     checks: int = 1,
     checkpoint: Path | None = None,
@@ -133,7 +138,8 @@ def pretrain(
         encoder: trained in place; ends on `device` and in training mode.
         images: (n, H, W, 3) uint8, RGB; a memory map is read batch by batch.
         labels: (n, K) in {-1, 0, 1}.
-        loss: from (z (2, B, K, D), labels (B, K), CPU generator) to a scalar; z is not normalised. It is called once
+        loss: from (z (2, B, K, D), labels (B, K), CPU generator, anchors) to a scalar; z is not normalised, and the
+            last is a slice of images in a run on several GPUs, else None, see `aunce_loss`. It is called once
             beforehand on a fixed example, whose value tells the checkpoints of different losses apart.
         optimisation: rates, batch size and epochs.
         seed: of order, views, drop-outs and the loss's draws.
@@ -143,6 +149,8 @@ def pretrain(
         two_forwards: False sends both views through the network together; True sends them one after the other, so that
             each BatchNorm sees one view at a time (the released code, commit bade385).
         crop: see `two_views`.
+        precision: of the network's forward pass; "bf16" is torch's autocast. The loss is float32 at least in both.
+        compiled: compile the network first, which takes minutes and pays on a GPU.
         check: called as check(epoch) after some epochs.
         checks: after how many epochs, evenly spaced and always with the last.
         checkpoint: a folder, written after each epoch; an earlier state of this training in it is continued.
@@ -163,7 +171,7 @@ def pretrain(
         images,
         labels,
         loss,
-        mark=loss(*_example(encoder.aus, device), Generator().manual_seed(0)),
+        mark=loss(*_example(encoder.aus, device), Generator().manual_seed(0), None),
         optimisation=optimisation,
         seed=seed,
         rows=rows,
@@ -171,6 +179,8 @@ def pretrain(
         device=device,
         two_forwards=two_forwards,
         crop=crop,
+        precision=precision,
+        compiled=compiled,
         check=check,
         checks=checks,
         checkpoint=checkpoint,
@@ -192,6 +202,8 @@ def fit_supervised(
     device: str = "cpu",
     two_forwards: bool = False,
     crop: int = 0,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    compiled: bool = False,
     check: Check | None = None,
     checks: int = 1,
     checkpoint: Path | None = None,
@@ -203,8 +215,9 @@ def fit_supervised(
     (2B, K)) to a scalar; see `supervised_loss`.
     """
 
-    def objective(z: Tensor, batch: Tensor, generator: Generator) -> Tensor:
-        return loss(head(z.flatten(0, 1)), batch.repeat(2, 1))
+    def objective(logits: Tensor, batch: Tensor, generator: Generator, anchors: slice | None) -> Tensor:
+        whole = loss(logits[..., 0].flatten(0, 1), batch.repeat(2, 1))
+        return whole if anchors is None else whole * ((anchors.stop - anchors.start) / len(batch))
 
     z, batch = _example(encoder.aus, device)
     return _train(
@@ -221,6 +234,8 @@ def fit_supervised(
         device=device,
         two_forwards=two_forwards,
         crop=crop,
+        precision=precision,
+        compiled=compiled,
         check=check,
         checks=checks,
         checkpoint=checkpoint,
@@ -243,6 +258,8 @@ def _train(
     device: str,
     two_forwards: bool,
     crop: int,
+    precision: str,
+    compiled: bool,
     check: Check | None,
     checks: int,
     checkpoint: Path | None,
@@ -257,10 +274,15 @@ def _train(
         )
     if len(rows) < 2:
         raise DataError(f"training: expected at least 2 images to train on, got {len(rows)}")
-    network = nn.ModuleDict({"encoder": encoder} | ({"head": head} if head is not None else {})).to(device)
+    processes = Processes.join(device, place=str(checkpoint))
+    if processes.size > 1:
+        share_batch_norms(encoder)
+    network = _Network(encoder, head, two_forwards).to(device)
+    forward = _prepared(network, processes, precision, compiled, device)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=optimisation.weight_decay, fused=True)
-    # A last batch of one image has no partner to contrast with and no batch statistics.
-    edges = [start for start in range(0, len(rows), optimisation.batch_size) if len(rows) - start >= 2]
+    # A last batch of one image has no partner to contrast with and no batch statistics; and each process needs one.
+    fewest = max(2, processes.size)
+    edges = [start for start in range(0, len(rows), optimisation.batch_size) if len(rows) - start >= fewest]
     steps = len(edges)
     checked = _spread(checks if check is not None else 0, optimisation.epochs)
     identity = {
@@ -269,6 +291,7 @@ def _train(
         "seed": seed,
         "two_forwards": two_forwards,
         "crop": crop,
+        "precision": precision,
         "loss": f"{mark.item():.5g}",
         "checks": sorted(checked),
         "images": list(images.shape),
@@ -286,37 +309,104 @@ def _train(
         order = np.random.default_rng((seed, epoch)).permutation(rows)
         total = torch.zeros((), dtype=torch.float64, device=device)
         rate = 0.0
-        for step in _bar(range(steps), f"epoch {epoch}"):
-            batch = np.sort(order[edges[step] : edges[step] + optimisation.batch_size])  # sorted: kind to a memory map
+        batches = [np.sort(order[start : start + optimisation.batch_size]) for start in edges]
+        queued: _Queued | None = None
+        for step, pixels in enumerate(_bar(_read(images, batches, processes, device), steps, f"epoch {epoch}")):
             for_views, for_network, for_loss = _seeds(seed, epoch, step)
+            batch, share = batches[step], processes.share(len(batches[step]))
             known = torch.from_numpy(labels[batch])  # (B, K)
-            pixels = torch.from_numpy(images[batch]).to(device)  # (B, H, W, 3)
-            views = two_views(pixels, seed=for_views, crop=crop)  # (2, B, 3, H, W)
+            views = two_views(pixels, seed=for_views, crop=crop, first=share.start, of=len(batch))  # (2, b, 3, H, W)
             rate = optimisation.rate((epoch - 1) * steps + step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad()
-            with _seeded(for_network, device):  # drop-outs and stochastic depth draw from the global generator
-                if two_forwards:
-                    z = torch.stack([encoder(view) for view in views])  # (2, B, K, D)
-                else:
-                    z = encoder(views.flatten(0, 1)).view(2, len(batch), encoder.aus, -1)  # (2, B, K, D)
-            value = objective(z, known, Generator().manual_seed(for_loss))
-            if not math.isfinite(value.item()):
-                raise RunError(_diagnosis(objective, z.detach(), known, for_loss, aus, epoch, step))
-            value.backward()  # type: ignore[no-untyped-call]
+            # Drop-outs and stochastic depth draw from the global generator, in each process others.
+            with _seeded(for_network + processes.rank, device):
+                out = processes.gather(forward(views), len(batch))  # (2, B, K, D), or (2, B, K, 1) logits of a head
+            anchors = share if processes.size > 1 else None
+            value = objective(out, known, Generator().manual_seed(for_loss), anchors)
+            (value * processes.size).backward()  # type: ignore[no-untyped-call]  # the processes' gradients are averaged
             optimizer.step()
             total += value.detach()
+            if queued is not None:
+                queued.stop_if_broken(objective, aus, epoch)
+            queued = _Queued(Late(value), out.detach(), known, for_loss, anchors, step)
+        if queued is not None:
+            queued.stop_if_broken(objective, aus, epoch)
+        total = processes.total(total)
         row: dict[str, float] = {"epoch": epoch, "loss": total.item() / steps, "learning_rate": rate, "seconds": 0.0}
         if check is not None and epoch in checked:
             row |= check(epoch)
         row["seconds"] = time.perf_counter() - began
         history.append(row)
-        if checkpoint is not None:
+        if checkpoint is not None and processes.rank == 0:
             _save(checkpoint, identity, network, optimizer, check, history)
         each = (time.perf_counter() - started) / (epoch - first + 1)
         log(_line(row, optimisation.epochs, each))
     return pd.DataFrame(history)
+
+
+class _Network(nn.Module):
+    def __init__(self, encoder: Encoder, head: LinearProbe | None, two_forwards: bool) -> None:
+        super().__init__()
+        self.encoder, self.head, self.two_forwards = encoder, head, two_forwards
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Features (2, B, K, D) of views (2, B, 3, H, W), or logits (2, B, K, 1) with a head."""
+        if self.two_forwards:
+            z = torch.stack([self.encoder(view) for view in views])  # (2, B, K, D)
+        else:
+            z = self.encoder(views.flatten(0, 1)).unflatten(0, (2, -1))  # (2, B, K, D)
+        if self.head is None:
+            return z
+        return cast(Tensor, self.head(z.flatten(0, 1)).unflatten(0, (2, -1))[..., None])  # (2, B, K, 1)
+
+
+def _prepared(
+    network: _Network, processes: Processes, precision: str, compiled: bool, device: str
+) -> Callable[[Tensor], Tensor]:
+    """The network's forward pass as this run wants it."""
+    kind = torch.device(device).type
+    prepared: nn.Module = cast(nn.Module, torch.compile(network)) if compiled else network
+    if processes.size > 1:
+        mine = [torch.device(device)] if kind == "cuda" else None
+        prepared = DistributedDataParallel(prepared, device_ids=mine)
+
+    def forward(views: Tensor) -> Tensor:
+        with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
+            return cast(Tensor, prepared(views))
+
+    return forward
+
+
+def _read(images: Array, batches: Sequence[Array], processes: Processes, device: str) -> Iterator[Tensor]:
+    """This process's share (b, H, W, 3) of each batch on the device; the next one is read meanwhile."""
+
+    def read(batch: Array) -> Tensor:
+        return send(torch.from_numpy(images[batch[processes.share(len(batch))]]), device)
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, batches[0])
+        for following in batches[1:]:
+            pixels, ahead = ahead.result(), reader.submit(read, following)
+            yield pixels
+        yield ahead.result()
+
+
+@dataclass(frozen=True)
+class _Queued:
+    """A step whose loss is looked at one step later: the host never waits for what it has just queued."""
+
+    value: Late
+    out: Tensor  # (2, B, K, D)
+    labels: Tensor  # (B, K)
+    seed: int
+    anchors: slice | None
+    step: int
+
+    def stop_if_broken(self, objective: ContrastiveLoss, aus: Sequence[int], epoch: int) -> None:
+        if not math.isfinite(self.value.item()):
+            raise RunError(_diagnosis(objective, self, aus, epoch))
 
 
 def _example(aus: int, device: str) -> tuple[Tensor, Tensor]:
@@ -352,13 +442,13 @@ def _seeded(seed: int, device: str) -> Iterator[None]:
         yield
 
 
-def _bar(steps: range, text: str) -> Iterator[int]:
-    """The steps, under a bar if a person is watching."""
+def _bar(batches: Iterator[Tensor], steps: int, text: str) -> Iterator[Tensor]:
+    """The batches, under a bar if a person is watching."""
     if not sys.stderr.isatty():
-        return iter(steps)
+        return batches
     from tqdm import tqdm
 
-    return iter(tqdm(steps, desc=text, leave=False))
+    return iter(tqdm(batches, total=steps, desc=text, leave=False))
 
 
 def _line(row: Mapping[str, float], epochs: int, seconds: float) -> str:
@@ -368,34 +458,30 @@ def _line(row: Mapping[str, float], epochs: int, seconds: float) -> str:
     return f"epoch {row['epoch']:.0f}/{epochs}  loss {row['loss']:.3f}{area}  {seconds:.1f} s/epoch  {left_text}"
 
 
-def _diagnosis(
-    objective: ContrastiveLoss,
-    z: Tensor,
-    labels: Tensor,
-    seed: int,
-    aus: Sequence[int],
-    epoch: int,
-    step: int,
-) -> str:
-    """Say where a loss stopped being finite: in the features of some AUs, or in their terms of the loss.
+def _diagnosis(objective: ContrastiveLoss, queued: _Queued, aus: Sequence[int], epoch: int) -> str:
+    """Say where a loss stopped being finite: in the network's output for some AUs, or in their terms of the loss.
 
-    The term of an AU is the loss with this AU alone: the labels of the others are unknown and their features constant.
+    The term of an AU is the loss with this AU alone: the labels of the others are unknown and their output constant.
     """
-    place = f"epoch {epoch}, step {step + 1}: the loss is not finite"
+    z, labels = queued.out, queued.labels
+    place = f"epoch {epoch}, step {queued.step + 1}: the loss is not finite"
     remedy = "a lower learning rate or a longer warm-up may help; nothing finished is lost"
     broken = ~torch.isfinite(z).all(dim=3).flatten(0, 1).all(dim=0)  # (K)
     if broken.any():
-        return f"{place}: the encoder's features of {_names(aus, broken)} are not; {remedy}"
+        return f"{place}: the network's output for {_names(aus, broken)} is not; {remedy}"
     alone = []
     for k in range(z.shape[2]):
         mine = torch.arange(z.shape[2]) == k  # (K)
-        features = torch.where(mine[:, None].to(z.device), z, 1.0)  # (2, B, K, D)
+        out = torch.where(mine[:, None].to(z.device), z, 1.0)  # (2, B, K, D)
         with torch.no_grad():
-            term = objective(features, torch.where(mine, labels, -1), Generator().manual_seed(seed))
+            generator = Generator().manual_seed(queued.seed)
+            term = objective(out, torch.where(mine, labels, -1), generator, queued.anchors)
         alone.append(not math.isfinite(term.item()))
     if any(alone):
-        return f"{place}: the features are, the loss terms of {_names(aus, torch.tensor(alone))} are not; {remedy}"
-    return f"{place}, though its features and the terms of the single AUs are; {remedy}"
+        return (
+            f"{place}: the network's output is, the loss terms of {_names(aus, torch.tensor(alone))} are not; {remedy}"
+        )
+    return f"{place}, though the network's output and the terms of the single AUs are; {remedy}"
 
 
 def _names(aus: Sequence[int], which: Tensor) -> str:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
 from pytorch_metric_learning.reducers import MeanReducer
+from reference import published
 from scipy.stats import chisquare
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from aunce import losses
 from aunce.errors import UsageError
 from aunce.losses import AUNCELoss, aunce_loss, infonce, supcon
+from aunce.timing import forward_backward, peak_bytes
 
 CUDA = pytest.param(
     "cuda",
@@ -621,7 +626,7 @@ def test_forced_branches_differ_per_au_and_equal_the_named_ones() -> None:
     z, labels = random_z(4, 3), LABELS[:, [0, 0, 0]]
     forced = aunce_loss(z, labels, branch=torch.tensor([2, 0, 1]), reduction="none")
     named = [aunce_loss(z, labels, positive=name, reduction="none") for name in ("max", "mean", "view")]
-    torch.testing.assert_close(forced, torch.stack([named[2][0], named[0][1], named[1][2]]), rtol=0, atol=0)
+    torch.testing.assert_close(forced, torch.stack([named[2][0], named[0][1], named[1][2]]), rtol=1e-14, atol=0)
 
 
 # 10. Chunks
@@ -630,7 +635,7 @@ def test_forced_branches_differ_per_au_and_equal_the_named_ones() -> None:
 @pytest.mark.parametrize("preset", ["released", "as_read", "hcl"])
 @pytest.mark.parametrize("positive", POSITIVES)
 def test_chunks_equal_the_whole_in_value_and_gradient(positive: str, preset: str) -> None:
-    z = random_z(*LABELS.shape)
+    z = random_z(*LABELS.shape, channels=40)  # so many that only the whole keeps its logits
     options: dict[str, Any] = getattr(AUNCELoss, preset)(positive=positive, exponents=(0.6, 1.3)).options
     for detach in (False, True):
         whole = value_and_grad(z, LABELS, detach_weights=detach, **options)
@@ -639,43 +644,109 @@ def test_chunks_equal_the_whole_in_value_and_gradient(positive: str, preset: str
             torch.testing.assert_close(cut, whole, rtol=0, atol=1e-14)
 
 
-def test_chunks_keep_no_tensor_of_rows_by_rows_for_the_backward_pass() -> None:
-    images, aus = 64, 2
+@pytest.mark.parametrize("channels", [5, 40])
+@pytest.mark.parametrize("preset", ["released", "as_read", "hcl"])
+def test_tiles_equal_the_whole_in_value_and_gradient(
+    preset: str, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    z = random_z(*LABELS.shape, channels=channels)
+    options: dict[str, Any] = getattr(AUNCELoss, preset)(positive="expected", exponents=(0.6, 1.3)).options
+    for chunk_size in (None, 5):
+        whole = value_and_grad(z, LABELS, chunk_size=chunk_size, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(losses, "TILE", 3 * LABELS.shape[1] * 2 * len(LABELS))  # three anchors
+            patch.setattr(losses, "SIDE", 5)
+            tiled = value_and_grad(z, LABELS, chunk_size=chunk_size, **options)
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-14)
+
+
+def test_one_matrix_of_scores_is_alive_at_a_time_and_none_with_chunks() -> None:
+    images, aus = 300, 2
     z = random_z(images, aus, channels=4).requires_grad_()
     labels = torch.randint(0, 2, (images, aus), generator=torch.Generator().manual_seed(0))
+    entries = aus * (2 * images) ** 2
 
-    def elements_kept(chunk_size: int | None) -> int:
-        kept: list[int] = []
+    def peaks(chunk_size: int | None) -> tuple[int, int]:
+        loss = partial(aunce_loss, labels=labels, positive="expected", chunk_size=chunk_size)
+        return peak_bytes(forward_backward(loss, z), entries)
 
-        def pack(tensor: Tensor) -> Tensor:
-            kept.append(tensor.numel())
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            aunce_loss(z, labels, positive="expected", chunk_size=chunk_size)
-        return max(kept)
-
-    assert elements_kept(None) == aus * (2 * images) ** 2
-    assert elements_kept(8) <= aus * 2 * images * 4
+    assert peaks(None)[1] == entries * 8
+    everything, of_scores = peaks(16)
+    assert of_scores == 0
+    assert everything < entries * 8 / 4
 
 
-@pytest.mark.parametrize(
-    ("positive", "calls"),
-    [("max", (1, 1, 0)), ("mean", (0, 2, 0)), ("view", (0, 1, 1)), ("expected", (1, 2, 1)), ("sampled", (0, 2, 1))],
-)
-def test_only_the_branches_in_need_are_computed(positive: str, calls: tuple[int, int, int]) -> None:
+def test_a_second_backward_pass_gives_the_gradient_again() -> None:
+    z = random_z(*LABELS.shape).requires_grad_()
+    loss = aunce_loss(z, LABELS, positive="expected")
+    [first] = torch.autograd.grad(loss, z, retain_graph=True)
+    [second] = torch.autograd.grad(loss, z)
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+
+
+# 11. Shares
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "aunce": partial(aunce_loss, positive="expected", draw="anchor"),
+    "aunce in chunks": partial(aunce_loss, positive="expected", exclude="image", chunk_size=3),
+    "supcon": partial(supcon, temperature=0.5),
+    "infonce": lambda z, labels, anchors: infonce(z, 0.5, anchors=anchors),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_shares_of_the_images_add_up_to_the_loss_of_the_batch(name: str) -> None:
+    z, images = random_z(*LABELS.shape).requires_grad_(), len(LABELS)
+    shares = [slice(0, 1), slice(1, images - 2), slice(images - 2, images)]
+    whole = LOSSES[name](z, LABELS, anchors=None)
+    parts = [LOSSES[name](z, LABELS, anchors=share) for share in shares]
+    torch.testing.assert_close(torch.stack(parts).sum(), whole, rtol=1e-12, atol=0)
+    [expected] = torch.autograd.grad(whole, z)
+    [found] = torch.autograd.grad(torch.stack(parts).sum(), z)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_without_reduction_a_share_has_the_losses_of_its_own_anchors() -> None:
+    z, images = random_z(*LABELS.shape), len(LABELS)
+    whole = aunce_loss(z, LABELS, positive="expected", reduction="none").unflatten(1, (2, images))  # (K, V, B)
+    share = aunce_loss(z, LABELS, positive="expected", reduction="none", anchors=slice(1, 3))
+    torch.testing.assert_close(share.unflatten(1, (2, 2)), whole[..., 1:3], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("positive", ["max", "mean", "view", "expected", "sampled"])
+def test_the_similarities_and_one_exponential_of_each_serve_all_branches(positive: str) -> None:
     names: list[str] = []
 
-    class Recorder(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            names.append(func.__name__)
-            return func(*args, **(kwargs or {}))
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            large = isinstance(out, Tensor) and out.shape == (2, 8, 8)
+            names.append(str(func.overloadpacket).removeprefix("aten.") if large else "")
+            return out
 
-    z, labels = random_z(4, 2), LABELS[:, [0, 3]]
+    z, labels = random_z(4, 2).requires_grad_(), LABELS[:, [0, 3]]
     with Recorder():
-        aunce_loss(z, labels, positive=positive, branch=[1, 2] if positive == "sampled" else None)
-    assert tuple(map(names.count, ("amax", "logsumexp", "roll"))) == calls
-    assert names.count("__matmul__") + names.count("matmul") == 1
+        loss = aunce_loss(z, labels, positive=positive, branch=[1, 2] if positive == "sampled" else None)
+        assert (names.count("bmm"), names.count("exp_")) == (1, 1)
+        loss.backward()
+    products = [name for name in names if name in ("baddbmm", "bmm", "mm", "exp_", "exp")]
+    assert products == ["bmm", "exp_"], "the backward pass makes neither similarities nor exponentials"
+
+
+@pytest.mark.parametrize(("images", "channels"), [(8, 16), (33, 16), (5, 40)])
+def test_value_and_gradient_are_those_of_the_published_formulation(images: int, channels: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(2, images, 6, channels, generator=generator, dtype=torch.float64).requires_grad_()
+    labels = torch.randint(0, 2, (images, 6), generator=generator)
+    branch = torch.tensor([0, 1, 2, 0, 1, 2])
+    expected = published(z, labels, branch, temperature=0.1)
+    [slope] = torch.autograd.grad(expected, z)
+    for chunk_size in (None, 5):
+        loss = aunce_loss(z, labels, branch=branch, temperature=0.1, chunk_size=chunk_size)
+        [own] = torch.autograd.grad(loss, z)
+        torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(own, slope, rtol=1e-9, atol=1e-12)
 
 
 # 14. Shape contract, options and presets

@@ -10,7 +10,7 @@ import torch
 from aunce import methods
 from aunce.data import noise, prepare
 from aunce.data.frames import Split
-from aunce.data.images import Recipe
+from aunce.data.recipes import Recipe
 from aunce.errors import DataError, RunError
 from aunce.losses import aunce_loss, infonce, supcon
 from aunce.study import CEILING, CONTRASTIVE, FLOORS, SUPERVISED, RunSpec
@@ -98,7 +98,7 @@ def test_names_of_contrastive_methods_mean_these_losses(batch):
     }
     for (method, preset), expected in cases.items():
         loss = methods.contrastive_loss(RunSpec(method=method, preset=preset, temperature=0.2), labels)
-        assert loss(*batch, torch.Generator().manual_seed(1)).item() == pytest.approx(expected.item(), rel=1e-6)
+        assert loss(*batch, torch.Generator().manual_seed(1), None).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_au_weights_balance_aus_and_have_mean_one():

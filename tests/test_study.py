@@ -110,7 +110,7 @@ def test_keys_change_with_whatever_changes_numbers(write, change):
 
 @pytest.mark.parametrize("field", sorted(NOT_IN_KEY - {"smoke"}))
 def test_keys_do_not_change_with_place_or_speed(write, field):
-    value = {"threads": "2", "device": '"cpu"'}.get(field, '"/x"')
+    value = {"threads": "2", "device": '"cpu"', "compiled": "true"}.get(field, '"/x"')
     if field == "root":  # root belongs to [data]; in [base] it would point all runs at one folder
         return
     assert write(("epochs = 3", f"epochs = 3\n{field} = {value}")).runs[0].key == write().runs[0].key

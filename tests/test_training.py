@@ -30,7 +30,7 @@ from aunce.training import (
 AUS = (1, 2, 12)
 
 
-def contrast(z, labels, generator):
+def contrast(z, labels, generator, anchors=None):
     """A stand-in that uses everything a contrastive loss may: features, known labels and a draw."""
     z = F.normalize(z, dim=3)
     known = (labels >= 0).to(z.dtype)
@@ -256,7 +256,7 @@ def test_a_torn_checkpoint_is_said_and_the_training_starts_anew(name, data, tmp_
     [
         ({"seed": 1}, "seed"),
         ({"optimisation": settings(learning_rate=2e-2)}, "optimisation"),
-        ({"loss": lambda z, labels, generator: 2 * contrast(z, labels, generator)}, "loss"),
+        ({"loss": lambda *batch: 2 * contrast(*batch)}, "loss"),
         ({"two_forwards": True}, "two_forwards"),
         ({"rows": np.arange(20)}, "labels, rows"),
     ],
@@ -294,7 +294,7 @@ def test_the_loss_falls_on_a_small_problem_for_contrastive_and_supervised_traini
         images[:, band] += (100 * labels[:, au, None, None, None]).astype(np.uint8)
     plan = settings(epochs=8, batch_size=16, learning_rate=5e-3)
     history = pretrain(
-        tiny(), images, labels, loss=lambda z, batch, _: supcon(z, batch, 0.5), optimisation=plan, seed=0, log=quiet
+        tiny(), images, labels, loss=lambda z, batch, *_: supcon(z, batch, 0.5), optimisation=plan, seed=0, log=quiet
     )
     assert history["loss"].iloc[-1] < 0.95 * history["loss"].iloc[0]
     loss = supervised_loss("bce", labels)
@@ -307,7 +307,7 @@ def test_losses_see_two_views_raw_labels_and_every_row_once_an_epoch(data):
     rows = np.arange(3, 19)  # 16 rows: batches of 5, 5, 5 and one image, which is dropped
     seen = []
 
-    def spy(z, batch, generator):
+    def spy(z, batch, generator, anchors):
         seen.append((tuple(z.shape), batch.clone()))
         return contrast(z, batch, generator)
 
@@ -395,7 +395,7 @@ def test_a_loss_that_is_not_finite_names_epoch_step_aus_and_where_it_comes_from(
     images, labels = data
     encoder, calls = tiny(), 0
 
-    def breaks(z, batch, generator):
+    def breaks(z, batch, generator, anchors):
         nonlocal calls
         calls += 1
         value = contrast(z, batch, generator)
@@ -415,9 +415,9 @@ def test_a_loss_that_is_not_finite_names_epoch_step_aus_and_where_it_comes_from(
     if source == "features":
         encoder.register_forward_hook(poison)
     expected = {
-        "features": "the encoder's features of AU2 are not",
-        "loss": "the features are, the loss terms of AU1 are not",
-        "labels": "the features are, the loss terms of AU12 are not",
+        "features": "the network's output for AU2 is not",
+        "loss": "the network's output is, the loss terms of AU1 are not",
+        "labels": "the network's output is, the loss terms of AU12 are not",
     }
     with pytest.raises(RunError) as error:
         pretrain(
@@ -432,7 +432,7 @@ def test_a_supervised_loss_that_is_not_finite_names_its_au(data):
     encoder, head = tiny(), LinearProbe(3, 8)
     with torch.no_grad():
         head.bias[1] = math.inf
-    with pytest.raises(RunError, match=r"epoch 1, step 1: the loss is not finite: .* loss terms of AU2 are not"):
+    with pytest.raises(RunError, match=r"epoch 1, step 1: .* the network's output for AU2 is not;"):
         fit_supervised(
             encoder,
             head,
@@ -509,7 +509,7 @@ def test_with_a_crop_the_middle_of_each_image_is_embedded_and_views_are_as_small
     np.testing.assert_allclose(embed(encoder, images, crop=side - 4), embed(encoder, middle), atol=1e-6)
     seen = []
     encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[-1]))
-    loss, plan = (lambda z, batch, _: supcon(z, batch, 0.5)), settings(epochs=1)
+    loss, plan = (lambda z, batch, *_: supcon(z, batch, 0.5)), settings(epochs=1)
     pretrain(encoder, images, labels, loss=loss, optimisation=plan, seed=0, crop=side - 4, log=quiet)
     assert set(seen) == {side - 4}
 

@@ -1,8 +1,12 @@
 """Two augmented views: geometry, colour and blur against plain formulas, and randomness from the seed alone."""
 
+import math
+
+import kornia
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from aunce import views
 from aunce.views import two_views
@@ -42,10 +46,8 @@ def test_crops_keep_most_of_the_face_and_bring_in_no_border():
     across = torch.linspace(0, 200, width).expand(height, width)
     down = torch.linspace(0, 200, height)[:, None].expand(height, width)
     image = torch.stack((across, down, torch.full_like(down, 255)), dim=-1).to(torch.uint8)  # (40, 60, 3)
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        geometry = views._augmentations(height, width, 0)[:2]
-        result = geometry(image.permute(2, 0, 1)[None].repeat(400, 1, 1, 1).float() / 255)  # (400, 3, 40, 60)
+    drawn = torch.from_numpy(views.draw(400, height, width, seed=0, crop=0)).float()
+    result = views.windows(image.expand(400, -1, -1, -1), drawn[..., :5], (height, width))[0]  # (400, 3, 40, 60)
     torch.testing.assert_close(result[:, 2], torch.ones(400, height, width))  # no black border
     # On a picture of its own coordinates, slopes are the window.
     half_x = (result[:, 0, 20, 50] - result[:, 0, 20, 10]) / (across[0, 50] - across[0, 10]) * 255
@@ -56,12 +58,24 @@ def test_crops_keep_most_of_the_face_and_bring_in_no_border():
     assert area.max() < 1.05
 
 
+def test_drawn_windows_lie_in_the_image_with_areas_and_ratios_in_their_ranges():
+    height, width = 40, 60
+    top, left, high, wide = views.draw(2000, height, width, seed=0, crop=0)[..., :4].reshape(-1, 4).T
+    assert min(top.min(), left.min()) >= 0
+    assert (top + high).max() <= height + 1e-9
+    assert (left + wide).max() <= width + 1e-9
+    area, ratio = high * wide / (height * width), (wide / width) / (high / height)
+    assert 0.75 <= area.min() < 0.76
+    assert 0.99 < area.max() <= 1
+    assert 0.9 <= ratio.min() < 0.91
+    assert 1.09 < ratio.max() <= 1.1
+
+
 def test_released_crops_are_windows_of_the_image_at_random_places():
     image = torch.arange(12 * 16, dtype=torch.uint8).view(12, 16, 1).repeat(1, 1, 3)  # no two pixels alike
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        crop = views._augmentations(12, 16, 8)[0]
-        result = crop(image.permute(2, 0, 1)[None].repeat(200, 1, 1, 1).float() / 255)  # (200, 3, 8, 8)
+    drawn = torch.from_numpy(views.draw(200, 12, 16, seed=0, crop=8)).float()
+    drawn[..., 4] = 0  # not mirrored
+    result = views.windows(image.expand(200, -1, -1, -1), drawn[..., :5], (8, 8))[0]  # (200, 3, 8, 8)
     corners = (result[:, 0, 0, 0] * 255).round().long()
     top, left = corners // 16, corners % 16
     for window, row, column in zip(result, top, left, strict=True):
@@ -72,6 +86,65 @@ def test_released_crops_are_windows_of_the_image_at_random_places():
     assert two_views(image[None], seed=0, crop=8).shape == (2, 1, 3, 8, 8)
     with pytest.raises(ValueError, match="crops of 13 px from images of 12 x 16 px"):
         two_views(image[None], seed=0, crop=13)
+
+
+def test_a_window_is_what_torch_samples_from_the_same_place(images):
+    # Independent of the matrices: grid_sample looks up each pixel's source by itself.
+    window = torch.tensor([1.3, 2.6, 17.1, 18.7, 1.0]).expand(1, 8, 5)
+    size = (20, 24)
+    y = (1.3 + (torch.arange(20) + 0.5) * 17.1 / 20) / 20 * 2 - 1
+    x = (2.6 + (23.5 - torch.arange(24)) * 18.7 / 24) / 24 * 2 - 1
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).expand(8, -1, -1, -1)  # (8, 20, 24, 2)
+    pixels = images.permute(0, 3, 1, 2).float() / 255
+    expected = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(views.windows(images, window, size)[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "oracle"),
+    [
+        ((1.3, 0, 0), lambda x: kornia.enhance.adjust_brightness_accumulative(x, 1.3)),
+        ((0.6, 1, 0), lambda x: kornia.enhance.adjust_contrast_with_mean_subtraction(x, 0.6)),
+        ((1.4, 1, 0), lambda x: kornia.enhance.adjust_contrast_with_mean_subtraction(x, 1.4)),
+        ((1.4, 0, 1), lambda x: kornia.enhance.adjust_saturation_with_gray_subtraction(x, 1.4)),
+        ((0, 0, 1), lambda x: kornia.color.rgb_to_grayscale(x).expand_as(x)),
+        ((1, 1, 0), lambda x: x),
+    ],
+    ids=["brightness", "less contrast", "more contrast", "saturation", "grey", "nothing"],
+)
+def test_mixing_with_a_base_is_kornias_brightness_contrast_saturation_and_greyscale(weights, oracle):
+    x = torch.rand(6, 3, 9, 11, generator=torch.Generator().manual_seed(0))
+    mixed = views.mix(x[None].clone(), torch.tensor(weights, dtype=torch.float32).expand(1, 6, 3))[0]
+    torch.testing.assert_close(mixed, oracle(x), atol=1e-5, rtol=0)
+
+
+def test_every_order_of_the_three_jitters_is_drawn_and_a_fifth_has_none():
+    colour = views.draw(2000, 8, 8, seed=0, crop=0)[..., 5:-1].reshape(-1, 4, 3)
+    factors, which = colour[:, :3, 0], colour[:, :3, 1] + 2 * colour[:, :3, 2]  # 0 brightness, 1 contrast, 2 saturation
+    orders, counts = np.unique(which, axis=0, return_counts=True)
+    assert len(orders) == 6
+    assert counts.min() > 4000 / 6 * 0.85
+    none = (factors == 1).all(1)
+    assert 0.18 < none.mean() < 0.22
+    assert 0.6 <= factors[~none].min() < 0.61
+    assert 1.39 < factors.max() <= 1.4
+
+
+def test_the_blur_is_kornias_gaussian_mirrored_at_the_rim_for_half_of_the_views():
+    x = torch.rand(1, 4, 3, 9, 11, generator=torch.Generator().manual_seed(0))
+    sigma = 0.8
+    neighbour = math.exp(-0.5 / sigma**2)
+    blurred = views.blur(x, torch.full((1, 4), neighbour / (1 + 2 * neighbour)))
+    expected = kornia.filters.gaussian_blur2d(x[0], (3, 3), (sigma, sigma), border_type="reflect")
+    torch.testing.assert_close(blurred[0], expected, atol=1e-6, rtol=0)
+    side = views.draw(2000, 8, 8, seed=0, crop=0)[..., -1]
+    assert 0.47 < (side > 0).mean() < 0.53
+    assert side.max() <= 1 / 3
+
+
+def test_a_share_of_a_batch_has_the_views_that_it_has_in_the_whole(images):
+    whole = two_views(images, seed=5)
+    torch.testing.assert_close(two_views(images[3:6], seed=5, first=3, of=8), whole[:, 3:6])
 
 
 def test_about_a_fifth_of_the_views_is_grey_and_grey_has_three_equal_channels():

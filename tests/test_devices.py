@@ -1,0 +1,93 @@
+"""Several processes that share a training: the same numbers as one process."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from aunce.devices import Processes
+from aunce.errors import UsageError
+
+TRAINING = """
+    import sys
+    import numpy as np
+    import torch
+    from aunce import training
+    from aunce.losses import AUNCELoss, infonce, supcon
+    from aunce.model import LinearProbe, build_encoder
+    from aunce.training import Optimisation, fit_supervised, pretrain
+
+    def views(pixels, *, seed, crop, first, of):
+        # As in `two_views`, but in float64: the rounding of float32 depends on the number of images.
+        assert 0 <= first <= of - len(pixels)
+        plain = (pixels.double() / 255).permute(0, 3, 1, 2)
+        return torch.stack([plain, plain.flip(3)])
+
+    def bce(logits, y):  # in float64, too
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, (y == 1).double())
+
+    training.two_views = views
+    torch.set_num_threads(1)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (17, 32, 32, 3), dtype=np.uint8)
+    labels = random.choice([-1, 0, 1], p=[0.1, 0.5, 0.4], size=(17, 3)).astype(np.int8)
+    plan = Optimisation(epochs=2, batch_size=7, learning_rate=1e-3)  # batches of 7, 7 and 3 for two processes
+    criterion = AUNCELoss.hcl(draw="anchor")
+    losses = {
+        "aunce": lambda z, y, generator, anchors: criterion(z, y, generator=generator, anchors=anchors),
+        "supcon": lambda z, y, generator, anchors: supcon(z, y, 0.5, anchors=anchors),
+        "infonce": lambda z, y, generator, anchors: infonce(z, 0.5, anchors=anchors),
+    }
+    found = {}
+    for name in (*losses, "bce"):
+        encoder = build_encoder("small", aus=3, channels=8, seed=0).double()
+        options = {"optimisation": plan, "seed": 3, "log": lambda line: None}
+        if name in losses:
+            history = pretrain(encoder, images, labels, loss=losses[name], two_forwards=name == "supcon", **options)
+        else:
+            head = LinearProbe(3, 8).double()
+            torch.nn.init.constant_(head.weight, 0.1)
+            history = fit_supervised(encoder, head, images, labels, loss=bce, **options)
+            found["head"] = head.weight.detach().numpy()
+        found |= {f"{name} {key}": value.numpy() for key, value in encoder.state_dict().items()}
+        found[f"{name} loss"] = history["loss"].to_numpy()
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        np.savez(sys.argv[1], **found)
+"""
+
+
+def test_two_processes_train_to_the_numbers_of_one(tmp_path):
+    script = tmp_path / "training.py"
+    script.write_text(textwrap.dedent(TRAINING))
+    launchers = {
+        "one": [sys.executable],
+        "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+    }
+    for name, launcher in launchers.items():
+        command = [*launcher, str(script), str(tmp_path / f"{name}.npz")]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    one, two = (dict(np.load(tmp_path / f"{name}.npz")) for name in launchers)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=0, atol=1e-10, err_msg=name)
+
+
+def test_shares_are_neighbours_that_differ_by_one_image_at_most():
+    for images in (3, 7, 8):
+        shares = [Processes(rank, 3).share(images) for rank in range(3)]
+        assert [index for share in shares for index in range(images)[share]] == list(range(images))
+        sizes = {share.stop - share.start for share in shares}
+        assert max(sizes) - min(sizes) <= 1
+    with pytest.raises(UsageError, match="a batch of 2 images cannot be shared by 3 processes"):
+        Processes(0, 3).share(2)
+
+
+def test_a_single_process_gathers_nothing():
+    z = torch.rand(2, 4, 3, 8)
+    assert Processes().gather(z, 4) is z
+    assert Processes().share(4) == slice(0, 4)
