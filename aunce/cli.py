@@ -15,13 +15,14 @@ import click
 
 from aunce.data import data_set
 from aunce.errors import AunceError, UsageError
-from aunce.study import NOTEBOOKS, REPORTS, Data, Progress, Run, Study, load_study, progress
+from aunce.study import NOTEBOOKS, REPORTS, Data, Progress, Run, Study, first_process, load_study, progress
 
 PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "anatomy": ("Anatomy of the loss", {}),
     "audit": ("Audit of the published numbers", {}),
     "claims": ("What has become of each claim", {}),
     "simulation": ("What the intervals cover", {"repetitions": 2000}),
+    "speed": ("How fast it is", {"full": True}),
 }
 """Notebooks that need no runs: titles of their pages in `reports/<name>/`, and parameters."""
 
@@ -143,12 +144,18 @@ def engine(plan: Study, runs: list[Run], profile: str) -> bool:
 @click.argument("key")
 @with_overrides
 def run(study: str, key: str, overrides: dict[str, Any]) -> None:
-    """Execute the run KEY of STUDY in a fresh kernel, unless it is done."""
+    """Execute the run KEY of STUDY in a fresh kernel, unless it is done.
+
+    On several GPUs at once: torchrun --nproc-per-node GPUS -m aunce run STUDY KEY.
+    """
     from aunce import execution
 
     plan = load_study(study, overrides)
     this = plan.run(key)
-    if not execution.execute(plan, this, workers=cores()):
+    executed = execution.execute(plan, this, workers=cores())
+    if not first_process():
+        return
+    if not executed:
         click.echo(f"{key}: done already")
         return
     state = progress(plan, plan.runs)
@@ -206,7 +213,7 @@ def report(name: str, overrides: dict[str, Any]) -> None:
     """Write the report NAME, and the index of all reports; nothing is trained.
 
     NAME is a study, whose finished runs are collected, or one that needs no runs: anatomy, audit, claims (the ledger),
-    simulation, or index alone.
+    simulation, speed (ten minutes on an idle machine), or index alone.
     """
     from aunce import index
 
@@ -328,7 +335,7 @@ def pack(
 ) -> None:
     """Crop the faces of the data set NAME at ROOT once, into one memory-mapped file beside their labels."""
     from aunce.data import pack_faces, prepare
-    from aunce.data.images import Recipe
+    from aunce.data.recipes import Recipe
 
     usual = data_set(name)
     recipe = Recipe(pixels or usual.pixels, align or usual.align, detector)  # type: ignore[arg-type]

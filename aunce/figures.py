@@ -532,6 +532,41 @@ def batches(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
+def growth(table: pd.DataFrame) -> Figure:
+    """Time and memory against sizes, both axes logarithmic: one column per axis, one line per series.
+
+    Args:
+        table: one row per axis (its label), series and size: seconds; floor, the seconds that the machine's rates
+            allow, and bytes, both NaN where there is none.
+    """
+    axes_names, series = (list(pd.unique(table[name])) for name in ("axis", "series"))
+    measures = [("seconds", "Time (s)", 1.0)]
+    measures += [("bytes", "Memory (MB)", 1e-6)] if table["bytes"].notna().any() else []
+    figure = Figure(figsize=(WIDTH, 0.7 + 2.0 * len(measures)), layout="constrained")
+    panels = figure.subplots(len(measures), len(axes_names), sharex="col", sharey="row", squeeze=False)
+    for (row, (name, label, unit)), (column, axis) in itertools.product(enumerate(measures), enumerate(axes_names)):
+        axes = panels[row, column]
+        for slot, one in enumerate(series):
+            rows = table[(table["axis"] == axis) & (table["series"] == one)].sort_values("size")
+            look: dict[str, Any] = {"color": COLOURS[slot], "marker": MARKERS[slot], "markersize": 4}
+            axes.plot(rows["size"], unit * rows[name], linewidth=1.3, **look)
+            if name == "seconds":
+                axes.plot(rows["size"], rows["floor"], color=GREY, linewidth=1, linestyle=(0, (3, 2)), zorder=1)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.minorticks_off()
+        axes.grid(visible=True)
+        if row == len(measures) - 1:
+            axes.set_xlabel(axis)
+        if column == 0:
+            axes.set_ylabel(label)
+    floor = [Line2D([], [], color=GREY, linewidth=1, linestyle=(0, (3, 2)), label="floor")]
+    _legend(figure, series, extra=floor if table["floor"].notna().any() else [], columns=3)
+    return figure
+
+
 def _limits(*columns: pd.Series) -> tuple[float, float]:
     """Limits of a score axis by what was measured: intervals from two replicates may be wider than 0 to 1."""
     values = np.concatenate([column.to_numpy(dtype=np.float64) for column in columns])

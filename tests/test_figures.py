@@ -217,3 +217,19 @@ def test_coverage_is_in_percent_with_the_target_shaded_and_other_intervals_grey(
     assert (ours.get_text(), other.get_text()) == ("paired t: 5", "t over seeds: 9")
     assert other.get_color() == figures.GREY != ours.get_color()
     assert figures.to_svg(figure) == figures.to_svg(figures.coverage(intervals, band=(0.93, 0.97), limit=0.025))
+
+
+def test_growth_has_a_column_per_axis_a_row_per_measure_and_the_floor_where_there_is_one() -> None:
+    rows = [
+        {"axis": axis, "series": "ours", "size": size, "seconds": size / 1e3, "floor": size / 1e4, "bytes": 1e6 * size}
+        for axis in ("Images", "AUs")
+        for size in (1, 2, 4)
+    ]
+    table = pd.DataFrame(rows)
+    figure = figures.growth(table)
+    assert len(figure.axes) == 4
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2, 1, 1]
+    assert figure.axes[2].lines[0].get_ydata().tolist() == [1, 2, 4]  # MB
+    alone = figures.growth(table.assign(bytes=float("nan"), floor=float("nan")))
+    assert len(alone.axes) == 2
+    assert "floor" not in [text.get_text() for text in alone.legends[0].get_texts()]
