@@ -227,10 +227,13 @@ def smallest(final_relu: bool) -> Smallest:
 def anchor_gradients(z: Tensor, labels: Tensor, **options: Any) -> Tensor:
     """The gradient of each anchor's loss by each row: (2B, 2B, D) for z (2, B, 1, D) and labels (B, 1)."""
     z = F.normalize(z.detach().double(), dim=-1).requires_grad_()
-    losses = anchor_losses(z, labels, **options)  # (2B,)
-    eye = torch.eye(len(losses), dtype=losses.dtype)
-    (jacobian,) = torch.autograd.grad(losses, z, eye, is_grads_batched=True)  # (2B, 2, B, 1, D)
-    return jacobian.flatten(1, 3)  # (2B, 2B, D)
+    return _jacobian(anchor_losses(z, labels, **options), z)
+
+
+def _jacobian(losses: Tensor, z: Tensor) -> Tensor:
+    """The gradient (2B, 2B, D) of each of the losses (2B,) by the rows of z (2, B, 1, D)."""
+    each = [torch.autograd.grad(loss, z, retain_graph=True)[0] for loss in losses]  # (2, B, 1, D) each
+    return torch.stack(each).flatten(1, 3)  # (2B, 2B, D)
 
 
 def pair_forces(z: Tensor, labels: Tensor, gradients: Tensor | None = None, **options: Any) -> Tensor:
@@ -722,9 +725,7 @@ def unknowns(present: int = 6, coded: int = 4) -> pd.DataFrame:
     for way, (losses_of, labels) in ways.items():
         leaf = z.detach().requires_grad_()
         losses = losses_of(leaf, labels, **options)  # (2B,)
-        eye = torch.eye(len(losses), dtype=losses.dtype)
-        (jacobian,) = torch.autograd.grad(losses, leaf, eye, is_grads_batched=True)
-        jacobian = jacobian.flatten(1, 3)  # (2B, 2B, D)
+        jacobian = _jacobian(losses, leaf)  # (2B, 2B, D)
         forces = (torch.einsum("ijd,id->ij", jacobian, x) / (1 - (x @ x.T) ** 2)).fill_diagonal_(0)
         known = labels[:, 0].repeat(2) != -1
         gradients[way] = jacobian.sum(0)[~is_9].flatten()

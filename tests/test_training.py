@@ -468,7 +468,7 @@ def test_a_memory_map_that_cannot_be_written_trains_and_embeds_like_an_array(dat
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_bar_is_drawn_at_a_terminal_only_and_never_loses_a_step(terminal, monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
-    assert list(training._bar(range(3), "epoch 1")) == [0, 1, 2]
+    assert list(training._bar(iter(range(3)), 3, "epoch 1")) == [0, 1, 2]
     assert ("epoch 1" in capsys.readouterr().err) == terminal
 
 
