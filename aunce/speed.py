@@ -221,7 +221,14 @@ class Speed:
                 ]
             )
         headers = ["Axis", "Sizes", "Times the floor, first", "last", "Power of time", "Power of memory"]
-        return page.markdown(page.table(headers, rows, "llrrrr"))
+        few, many = whole[whole["axis"] == whole["axis"].iloc[0]].iloc[[0, -1]].itertuples()
+        limits = (
+            f"What limits it now: with {few.size} images {1e3 * few.seconds:.1f} ms are spent on what the arithmetic "
+            f"would need {1e3 * few.floor:.2f} ms for, the cost of calling some dozens of operations; with {many.size} "
+            f"images {many.seconds / many.floor:.1f} times the floor, of which 1 are the products of "
+            "matrices and the rest passes over the scores through memory."
+        )
+        return page.markdown(f"{page.table(headers, rows, 'llrrrr')}\n\n{limits}")
 
     def steps_table(self) -> "Markdown":
         rows = self._step_rows(self.steps, f"{self.setting.backbone}, {self.setting.pixels} px, CPU")
