@@ -299,13 +299,10 @@ def _most(what: str, value: float | None, target: float, unit: str) -> tuple[str
 
 
 def _text(value: float | None, unit: str, before: str = "") -> str:
-    return (
-        ""
-        if value is None
-        else f"{before}{value:,.0f} {unit}".rstrip()
-        if value >= 100
-        else f"{before}{value:.3g} {unit}".rstrip()
-    )
+    if value is None:
+        return ""
+    number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{before}{number} {unit}".rstrip()
 
 
 def _met(met: bool | None) -> str:

@@ -260,8 +260,12 @@ def batch(images: int, aus: int = 12, channels: int = 1024, place: Place = CPU) 
     generator = Generator().manual_seed(0)
     z = torch.randn(2, images, aus, channels, generator=generator).to(place.device, place.dtype).requires_grad_()
     labels = (torch.rand(images, aus, generator=generator) < torch.linspace(0.15, 0.6, aus)).to(torch.int64)
-    branch = torch.tensor([BRANCHES[k % len(BRANCHES)] for k in range(aus)])
-    return z, labels, branch
+    return z, labels, _branches(aus)
+
+
+def _branches(aus: int) -> Tensor:
+    """A branch for each AU (K,), in the shares of the release."""
+    return torch.tensor([BRANCHES[k % len(BRANCHES)] for k in range(aus)])
 
 
 def forward_backward(loss: Loss, z: Tensor) -> Work:
@@ -469,7 +473,7 @@ def _given_views(setting: Setting, views: Tensor, labels: Tensor, ours: bool) ->
     forward = torch.compile(encoder) if ours and setting.compiled else encoder
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-5, fused=ours, foreach=False)
     precise = setting.precision == "fp32" or not ours
-    branch = torch.tensor([BRANCHES[k % len(BRANCHES)] for k in range(setting.aus)])
+    branch = _branches(setting.aus)
     on_device, of_branch = labels.to(setting.device), branch.to(setting.device)
 
     def one() -> None:
@@ -614,7 +618,7 @@ def _released_epoch(
     loader = DataLoader(
         _PerImage(images), setting.images, shuffle=True, num_workers=workers, persistent_workers=workers > 0
     )
-    branch = torch.tensor([BRANCHES[k % len(BRANCHES)] for k in range(setting.aus)], device=setting.device)
+    branch = _branches(setting.aus).to(setting.device)
 
     def epoch() -> float:
         _wait()
