@@ -769,13 +769,11 @@ def costs(backbone: str, *, pixels: int, channels: int, aus: int = 12, images: i
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from aunce.model import Encoder, build_backbone
+    from aunce.model import Encoder, build_backbone, count_operations
 
     with torch.device("meta"):
         encoder = Encoder(build_backbone(backbone), aus=aus, channels=channels)
-        with FlopCounterMode(display=False) as counter:
-            encoder(torch.empty(images, 3, pixels, pixels)).sum().backward()
-    one = int(counter.get_total_flops())
+        one = count_operations(encoder, images=images, pixels=pixels)
     two = 2 * one  # twice the images, twice the operations
     parameters = sum(p.numel() for p in encoder.parameters())
     z = torch.zeros(2, images, aus, channels, requires_grad=True)

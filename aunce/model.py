@@ -253,6 +253,21 @@ def build_encoder(
         return Encoder(build_backbone(backbone, revision=revision), aus=aus, channels=channels, final_relu=final_relu)
 
 
+def count_operations(encoder: Encoder, *, images: int, pixels: int) -> int:
+    """Operations of a forward and a backward pass, a multiplication and an addition being two.
+
+    Args:
+        encoder: may lie on the device "meta", where nothing is computed.
+        images: that go through it.
+        pixels: side of the images.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        encoder(torch.empty(images, 3, pixels, pixels, device=encoder.mean.device)).sum().backward()
+    return int(counter.get_total_flops())
+
+
 def load_backbone(encoder: Encoder, path: Path) -> None:
     """Give the encoder the backbone, buffers included, that a run left at `path`; its head stays as it is.
 

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from aunce.data import adapter
 from aunce.evaluation import concordance, f1, occurrence_counts
 from aunce.losses import AUNCELoss, aunce_loss
-from aunce.model import Encoder, build_encoder
+from aunce.model import Encoder, build_backbone, build_encoder, count_operations
 from aunce.statistics import leave_one_out_auc
 from aunce.study import PROJECT, Study
 from aunce.training import Optimisation, pretrain
@@ -493,13 +493,9 @@ def _given_views(setting: Setting, views: Tensor, labels: Tensor, ours: bool) ->
 
 def operations(setting: Setting) -> int:
     """Operations of a step of the network, forward and backward, a multiplication and an addition being two."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    encoder = setting.encoder().train()
-    images = torch.rand(2 * setting.images, 3, setting.pixels, setting.pixels, device=setting.device)
-    with FlopCounterMode(display=False) as counter:
-        encoder(images).sum().backward()
-    return int(counter.get_total_flops())
+    with torch.device("meta"):
+        encoder = Encoder(build_backbone(setting.backbone), aus=setting.aus, channels=setting.channels)
+        return count_operations(encoder, images=2 * setting.images, pixels=setting.pixels)
 
 
 def our_epoch(setting: Setting, images: NDArray[np.uint8], labels: NDArray[np.int8]) -> Callable[[], float]:

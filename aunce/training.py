@@ -272,16 +272,16 @@ def _train(
             f"training: expected labels ({len(images)}, {encoder.aus}) for {len(images)} images and an encoder of "
             f"{encoder.aus} AUs, got {labels.shape}"
         )
-    if len(rows) < 2:
-        raise DataError(f"training: expected at least 2 images to train on, got {len(rows)}")
     processes = Processes.join(device, place=str(checkpoint))
+    # A last batch of one image has no partner to contrast with and no batch statistics; and each process needs one.
+    fewest = max(2, processes.size)
+    if len(rows) < fewest:
+        raise DataError(f"training: expected at least {fewest} images to train on, got {len(rows)}")
     if processes.size > 1:
         share_batch_norms(encoder)
     network = _Network(encoder, head, two_forwards).to(device)
     forward = _prepared(network, processes, precision, compiled, device)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=optimisation.weight_decay, fused=True)
-    # A last batch of one image has no partner to contrast with and no batch statistics; and each process needs one.
-    fewest = max(2, processes.size)
     edges = [start for start in range(0, len(rows), optimisation.batch_size) if len(rows) - start >= fewest]
     steps = len(edges)
     checked = _spread(checks if check is not None else 0, optimisation.epochs)
