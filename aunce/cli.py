@@ -15,7 +15,7 @@ import click
 
 from aunce.data import data_set
 from aunce.errors import AunceError, UsageError
-from aunce.study import NOTEBOOKS, REPORTS, Data, Progress, Run, Study, first_process, load_study, progress
+from aunce.study import NOTEBOOKS, REPORTS, Data, Progress, Run, Study, duration, first_process, load_study, progress
 
 PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "anatomy": ("Anatomy of the loss", {}),
@@ -373,13 +373,6 @@ def _ticker(verb: str) -> Callable[[int, int], None]:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def duration(seconds: float) -> str:
-    """`seconds` in words that a person reads at a glance."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def in_words(state: Progress) -> str:

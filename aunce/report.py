@@ -23,7 +23,7 @@ from aunce.errors import UsageError
 from aunce.findings import Findings
 from aunce.findings import write as write_findings
 from aunce.statistics import Estimate, always_positive_f1, guess_f1, paired_difference, sign_flip_p, t_interval
-from aunce.study import CEILING, FLOORS, NOTEBOOKS, Run, Study
+from aunce.study import CEILING, FLOORS, NOTEBOOKS, Run, Study, duration
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -908,7 +908,7 @@ class Report:
             ["Runs", ", ".join(f"{count} {status}" for status, count in facts["runs"].items() if count)],
             ["Hardware", "; ".join(hardware) or "none"],
             ["Versions", versions or "none"],
-            ["Work of all runs", _duration(facts["duration_s"])],
+            ["Work of all runs", duration(facts["duration_s"])],
             ["First start, last end", f"{page.text(facts['started'])} to {page.text(facts['finished'])}"],
             ["Rebuild", f"`{facts['rebuild']}`"],
             [
@@ -939,8 +939,3 @@ def in_cells(estimate: Estimate, form: str = ".3f") -> list[str]:
         page.number(estimate.value, form),
         f"{page.number(estimate.low, form)} to {page.number(estimate.high, form)}",
     ]
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{round(seconds)} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

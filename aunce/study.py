@@ -596,3 +596,10 @@ def progress(study: Study, runs: list[Run]) -> Progress:
     costs = [durations.get(run.spec.method, default) for run in left]
     seconds = sum(sum(cost) / len(cost) for cost in costs)
     return Progress(states["done"], states["failed"], states["running"], states["to do"], seconds)
+
+
+def duration(seconds: float) -> str:
+    """`seconds` in words that a person reads at a glance."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
