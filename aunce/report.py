@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import pandas as pd
+import pyarrow.parquet
 
 from aunce import page
 from aunce.data.noise import KINDS
@@ -225,13 +226,30 @@ def render(study: Study) -> Path:
         The path of `index.html`.
 
     Raises:
-        UsageError: the tables have not been collected.
+        UsageError: the tables have not been collected, or one of them is gone or damaged.
         RunError: the notebook failed; the last report is as it was.
     """
     folder = study.folder
     if not (folder / "provenance.json").is_file():
         raise UsageError(f"study '{study.name}': no tables in {folder}; collect them first: `{_rebuild(study)}`")
+    _check_tables(study)
     return page.render(NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}, folder, title=study.title)
+
+
+def _check_tables(study: Study) -> None:
+    """Refuse tables that are not whole: without one of them a page would say that no run has finished."""
+    path = study.folder / "provenance.json"
+    try:
+        if json.loads(path.read_text(encoding="utf-8"))["runs"]["done"]:
+            for name in ("runs", "counts", "auc"):
+                path = study.folder / f"{name}.parquet"
+                pyarrow.parquet.read_metadata(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:  # those of pyarrow and of JSON are ValueErrors
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UsageError(
+            f"study '{study.name}': {path} is not what was collected ({reason}); restore it, or make it again: "
+            f"`{_rebuild(study)}`"
+        ) from None
 
 
 def _section(

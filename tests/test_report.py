@@ -1,5 +1,6 @@
 """Collecting and rendering a study, on a study folder that was filled without training."""
 
+import itertools
 import json
 import math
 import re
@@ -561,3 +562,23 @@ def test_a_report_without_tables_names_the_command_that_makes_them(name, monkeyp
     monkeypatch.setattr("aunce.study.REPORTS", tmp_path)
     with pytest.raises(UsageError, match=f"no tables in .*; collect them first: `aunce study {name}`"):
         report.render(load_study(name))
+
+
+DAMAGES = [
+    *itertools.product(["runs.parquet", "counts.parquet", "auc.parquet"], ["half", "nothing", "gone"]),
+    *itertools.product(["provenance.json"], ["half", "nothing"]),  # gone, it is a study that was never collected
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_a_table_that_is_gone_or_damaged_is_named_and_never_taken_for_no_runs(
+    copy: FakeStudy, name: str, damage: str
+) -> None:
+    report.collect(copy)  # type: ignore[arg-type]
+    path = copy.folder / name
+    data = path.read_bytes()
+    path.write_bytes({"half": data[: len(data) // 2], "nothing": b"", "gone": b""}[damage])
+    if damage == "gone":
+        path.unlink()
+    with pytest.raises(UsageError, match=rf"{name} is not what was collected .*; restore it, or make it again"):
+        report.render(copy)  # type: ignore[arg-type]
