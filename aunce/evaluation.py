@@ -4,6 +4,7 @@ Words: `labels` (n, K) in {1 present, 0 absent, -1 unknown}; `scores` (n, K), la
 Unknown labels enter no count. What is undefined is NaN, never 0 and never 1.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -188,6 +189,35 @@ def knn(features_train: Array, labels_train: Array, features_test: Array, k: int
             nearest = cosine.topk(min(k, len(known)), dim=1, sorted=False).indices  # (chunk, k)
             scores[start : start + chunk, au] = present[nearest].mean(1).numpy()
     return scores
+
+
+def subject_accuracy(features: Array, subjects: ArrayLike, sequences: ArrayLike) -> float:
+    """How well a linear classifier reads the subject from features: mean recall of the subjects.
+
+    Every other sequence of a subject trains the classifier (ridge, on standardised features), the others test it, so
+    that the same moment is never in both. Chance is 1 / subjects.
+
+    Args:
+        features: (n, K, D).
+        subjects: (n,).
+        sequences: (n,), names within a subject.
+
+    Returns:
+        0 to 1; NaN with fewer than two subjects, or if one has a single sequence.
+    """
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.metrics import balanced_accuracy_score
+
+    frames = pd.DataFrame({"subject": np.asarray(subjects), "sequence": np.asarray(sequences)})
+    turn = frames.groupby("subject")["sequence"].transform(lambda names: pd.factorize(names)[0])
+    trains = turn.to_numpy() % 2 == 0  # (n,)
+    if frames["subject"].nunique() < 2 or frames.loc[~trains, "subject"].nunique() < frames["subject"].nunique():
+        return math.nan
+    x = features.reshape(len(features), -1)  # (n, K * D)
+    x = (x - x[trains].mean(0)) / np.maximum(x[trains].std(0), 1e-6)
+    truth = frames["subject"].to_numpy()
+    reader = RidgeClassifier(alpha=len(x)).fit(x[trains], truth[trains])
+    return float(balanced_accuracy_score(truth[~trains], reader.predict(x[~trains])))
 
 
 def flat(curve: ArrayLike, *, gain: float = 0.005) -> bool:

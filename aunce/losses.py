@@ -471,6 +471,33 @@ def infonce(z: Tensor, temperature: float, *, anchors: slice | None = None) -> T
         return (total / len(row)).mean()
 
 
+EXPONENTS = {"released": (0.8, 1.2), "early": (0.4, 1.2), "as_read": (0.8, 1.2), "hcl": (0.8, 1.2)}
+"""Exponents (absent, present) of the presets of `AUNCELoss`."""
+
+
+@torch.no_grad()
+def own_view_share(z: Tensor, labels: Tensor) -> float:
+    """The share of anchors whose most similar positive, themselves excluded, is their own other view.
+
+    Where it is 1, the branches `max` and `view` are one. Anchors are the known rows of all AUs.
+
+    Args:
+        z: (V=2, B, K, D).
+        labels: (B, K) in {-1, 0, 1}.
+
+    Returns:
+        0 to 1; NaN without a known label.
+    """
+    rows = _rows(z, labels)
+    x = _unit(z, rows.known, temperature=1)  # (K, 2B, D)
+    n = x.shape[1]
+    same = (rows.present[:, :, None] == rows.present[:, None]) & rows.known[:, None]  # (K, 2B, 2B)
+    same.diagonal(dim1=1, dim2=2).fill_(False)
+    nearest = torch.where(same, x @ x.mT, -math.inf).argmax(-1)  # (K, 2B)
+    own = nearest == (torch.arange(n, device=z.device) + n // 2) % n  # (K, 2B)
+    return own[rows.known].double().mean().item()
+
+
 class AUNCELoss(nn.Module):
     """`aunce_loss` with its options fixed and checked once. The presets are the readings that the study compares.
 
@@ -520,7 +547,7 @@ class AUNCELoss(nn.Module):
         """The first public code: exponents .4 and 1.2 and the AU weights in use, so `au_weights` is required."""
         if options.get("au_weights") is None:
             raise UsageError("AUNCELoss.early: expected au_weights (K,), always in use in the early code, got None")
-        return cls(**{"exponents": (0.4, 1.2), **options})
+        return cls(**{"exponents": EXPONENTS["early"], **options})
 
     @classmethod
     def as_read(cls, **options: Any) -> Self:

@@ -6,6 +6,7 @@ from shuffled labels.
 """
 
 import contextlib
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,7 @@ from aunce.data.recipes import Recipe
 from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
 from aunce.evaluation import Array, entering_aus
-from aunce.losses import AUNCELoss, infonce, supcon
+from aunce.losses import EXPONENTS, AUNCELoss, infonce, own_view_share, supcon
 from aunce.model import Encoder, LinearProbe, build_encoder, load_backbone
 from aunce.study import RunSpec, first_process
 from aunce.training import (
@@ -35,10 +36,15 @@ from aunce.training import (
     Optimisation,
     au_weights,
     embed,
+    fit_moving_probe,
     fit_supervised,
     pretrain,
+    probabilities,
     supervised_loss,
 )
+
+LOSS_OPTIONS = ("exponents", "positive", "positive_probs", "exclude", "positive_mean", "draw")
+"""Switches of a run that `aunce_loss` has under the same name."""
 
 RAW_SIDE = 24  # pixels: the raw-pixel floor is a linear probe on grey images of this side
 
@@ -134,6 +140,7 @@ def train(
         "device": device,
         "two_forwards": spec.two_forwards,
         "crop": spec.crop,
+        "chances": chances(noisy[split.train]) if spec.sampler == "balanced" else None,
         "precision": spec.precision,
         "compiled": spec.compiled,
         "checks": spec.checks,
@@ -145,6 +152,7 @@ def train(
         if spec.method in ("supcon", "infonce", "aunce"):
             scores = monitor(embedding)
             loss = contrastive_loss(spec, noisy[split.train])
+            options["measure"] = _nearest if spec.method == "aunce" else None
             history = pretrain(encoder, pack.images, noisy, loss=loss, check=scores, **options)
         else:
             head = build_head(len(table.aus), spec.channels, seed=spec.replicate)
@@ -152,7 +160,33 @@ def train(
             name = "bce" if spec.method == "shuffled" else spec.method
             objective = supervised_loss(name, noisy[split.train])
             history = fit_supervised(encoder, head, pack.images, noisy, loss=objective, check=scores, **options)
+    if spec.moving_probe:
+        # Its scores need the last encoder alone, and a training that is continued has it again.
+        scores.scores["last"]["moving"] = moving_probe(encoder, pack, split, noisy, spec, device)
     return Trained(history, scores, encoder)
+
+
+def moving_probe(
+    encoder: Encoder, pack: Pack, split: Split, noisy: Array, spec: RunSpec, device: str
+) -> tuple[Array, Array]:
+    """Scores (validation (m, K), test (n, K)) of the probe as released, on a copy of the encoder."""
+    moved = copy.deepcopy(encoder)
+    probe = fit_moving_probe(
+        moved,
+        pack.images,
+        noisy,
+        rows=split.train,
+        seed=spec.replicate,
+        epochs=spec.probe_epochs,
+        learning_rate=spec.probe_learning_rate,
+        device=device,
+        crop=spec.crop,
+    )
+    validation, test = (
+        probabilities(probe, _embed_rows(moved, pack.images, device, spec.crop, rows))
+        for rows in (split.validation, split.test)
+    )
+    return validation, test
 
 
 def contrastive_loss(spec: RunSpec, labels: Array) -> ContrastiveLoss:
@@ -161,8 +195,7 @@ def contrastive_loss(spec: RunSpec, labels: Array) -> ContrastiveLoss:
         return lambda z, y, generator, anchors: supcon(z, y, spec.temperature, anchors=anchors)
     if spec.method == "infonce":
         return lambda z, y, generator, anchors: infonce(z, spec.temperature, anchors=anchors)
-    options = {"au_weights": au_weights(labels)} if spec.preset == "early" else {}
-    criterion = getattr(AUNCELoss, spec.preset)(temperature=spec.temperature, **options)
+    criterion = getattr(AUNCELoss, spec.preset)(temperature=spec.temperature, **_options(spec, labels))
 
     def aunce(z: Tensor, y: Tensor, generator: Generator, anchors: slice | None) -> Tensor:
         return torch.as_tensor(criterion(z, y, generator=generator, anchors=anchors))
@@ -170,11 +203,42 @@ def contrastive_loss(spec: RunSpec, labels: Array) -> ContrastiveLoss:
     return aunce
 
 
+def _options(spec: RunSpec, labels: Array) -> dict[str, Any]:
+    """The options of `aunce_loss` in which a run differs from its preset."""
+    options = {name: spec.switches[name] for name in LOSS_OPTIONS if name in spec.switches}
+    if spec.weights:
+        options |= {"normalize_weights": spec.weights == "normalised", "detach_weights": spec.weights == "detached"}
+    if spec.au_weighted or spec.preset == "early":
+        options["au_weights"] = au_weights(labels)
+    if spec.rarer_label:
+        absent, present = spec.exponents or EXPONENTS[spec.preset]
+        often = (labels == 1).sum(0) > (labels == 0).sum(0)  # (K)
+        pairs = [(present, absent) if swap else (absent, present) for swap in often]
+        options["exponents"] = torch.tensor(pairs)  # (K, 2)
+    return options
+
+
 def build_head(aus: int, channels: int, *, seed: int) -> LinearProbe:
     """The linear head of a supervised method, its weights from `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return LinearProbe(aus, channels)
+
+
+def chances(labels: Array) -> Array:
+    """How likely a balanced sampler draws each of the frames (n,): as one over the rate of the rarest AU that it shows.
+
+    A frame without an AU counts as one of the most frequent AU. From the training `labels` (n, K), which may be noisy.
+    """
+    present = labels == 1  # (n, K)
+    inverse = len(labels) / np.maximum(present.sum(0), 1)  # (K)
+    weight = np.where(present, inverse, inverse.min()).max(1)  # (n,)
+    share: Array = weight / weight.sum()
+    return share
+
+
+def _nearest(z: Tensor, labels: Tensor) -> dict[str, float]:
+    return {"own_view": own_view_share(z, labels)}
 
 
 def shuffle(labels: Array, split: Split, *, seed: int) -> Array:

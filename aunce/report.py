@@ -35,6 +35,8 @@ PRIMARY = {"head": "probe", "epoch_rule": "last", "labels": "clean"}
 THRESHOLD = "tuned"
 ARM_AXES = ("arm", "method", "preset")
 NOISE_AXES = ("noise", "noise_kind", "noise_rate")
+TRIED = ("learning_rate", "temperature", "weight_decay")
+"""What tuning varies."""
 SCORES = {"auc": "Macro-AUC", "f1": "Macro-F1"}
 POINT = ["noise", "arm", "kind", "replicate"]
 READING = ["head", "epoch_rule", "threshold", "labels"]
@@ -702,14 +704,14 @@ class Report:
 
     @_section
     def trials(self) -> "Markdown":
-        """Inner-validation AUC (noisy labels) of every trial, by method; the highest of each method is marked.
+        """Inner-validation AUC (noisy labels) of every trial; the highest of those that differ in `TRIED` is marked.
 
-        The trials of a method are its arms; the numbers are means over replicates. Test scores have no part in it.
+        The trials of an arm are arms of the study; the numbers are means over replicates. Test scores have no part in it.
         """
         runs = self.runs[self.runs["status"] == "done"]
         specs = pd.DataFrame([json.loads(text) for text in runs["spec"]], index=runs.index)
-        preset = specs["preset"].where(specs["method"] == "aunce", "")
-        runs = runs.assign(family=(specs["method"] + " " + preset).str.strip(), flat=runs["flat"].astype("str"))
+        family = specs.drop(columns=[*TRIED, "replicate"]).astype("str").agg(" ".join, axis=1)
+        runs = runs.assign(family=family, flat=runs["flat"].astype("str"))
         rows = []
         for (noise, _), family in runs.groupby(["noise", "family"], sort=False):
             means = family.groupby("arm", sort=False)["val_auc"].mean()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aunce.data import DATASETS, dials
 from aunce.data.recipes import Recipe
@@ -60,6 +60,8 @@ class StrictModel(BaseModel):
     @classmethod
     def _problem(cls, detail: Any) -> str:
         name = ".".join(str(part) for part in detail["loc"])
+        if not name:  # a rule about several fields
+            return str(detail["msg"]).removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
             close = difflib.get_close_matches(name, cls.model_fields, n=1)
             hint = f", did you mean '{close[0]}'?" if close else ""
@@ -99,11 +101,31 @@ class RunSpec(StrictModel):
         "none", description="annotator noise on the training labels"
     )
     noise_rate: float = Field(0.0, ge=0, lt=1, description="share of events or frames that the noise touches")
+    noise_keeps_rates: bool = Field(True, description="what the noise takes from an AU it gives back elsewhere")
     method: Literal[SUPERVISED + CONTRASTIVE + FLOORS + CEILING] = Field(  # type: ignore[valid-type]
         "aunce", description="what trains the encoder"
     )
     preset: Literal["released", "early", "as_read", "hcl"] = Field("released", description="reading of the AUNCE loss")
     temperature: float = Field(0.5, gt=0, description="temperature of the contrastive losses")
+    exponents: list[float] = Field([], description="of absent and present anchors in AUNCE, empty takes the preset's")
+    rarer_label: bool = Field(False, description="the second exponent goes with an AU's rarer label, not with present")
+    weights: Literal["", "attached", "detached", "normalised"] = Field(
+        "", description="how negatives are weighted in AUNCE, empty takes the preset's"
+    )
+    positive: Literal["", "sampled", "expected", "max", "mean", "view"] = Field(
+        "", description="kind of positive of AUNCE, empty takes the preset's"
+    )
+    positive_probs: list[float] = Field([], description="shares of max, mean and view, empty takes the preset's")
+    exclude: Literal["", "none", "self", "image"] = Field(
+        "", description="what is no positive for max and mean, empty takes the preset's"
+    )
+    positive_mean: Literal["", "row", "positives"] = Field(
+        "", description="divisor of the mean over positives, empty takes the preset's"
+    )
+    draw: Literal["", "au", "anchor"] = Field(
+        "", description="for what a kind of positive is drawn, empty takes the preset's"
+    )
+    au_weighted: bool = Field(False, description="weigh AUs by one over their rate, as preset early always does")
     backbone: str = Field("small", description="bundled configuration, local folder or hub name")
     revision: str = Field("", description="pinned revision of a hub backbone")
     pretext: bool = Field(False, description="take the backbone of the study's pretext, a training without labels")
@@ -112,6 +134,9 @@ class RunSpec(StrictModel):
     final_relu: bool = Field(True, description="ReLU after the graph layer as released, so that no cosine is negative")
     epochs: int = Field(2, ge=1, description="training epochs")
     batch_size: int = Field(32, ge=2, description="images a step, each seen in two views")
+    sampler: Literal["shuffled", "balanced"] = Field(
+        "shuffled", description="every frame once an epoch, or drawn by the rarest AU that it shows"
+    )
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
     schedule: Literal["cosine", "constant"] = Field(
@@ -123,9 +148,24 @@ class RunSpec(StrictModel):
     checks: int = Field(2, ge=1, description="how often inner validation is scored during training")
     probe_epochs: int = Field(20, ge=1, description="epochs of the linear probe")
     probe_learning_rate: float = Field(1e-2, gt=0, description="learning rate of the linear probe")
+    moving_probe: bool = Field(False, description="score the probe as released, too: on a network in training mode")
     threads: int = Field(1, ge=1, description="CPU threads of the run")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     smoke: bool = Field(True, description="tiny setting that reports refuse")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for name, length in (("exponents", 2), ("positive_probs", 3)):
+            if len(getattr(self, name)) not in (0, length):
+                raise ValueError(f"{name} needs {length} numbers, or none for the preset's")
+        if self.switches and self.method != "aunce":
+            raise ValueError(f"{', '.join(self.switches)}: only method 'aunce' has them")
+        return self
+
+    @property
+    def switches(self) -> dict[str, Any]:
+        """The settings of the AUNCE loss that differ from its preset's, by the names of the fields."""
+        return {name: value for name in SWITCHES if (value := getattr(self, name))}
 
     @property
     def trains(self) -> bool:
@@ -155,6 +195,19 @@ def _is_parameter(name: str, value: object) -> bool:
     jupyter = {"In", "Out", "get_ipython", "exit", "quit"}
     return not (name.startswith("_") or name in jupyter or callable(value) or isinstance(value, types.ModuleType))
 
+
+SWITCHES = (
+    "exponents",
+    "rarer_label",
+    "weights",
+    "positive",
+    "positive_probs",
+    "exclude",
+    "positive_mean",
+    "draw",
+    "au_weighted",
+)
+"""Fields of a RunSpec that change the AUNCE loss of a preset."""
 
 NOT_IN_KEY = {"root", "test_root", "detector", "start", "out", "compiled", "threads", "device", "smoke"}
 """Fields of a RunSpec that change where or how fast a run is computed, but not its numbers, or that the name of the
@@ -188,6 +241,9 @@ class DataSpec(StrictModel):
     subjects: int | None = Field(None, ge=6, description="subjects to render; default: all of the data set")
     frames: int = Field(10, ge=2, description="frames per sequence, spread over its published ones")
     size: int = Field(64, ge=32, le=512, description="side of the rendered frames in pixels")
+    rates: Literal["own", "dealt"] = Field(
+        "own", description="how often AUs are rendered: as in the data set, or from half to 2 %, dealt by chance"
+    )
 
 
 class StudyHead(StrictModel):
@@ -228,7 +284,7 @@ class Data:
     Attributes:
         dataset: its name.
         root: folder of the real data set, or a pack made from it; empty: render.
-        render: setting, subjects, frames and size of rendered faces.
+        render: setting, subjects, frames, size and rates of rendered faces.
         seed: of the rendered population.
         protocol: by name; empty takes the data set's first.
         crops: size, align and detector of the `recipes.Recipe`.
@@ -496,7 +552,7 @@ class Study:
         where = f"{self.path}: run {dict(labels)}"
         data_spec = DataSpec.checked(self.file.data.model_dump() | of_data, where)
         spec = RunSpec.checked({"smoke": False} | fields | {"dataset": data_spec.dataset}, where)
-        render = data_spec.model_dump(include={"setting", "subjects", "frames", "size"})
+        render = data_spec.model_dump(include={"setting", "subjects", "frames", "size", "rates"})
         crops = {"size": spec.pixels, "align": spec.align, "detector": spec.detector}
         places = [(spec.dataset, data_spec.root, spec.protocol)]
         if spec.test_dataset:

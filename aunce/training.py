@@ -39,6 +39,8 @@ from aunce.views import two_views
 Array = NDArray[Any]
 ContrastiveLoss = Callable[[Tensor, Tensor, Generator, slice | None], Tensor]
 """(z (V=2, B, K, D), labels (B, K) int8 on the CPU, CPU generator, the images that are anchors) -> scalar."""
+Measure = Callable[[Tensor, Tensor], Mapping[str, float]]
+"""(z (V=2, B, K, D), labels (B, K) int8 on the CPU) -> what joins the row of the history."""
 SupervisedLoss = Callable[[Tensor, Tensor], Tensor]
 """(logits (M, K), labels (M, K) int8) -> scalar."""
 
@@ -125,10 +127,12 @@ def pretrain(
     device: str = "cpu",
     two_forwards: bool = False,
     crop: int = 0,
+    chances: Array | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     compiled: bool = False,
     check: Check | None = None,
     checks: int = 1,
+    measure: Measure | None = None,
     checkpoint: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> pd.DataFrame:
@@ -149,16 +153,19 @@ def pretrain(
         two_forwards: False sends both views through the network together; True sends them one after the other, so that
             each BatchNorm sees one view at a time (the released code, commit bade385).
         crop: see `two_views`.
+        chances: of the rows, with sum 1: an epoch draws as many frames as there are rows, each by its chance and put
+            back. None takes every row once, in a new order.
         precision: of the network's forward pass; "bf16" is torch's autocast. The loss is float32 at least in both.
         compiled: compile the network first, which takes minutes and pays on a GPU.
         check: called as check(epoch) after some epochs.
         checks: after how many epochs, evenly spaced and always with the last.
+        measure: called with the features and labels of the last batch of each of these epochs.
         checkpoint: a folder, written after each epoch; an earlier state of this training in it is continued.
         log: takes one line per epoch.
 
     Returns:
         One row per epoch: epoch (from 1), loss (mean over steps), learning_rate (of the last step), seconds (of the
-        epoch with its check), then the check's values, NaN where there was no check.
+        epoch with its check), then the values of check and measure, NaN where there was no check.
 
     Raises:
         DataError: images, labels and rows do not fit each other.
@@ -179,10 +186,12 @@ def pretrain(
         device=device,
         two_forwards=two_forwards,
         crop=crop,
+        chances=chances,
         precision=precision,
         compiled=compiled,
         check=check,
         checks=checks,
+        measure=measure,
         checkpoint=checkpoint,
         log=log,
     )
@@ -202,6 +211,7 @@ def fit_supervised(
     device: str = "cpu",
     two_forwards: bool = False,
     crop: int = 0,
+    chances: Array | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     compiled: bool = False,
     check: Check | None = None,
@@ -234,10 +244,12 @@ def fit_supervised(
         device=device,
         two_forwards=two_forwards,
         crop=crop,
+        chances=chances,
         precision=precision,
         compiled=compiled,
         check=check,
         checks=checks,
+        measure=None,
         checkpoint=checkpoint,
         log=log,
     )
@@ -258,10 +270,12 @@ def _train(
     device: str,
     two_forwards: bool,
     crop: int,
+    chances: Array | None,
     precision: str,
     compiled: bool,
     check: Check | None,
     checks: int,
+    measure: Measure | None,
     checkpoint: Path | None,
     log: Callable[[str], None],
 ) -> pd.DataFrame:
@@ -297,6 +311,7 @@ def _train(
         "images": list(images.shape),
         "labels": zlib.crc32(labels[rows].tobytes()),
         "rows": zlib.crc32(rows.astype(np.int64).tobytes()),
+        "chances": None if chances is None else zlib.crc32(chances.tobytes()),
         "network": zlib.crc32(repr([(name, value.shape) for name, value in network.state_dict().items()]).encode()),
     }
     history: list[dict[str, float]] = []
@@ -306,7 +321,8 @@ def _train(
     for epoch in range(first, optimisation.epochs + 1):
         began = time.perf_counter()
         network.train()
-        order = np.random.default_rng((seed, epoch)).permutation(rows)
+        draws = np.random.default_rng((seed, epoch))
+        order = draws.permutation(rows) if chances is None else draws.choice(rows, len(rows), p=chances)
         total = torch.zeros((), dtype=torch.float64, device=device)
         rate = 0.0
         batches = [np.sort(order[start : start + optimisation.batch_size]) for start in edges]
@@ -337,6 +353,8 @@ def _train(
         row: dict[str, float] = {"epoch": epoch, "loss": total.item() / steps, "learning_rate": rate, "seconds": 0.0}
         if check is not None and epoch in checked:
             row |= check(epoch)
+            if measure is not None and queued is not None:
+                row |= measure(queued.out, queued.labels)
         row["seconds"] = time.perf_counter() - began
         history.append(row)
         if checkpoint is not None and processes.rank == 0:
@@ -673,19 +691,96 @@ def fit_probe(
         )
     if not np.isfinite(features).all():
         raise DataError("probe: expected finite features; the encoder's weights may have diverged")
+    x = torch.from_numpy(features)  # (n, K, D)
+    return _fit_probe(
+        x.__getitem__,
+        features.shape[2],
+        labels,
+        seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+    )
+
+
+def fit_moving_probe(
+    encoder: Encoder,
+    images: Array,
+    labels: Array,
+    *,
+    rows: Array,
+    seed: int,
+    epochs: int = 100,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-6,
+    device: str = "cpu",
+    crop: int = 0,
+) -> LinearProbe:
+    """Fit the probe as the released script did: on a network in training mode, without a gradient through it.
+
+    BatchNorm uses the statistics of each batch and its running ones move, and stochastic depth stays on. Scored is the
+    moved network in eval mode.
+
+    Args:
+        encoder: its buffers change; move it to `device` before.
+        images: (n, H, W, 3) uint8, RGB.
+        labels: (n, K) in {-1, 0, 1}.
+        rows: the frames to fit on.
+        seed: of weights, order and drop-outs.
+        device: of the encoder.
+        crop: see `embed`.
+
+    The others are those of `fit_probe`, and so is the result.
+    """
+    labels = labels[rows]
+    encoder.train()
+
+    def of(batch: Tensor) -> Tensor:
+        pixels = torch.from_numpy(images[rows[batch.numpy()]]).to(device)  # (B, H, W, 3)
+        with torch.no_grad():
+            x: Tensor = encoder(_centre(pixels.permute(0, 3, 1, 2).float() / 255, crop))  # (B, K, D)
+        return x.float().cpu()
+
+    with _seeded(seed, device):
+        return _fit_probe(
+            of,
+            encoder.channels,
+            labels,
+            seed=seed,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+        )
+
+
+def _fit_probe(
+    features: Callable[[Tensor], Tensor],
+    channels: int,
+    labels: Array,
+    *,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+) -> LinearProbe:
+    """The probe on `features`, from rows (B,) of `labels` (n, K) to (B, K, D)."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        probe = LinearProbe(features.shape[1], features.shape[2])
+        probe = LinearProbe(labels.shape[1], channels)
     present, absent = (labels == 1).sum(0), (labels == 0).sum(0)  # (K) each
     idle = torch.from_numpy((present == 0) | (absent == 0))  # (K)
-    x, targets = torch.from_numpy(features), torch.from_numpy(labels == 1).float()  # (n, K, D), (n, K)
+    targets = torch.from_numpy(labels == 1).float()  # (n, K)
     known = torch.from_numpy(labels >= 0) & ~idle  # (n, K)
     optimizer = torch.optim.Adam(probe.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     order = np.random.default_rng(seed)
     for _ in range(epochs):
-        for rows in torch.split(torch.from_numpy(order.permutation(len(x))), batch_size):
+        for rows in torch.split(torch.from_numpy(order.permutation(len(labels))), batch_size):
             optimizer.zero_grad()
-            loss = _known_mean(_cross_entropy(probe(x[rows]), targets[rows]), known[rows])
+            loss = _known_mean(_cross_entropy(probe(features(rows)), targets[rows]), known[rows])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     with torch.no_grad():
@@ -856,9 +951,9 @@ class Monitor:
         split = self.split
         train, validation, test = (self.features(rows) for rows in (split.train, split.validation, split.test))
         probe = self._fit(train, self.noisy[split.train])
-        scores = {"probe": (_probabilities(probe, validation), _probabilities(probe, test))}
+        scores = {"probe": (probabilities(probe, validation), probabilities(probe, test))}
         if self.head is not None:
-            scores["own"] = (_probabilities(self.head, validation), _probabilities(self.head, test))
+            scores["own"] = (probabilities(self.head, validation), probabilities(self.head, test))
         some = np.unique(np.linspace(0, len(train) - 1, min(len(train), self.knn_frames)).round().astype(int))
         near, labels = train[some], self.noisy[split.train[some]]
         scores["knn"] = (knn(near, labels, validation), knn(near, labels, test))
@@ -904,7 +999,8 @@ class Monitor:
             }
 
 
-def _probabilities(head: LinearProbe, features: Array) -> Array:
+def probabilities(head: LinearProbe, features: Array) -> Array:
+    """Sigmoid of a head's logits (n, K) on features (n, K, D)."""
     with torch.inference_mode():
         device = head.weight.device
         scores = [torch.sigmoid(head(x.to(device))).cpu() for x in torch.split(torch.from_numpy(features), 4096)]

@@ -34,7 +34,7 @@ def test_a_notebook_opens_with_its_title_and_how_long_it_takes(path):
 def test_parameters_are_one_tagged_cell_that_papermill_can_show(path):
     (parameters,) = [cell for cell in cells(path) if "parameters" in cell.metadata.get("tags", [])]
     for line in parameters.source.splitlines():
-        assert re.fullmatch(r"\w+: (str|int|float|bool) = [^=]+  # [^=]+", line), line
+        assert re.fullmatch(r"\w+: (str|int|float|bool|list\[float\]) = [^=]+  # [^=]+", line), line
 
 
 def test_the_run_notebook_has_the_fields_of_a_run_with_their_defaults_and_help():

@@ -12,8 +12,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ from aunce.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from aunce.data.synthetic import Behaviour, Population
+
+
+RATES = ("own", "dealt")
+MOST, LEAST = 0.5, 0.02
+"""Ends of the dealt rates."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,7 @@ def render(
     frames: int | None = None,
     seed: int = 0,
     size: int | None = None,
+    rates: str = "own",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -135,6 +142,8 @@ def render(
         frames: frames per sequence, spread evenly over the published ones. Default: all.
         seed: of everything random. The bytes do not depend on `workers`.
         size: side of the square images in pixels. Default: the layout's.
+        rates: "own", those of each subject's part; or "dealt": from 50 % to 2 % in equal ratios, dealt by chance to the
+            AUs that have a rate, and the same for all parts. So how rare an AU is tells nothing of which it is.
         workers: processes.
         progress: called with sequences done and sequences in all.
 
@@ -151,6 +160,8 @@ def render(
         raise UsageError(f"unknown setting {setting!r}. Known: {', '.join(synthetic.SETTINGS)}.")
     if not 1 <= subjects <= len(layout.subjects):
         raise UsageError(f"subjects is {subjects}. Expected 1 to {len(layout.subjects)}.")
+    if rates not in RATES:
+        raise UsageError(f"unknown rates {rates!r}. Known: {', '.join(RATES)}.")
     for name, value, least in (("frames", frames, 1), ("seed", seed, 0), ("size", size, 16), ("workers", workers, 1)):
         if value is not None and value < least:
             raise UsageError(f"{name} is {value}. Expected {least} or more.")
@@ -168,9 +179,11 @@ def render(
         "frames": frames,
         "size": size,
     }
+    if rates != "own":  # so that what was rendered before there was a choice stays what it was
+        settings["rates"] = rates
     if not _prepare(layout, out, settings):
         return
-    arguments = (layout, str(out), people, setting, seed, size)
+    arguments = (layout, str(out), people, setting, seed, size, rates)
     intensities = {}
     for done, (name, intensity) in enumerate(_run(arguments, jobs, workers), start=1):
         intensities[name] = intensity
@@ -187,6 +200,12 @@ def deal(parts: Mapping[str, tuple[str, ...]], count: int) -> list[str]:
     order = [subject for subjects in parts.values() for subject in subjects]
     turns = [parts[part][turn] for turn in range(len(order)) for part in parts if turn < len(parts[part])]
     return sorted(turns[:count], key=order.index)
+
+
+def dealt_rates(aus: Iterable[int], seed: int) -> dict[int, float]:
+    """AU -> rate: from `MOST` to `LEAST` in equal ratios, in an order that `seed` deals."""
+    order = np.random.default_rng([seed, zlib.crc32(b"rates")]).permutation(sorted(aus))
+    return dict(zip(order.tolist(), np.geomspace(MOST, LEAST, len(order)).tolist(), strict=True))
 
 
 def spread(length: int, frames: int | None) -> NDArray[np.int64]:
@@ -233,7 +252,7 @@ def _prepare(layout: Layout, out: Path, settings: dict[str, Any]) -> bool:
     return True
 
 
-Arguments = tuple[Layout, str, list[str], str, int, int]
+Arguments = tuple[Layout, str, list[str], str, int, int, str]
 
 
 def _run(arguments: Arguments, jobs: list[Job], workers: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -260,11 +279,15 @@ def _run(arguments: Arguments, jobs: list[Job], workers: int) -> Iterator[tuple[
 class _Writer:
     """Writes one sequence after the other. The population follows from the options, so every process has the same."""
 
-    def __init__(self, layout: Layout, out: str, people: list[str], setting: str, seed: int, size: int) -> None:
+    def __init__(
+        self, layout: Layout, out: str, people: list[str], setting: str, seed: int, size: int, kind_of_rates: str
+    ) -> None:
         from aunce.data import synthetic
 
         self.layout, self.out, self.size = layout, Path(out), size
         rates = {subject: layout.rates(subject) for subject in people}
+        if kind_of_rates == "dealt":
+            rates = dict.fromkeys(people, dealt_rates(rates[people[0]], seed))
         dials = synthetic.dials_of(layout.dataset, setting)
         seed = synthetic.seed_of(layout.dataset, seed)
         self.population = synthetic.Population(people, rates=rates, dials=dials, seed=seed)
