@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 from aunce import findings, page
 from aunce.errors import UsageError
 from aunce.findings import Entry, Findings, Kind
-from aunce.statistics import Verdict
-from aunce.study import NOTEBOOKS, REPORTS, StrictModel
+from aunce.statistics import Verdict, Weight
+from aunce.study import NOTEBOOKS, REPORTS, StrictModel, without_size
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 NOT_RUN, UNDECIDABLE = "not run yet", "undecidable here"
 """What is said of a claim without runs, and of one that no run here can decide."""
 
-VERDICTS = (*map(str, Verdict), "holds", "does not hold")
+VERDICTS = (*map(str, Verdict), *map(str, Weight), "holds", "does not hold")
 """What a report may say of a claim or gap; the last two are proven by computation, or read in the released code."""
+
+
+MEASURES = ("difference", "rarity", "noise")
+"""What may be measured of two arms, see `comparison.Contrast`."""
 
 
 class Claim(StrictModel):
@@ -41,25 +45,54 @@ class Claim(StrictModel):
     experiment: str = ""
     decided_by: str = ""
     contrasts: list[list[str]] = Field(default_factory=list)
+    measure: Literal[MEASURES] = "difference"  # type: ignore[valid-type]
+    noise: list[str] = Field(default_factory=list)
     undecidable: str = ""
 
     @model_validator(mode="after")
     def _can_be_decided(self) -> "Claim":
+        if (self.measure == "noise") != bool(self.noise):
+            raise ValueError(
+                "measure 'noise' needs the noise levels to compare with none, and no other measure has any"
+            )
         if not (self.experiment and self.decided_by) and not self.undecidable:
             raise ValueError("needs experiment and decided_by, or why it is undecidable")
         if self.decided_by == "each" and not self.contrasts:
             raise ValueError("is decided by each of its contrasts and has none")
-        if any(len(contrast) != 2 or contrast[0] == contrast[1] for contrast in self.contrasts):
-            raise ValueError("a contrast is two different arms, [better, worse]")
+        _check_contrasts(self.contrasts)
         return self
 
 
 class Gap(StrictModel):
-    """A difference between the release and its text, the field, or its own past; and where it is examined."""
+    """A difference between the release and its text, the field, or its own past; and where it is examined.
+
+    With `contrasts`, the runs of `experiment` say whether it matters.
+    """
 
     id: str = Field(pattern=r"^D\d+$")
     wording: str
     home: str
+    experiment: str = ""
+    contrasts: list[list[str]] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _can_be_examined(self) -> "Gap":
+        if bool(self.experiment) != bool(self.contrasts):
+            raise ValueError("needs both experiment and contrasts, or neither")
+        _check_contrasts(self.contrasts)
+        return self
+
+
+def _check_contrasts(contrasts: list[list[str]]) -> None:
+    if any(len(contrast) != 2 or contrast[0] == contrast[1] for contrast in contrasts):
+        raise ValueError("a contrast is two different arms, [better, worse]")
+
+
+class Change(StrictModel):
+    """A change of the file after the day it was written, and why."""
+
+    date: datetime.date
+    text: str
 
 
 class Claims(StrictModel):
@@ -70,6 +103,7 @@ class Claims(StrictModel):
     score: Literal["auc", "f1"]
     claim: list[Claim]
     gap: list[Gap]
+    change: list[Change] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _named_once(self) -> "Claims":
@@ -109,7 +143,7 @@ class Said(NamedTuple):
 class Ledger:
     """What the ledger's notebook shows: each claim, how it is decided, and what has become of it.
 
-    A verdict comes from the report of the claim's experiment and from no other; its GPU size counts as that experiment.
+    A verdict comes from the report of the claim's experiment and from no other, whatever its size.
     Any report may speak of a gap.
 
     Args:
@@ -135,7 +169,7 @@ class Ledger:
                 place = f"{reports / report / findings.FILE}: {entry.id}"
                 if entry.id not in known:
                     raise UsageError(f"{place} is neither a claim nor a gap of {path}")
-                if entry.id in experiments and report.removesuffix("-gpu") != experiments[entry.id]:
+                if entry.id in experiments and without_size(report) != experiments[entry.id]:
                     decides = f"report '{experiments[entry.id]}' decides it" if experiments[entry.id] else UNDECIDABLE
                     raise UsageError(f"{place} has a verdict of report '{report}', but {decides}")
                 if entry.verdict not in VERDICTS:
@@ -233,6 +267,13 @@ class Ledger:
             pairs = "; ".join(f"{better} against {worse}" for better, worse in claim.contrasts)
             how = f"{'each of ' if how == 'each' else ''}{pairs}"
         return f"report {claim.experiment}: {how}"
+
+    def changes(self) -> "Markdown":
+        """What was changed in the claims since the day they were written, and whether runs were there already."""
+        if not self.claims.change:
+            return page.markdown("Nothing.")
+        rows = [[change.date.isoformat(), page.text(change.text)] for change in self.claims.change]
+        return page.markdown(page.table(["Date", "What and why"], rows, "ll"))
 
     def gaps(self) -> "Markdown":
         """One row per gap."""

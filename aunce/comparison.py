@@ -8,23 +8,29 @@ the mean over replicates is a mean over conditions, and the interval holds the c
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from aunce import page
-from aunce.claims import Claim, load_claims
+from aunce.claims import Claim, Gap, load_claims
 from aunce.errors import UsageError
 from aunce.findings import Entry, Findings
-from aunce.report import Report, in_cells, in_text
+from aunce.report import PRIMARY, Report, in_cells, in_text
 from aunce.statistics import (
+    Estimate,
     Verdict,
+    Weight,
     detectable_difference,
     holm_intervals,
+    independent_difference,
     sign_flip_p,
     t_interval,
     verdict,
+    weight,
 )
+from aunce.study import without_size
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -32,10 +38,42 @@ if TYPE_CHECKING:
 LEAST = 8
 """Replicates without which nothing is decided: as many as the pilot had."""
 
+COLUMNS = ("Contrast", "AUC", "95 % interval", "Sign-flip p", "Replicates", "Could see", "Verdict")
+
 PLANNED = (16, 32)
 """Replicates of the main study in its CPU and its GPU size."""
 
 CONDITIONS = ("noise", "setting", "dataset", "start")
+
+RARE, OFTEN = 0.02, 0.5
+"""Prevalences between which a gain is compared."""
+
+FEWEST = 10
+"""Positive test frames without which an AU has no part in a slope on prevalence."""
+
+
+class Contrast(NamedTuple):
+    """Two arms and what is measured of them in each replicate, in AUC.
+
+    * `difference`: macro-AUC of `better` minus that of `worse`.
+    * `rarity`: with the difference of every AU, and a straight line through them against prevalence, its height at a
+      prevalence of 2 % minus that at 50 %: above 0, the rare gain more.
+    * `noise`: the difference at the label noise `noise` minus that in the first condition of the study, which is
+      without noise: what the first arm gains by noise.
+    """
+
+    better: str
+    worse: str
+    measure: str = "difference"
+    noise: str = ""
+
+    def __str__(self) -> str:
+        pair = f"{self.better} minus {self.worse}"
+        if self.measure == "rarity":
+            return f"{pair}, at 2 % more than at 50 %"
+        if self.measure == "noise":
+            return f"{pair}, with {self.noise} more than without noise"
+        return pair
 
 
 class Comparison(Report):
@@ -55,29 +93,44 @@ class Comparison(Report):
         self.written, self.delta, self.score = claims.written, claims.delta, claims.score
         self.pilot = pilot
         self.claims = [claim for claim in claims.claim if claim.experiment == experiment]
+        self.gaps = [gap for gap in claims.gap if gap.experiment == experiment]
         super().__init__(tables, out=out)
-        self.samples = {pair: self.differences(*pair) for claim in self.claims for pair in _pairs(claim)}
-        estimates = holm_intervals([sample.tolist() for sample in self.samples.values()])
-        self.estimates = dict(zip(self.samples, estimates, strict=True))
+        # Claims and gaps are two families: what is asked beside the claims does not widen their intervals.
+        self.samples: dict[Contrast, pd.Series[float]] = {}
+        self.estimates: dict[Contrast, Estimate] = {}
+        self.beside: dict[Contrast, int] = {}
+        for asked in (self.claims, self.gaps):
+            family = {contrast: self.sample(contrast) for one in asked for contrast in _contrasts(one)}
+            family = {contrast: sample for contrast, sample in family.items() if contrast not in self.samples}
+            estimates = holm_intervals([sample.tolist() for sample in family.values()])
+            self.samples |= family
+            self.estimates |= dict(zip(family, estimates, strict=True))
+            self.beside |= dict.fromkeys(family, len(family))
 
     def _score(self) -> None:
         finished = self.runs[self.runs["status"] == "done"]
         self.entering_of: dict[int, set[int]] = {}
         rows: dict[int, dict[str, str]] = {}
+        noises: dict[int, list[str]] = {}
         for run in finished.itertuples():
             facts, spec = json.loads(str(run.data)), json.loads(str(run.spec))
-            self.entering_of[int(run.replicate)] = set(facts["entering_aus"])
+            entering = set(facts["entering_aus"])
+            self.entering_of[int(run.replicate)] = self.entering_of.get(int(run.replicate), entering) & entering
+            tested = spec.get("test_dataset")
             conditions = {
-                "noise": str(run.noise),
                 "setting": str((facts.get("synthetic") or {}).get("setting", "")),
-                "dataset": str(facts["dataset"]),
+                "dataset": f"{facts['dataset']} to {tested}" if tested else str(facts["dataset"]),
                 "start": "pretext" if spec["pretext"] else "random weights",
             }
+            if run.noise not in noises.setdefault(int(run.replicate), []):
+                noises[int(run.replicate)].append(str(run.noise))
             if rows.setdefault(int(run.replicate), conditions) != conditions:
                 raise UsageError(
                     f"replicate {run.replicate} stands in two conditions, and no pair of its runs would be one; give "
                     "each condition replicates of its own"
                 )
+        self.crossed = any(len(levels) > 1 for levels in noises.values())
+        rows = {replicate: {"noise": ", ".join(noises[replicate])} | row for replicate, row in rows.items()}
         self.conditions = pd.DataFrame.from_dict(rows, orient="index").sort_index()
         super()._score()
 
@@ -86,18 +139,58 @@ class Comparison(Report):
         pairs = zip(table["replicate"], table["au"], strict=True)
         return pd.Series([au in self.entering_of[replicate] for replicate, au in pairs], table.index, dtype=bool)
 
-    def scores(self, arm: str, score: str = "auc", **reading: str) -> pd.Series:
-        """A macro score per replicate, the primary reading unless told otherwise."""
+    def scores(self, arm: str, score: str = "auc", *, noise: str = "", **reading: str) -> pd.Series:
+        """A macro score per replicate, the primary reading unless told otherwise.
+
+        Where replicates have several conditions each, the first of the study is meant, unless `noise` names another.
+        """
         if not self.done or not len(self.macro):
             return pd.Series(dtype="float64")
-        parts = [self._values(arm, noise, score, **reading) for noise in self.labels]
+        levels = list(self.labels)[:1] if self.crossed else list(self.labels)
+        parts = [self._values(arm, level, score, **reading) for level in ([noise] if noise else levels)]
         return pd.concat(parts).sort_index()
 
-    def differences(self, better: str, worse: str) -> "pd.Series[float]":
-        """`better` minus `worse` in each replicate that both have."""
-        one, other = self.scores(better, self.score), self.scores(worse, self.score)
+    def sample(self, contrast: Contrast) -> "pd.Series[float]":
+        """What a contrast is in each replicate that both arms have, see `Contrast`."""
+        if not self.done or not len(self.macro):
+            return pd.Series(dtype="float64")
+        better, worse, measure, noise = contrast
+        if measure == "rarity":
+            gains = self.gains(contrast)
+            lines = {int(str(at)): _between(part) for at, part in gains.groupby("replicate") if len(part) > 2}
+            return pd.Series(lines, dtype="float64")
+        difference = self._paired(better, worse, noise)
+        if measure == "noise":
+            without = self._paired(better, worse, "")
+            shared = difference.index.intersection(without.index)
+            difference = difference[shared] - without[shared]
+        return difference
+
+    def _paired(self, better: str, worse: str, noise: str) -> "pd.Series[float]":
+        one, other = (self.scores(arm, self.score, noise=noise) for arm in (better, worse))
         shared = one.index.intersection(other.index)
         return one[shared] - other[shared]
+
+    def gains(self, contrast: Contrast) -> pd.DataFrame:
+        """The difference of two arms AU by AU: columns replicate, au, prevalence (of the test) and gain.
+
+        AUs with fewer than `FEWEST` positive test frames, and the null AU, are left out.
+        """
+        place = ["replicate", "au"]
+        primary = (self.per_au[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1) & (self.per_au["score"] == self.score)
+        values = self.per_au[primary & ~self.per_au["au"].isin(self.null_aus)]
+        one, other = (
+            values[values["arm"] == arm].set_index(place)["value"] for arm in (contrast.better, contrast.worse)
+        )
+        counts = self.counts[(self.counts[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)]
+        counts = counts[counts["arm"] == contrast.better].drop_duplicates([*place, "part", "subject"])
+        frames = counts.assign(positive=counts["tp"] + counts["fn"]).assign(
+            frames=lambda table: table["positive"] + table["fp"] + table["tn"]
+        )
+        frames = frames.groupby(place)[["positive", "frames"]].sum()
+        table = pd.DataFrame({"gain": one - other}).join(frames, how="inner")
+        table["prevalence"] = table["positive"] / table["frames"]
+        return table[table["positive"] >= FEWEST].dropna().reset_index()[[*place, "prevalence", "gain"]]
 
     @property
     def whole(self) -> bool:
@@ -110,40 +203,70 @@ class Comparison(Report):
         Nothing is decided before all runs of the study have ended, as whoever looks earlier could stop when it suits;
         nor if the deciding contrast has another sign in one of the renderer's settings.
         """
-        pairs = _pairs(claim)
-        estimates = [self.estimates[pair] for pair in pairs]
+        contrasts = _contrasts(claim)
+        estimates = [self.estimates[contrast] for contrast in contrasts]
         if not self.whole:
             return Verdict.UNDECIDED, "runs are still to come"
         found = verdict(estimates, delta=self.delta, runs=LEAST)
         if found is Verdict.UNDECIDED:
-            few = min(estimate.n for estimate in estimates)
-            return found, f"{few} replicates, at least {LEAST} are needed" if few < LEAST else ""
-        deciding = pairs if found is Verdict.SUPPORTED else [self.worst(claim)]
-        for pair in deciding:
-            sign = math.copysign(1, self.estimates[pair].value)
-            for setting, values in self.samples[pair].groupby(self.conditions["setting"]):
-                if sign * values.mean() <= 0:
-                    return Verdict.UNDECIDED, f"{pair[0]} minus {pair[1]} changes its sign in setting {setting}"
-        return found, ""
+            return found, self._too_few(contrasts)
+        deciding = contrasts if found is Verdict.SUPPORTED else [self.worst(claim)]
+        turned = next(filter(None, map(self._turns, deciding)), "")
+        return (Verdict.UNDECIDED, turned) if turned else (found, "")
 
-    def worst(self, claim: Claim) -> tuple[str, str]:
+    def examine(self, gap: Gap) -> tuple[Weight, str]:
+        """Whether a gap matters, and why where the interval is not the whole reason; the rules of `decide` hold."""
+        contrasts = _contrasts(gap)
+        if not self.whole:
+            return Weight.UNDECIDED, "runs are still to come"
+        found = weight([self.estimates[contrast] for contrast in contrasts], delta=self.delta, runs=LEAST)
+        if found is Weight.UNDECIDED:
+            return found, self._too_few(contrasts)
+        turned = self._turns(self.strongest(gap)) if found is Weight.MATTERS else ""
+        return (Weight.UNDECIDED, turned) if turned else (found, "")
+
+    def _too_few(self, contrasts: list[Contrast]) -> str:
+        few = min(self.estimates[contrast].n for contrast in contrasts)
+        return f"{few} replicates, at least {LEAST} are needed" if few < LEAST else ""
+
+    def _turns(self, contrast: Contrast) -> str:
+        """Where a contrast has another sign in one of the renderer's settings; empty if nowhere."""
+        sign = math.copysign(1, self.estimates[contrast].value)
+        for setting, values in self.samples[contrast].groupby(self.conditions["setting"]):
+            if sign * values.mean() <= 0:
+                return f"{contrast} changes its sign in setting {setting}"
+        return ""
+
+    def worst(self, claim: Claim) -> Contrast:
         """The contrast that decides a claim with several: the one with the lowest verdict, then the lowest value."""
         order = list(Verdict)
 
-        def rank(pair: tuple[str, str]) -> tuple[int, float]:
-            estimate = self.estimates[pair]
+        def rank(contrast: Contrast) -> tuple[int, float]:
+            estimate = self.estimates[contrast]
             value = -math.inf if math.isnan(estimate.value) else estimate.value
             return order.index(verdict([estimate], delta=self.delta, runs=1)), value
 
-        return min(_pairs(claim), key=rank)
+        return min(_contrasts(claim), key=rank)
 
-    def detectable(self, pair: tuple[str, str]) -> float:
+    def strongest(self, gap: Gap) -> Contrast:
+        """The contrast whose interval is farthest from 0, or whose value is."""
+
+        def rank(contrast: Contrast) -> tuple[float, float]:
+            estimate = self.estimates[contrast]
+            if not estimate.defined:
+                return -math.inf, -math.inf
+            return max(estimate.low, -estimate.high), abs(estimate.value)
+
+        return max(_contrasts(gap), key=rank)
+
+    def detectable(self, contrast: Contrast) -> float:
         """The true difference that so many replicates find with a power of 80 %, at the strictest step of Holm's."""
-        sample = self.samples[pair]
-        return self._seen(float(sample.std(ddof=1)), len(sample))
+        sample = self.samples[contrast]
+        return self._seen(float(sample.std(ddof=1)), len(sample), self.beside[contrast])
 
-    def _seen(self, deviation: float, n: int) -> float:
-        return detectable_difference(deviation, n, level=1 - 0.05 / len(self.samples))
+    @staticmethod
+    def _seen(deviation: float, n: int, contrasts: int) -> float:
+        return detectable_difference(deviation, n, level=1 - 0.05 / contrasts)
 
     def summary(self) -> Findings:
         """The report in one line, with the verdicts unless it is a pilot."""
@@ -158,8 +281,14 @@ class Comparison(Report):
             found, why = self.decide(claim)
             because = f", {why}" if why else ""
             worst = self.worst(claim)
-            decided = f" Its worst contrast is {self._said(worst)}." if self.estimates[worst].defined else ""
+            which = "Its worst contrast" if len(_contrasts(claim)) > 1 else "Its contrast"
+            decided = f" {which} is {self._said(worst)}." if self.estimates[worst].defined else ""
             sentences.append(f"{claim.id} ({claim.wording.rstrip('.')}): {found}{because}.{decided}")
+        if self.gaps and self.done:
+            by_weight = {one: [gap.id for gap in self.gaps if self.examine(gap)[0] is one] for one in Weight}
+            sentences.append(
+                "Gaps: " + "; ".join(f"{', '.join(ids)} {one}" for one, ids in by_weight.items() if ids) + "."
+            )
         return sentences
 
     def findings(self) -> "Markdown":
@@ -183,7 +312,7 @@ class Comparison(Report):
         spreads = [float(sample.std(ddof=1)) for sample in self.samples.values() if len(sample) > 1]
         if not spreads:
             return "No pair of arms has finished two replicates yet."
-        few, many = (self._seen(max(spreads), n) for n in PLANNED)
+        few, many = (self._seen(max(spreads), n, len(self.samples)) for n in PLANNED)
         return (
             f"Over {page.count(len(self.conditions), 'replicate')} the differences between arms have a standard "
             f"deviation of {min(spreads):.3f} to {max(spreads):.3f} AUC. With the largest, {PLANNED[0]} replicates "
@@ -191,63 +320,108 @@ class Comparison(Report):
             f"{self.delta:g}."
         )
 
-    def _said(self, pair: tuple[str, str]) -> str:
-        estimate = self.estimates[pair]
+    def _said(self, contrast: Contrast) -> str:
+        estimate = self.estimates[contrast]
         difference = in_text(estimate, "+.3f")
-        return f"{pair[0]} minus {pair[1]}: {difference} AUC, {page.count(estimate.n, 'replicate')}"
+        return f"{contrast}: {difference} AUC, {page.count(estimate.n, 'replicate')}"
 
     def _entries(self) -> list[Entry]:
         entries = []
         for claim in self.claims:
             found, why = self.decide(claim)
-            pair = self.worst(claim)
-            entries.append(
-                Entry.of(
-                    self.estimates[pair],
-                    id=claim.id,
-                    verdict=str(found),
-                    contrast=f"{pair[0]} minus {pair[1]}",
-                    detectable=self.detectable(pair),
-                    unit=self.score.upper(),
-                    reason=why or f"worst of {page.count(len(claim.contrasts), 'contrast')}",
-                    section="Verdicts",
-                )
-            )
+            among = page.count(len(_contrasts(claim)), "contrast")
+            entries.append(self._entry(claim, found, self.worst(claim), why or f"worst of {among}", "Verdicts"))
+        for gap in self.gaps:
+            examined, why = self.examine(gap)
+            strongest = self.strongest(gap)
+            reason = f"{self._said(strongest)}{f'; {why}' if why else ''}"
+            entries.append(self._entry(gap, examined, strongest, reason, "Gaps"))
         return entries
+
+    def _entry(self, one: Claim | Gap, found: Verdict | Weight, contrast: Contrast, reason: str, section: str) -> Entry:
+        return Entry.of(
+            self.estimates[contrast],
+            id=one.id,
+            verdict=str(found),
+            contrast=str(contrast),
+            detectable=self.detectable(contrast),
+            unit=self.score.upper(),
+            reason=reason,
+            section=section,
+        )
 
     def verdicts(self) -> "Markdown":
         """Every contrast of every claim, with simultaneous intervals."""
         rows = []
         for claim in self.claims:
             found, _ = self.decide(claim)
-            for pair in _pairs(claim):
-                estimate, sample = self.estimates[pair], self.samples[pair]
-                own = verdict([estimate], delta=self.delta, runs=LEAST) if self.whole else Verdict.UNDECIDED
-                flip = sign_flip_p(sample.tolist())
-                rows.append(
-                    [
-                        f"{claim.id}: **{found}**" if pair == self.worst(claim) else claim.id,
-                        f"{page.text(pair[0])} minus {page.text(pair[1])}",
-                        *in_cells(estimate, "+.3f"),
-                        "" if math.isnan(flip) else "below 0.001" if flip < 0.001 else f"{flip:.3f}",
-                        str(estimate.n),
-                        page.number(self.detectable(pair)) if len(sample) > 1 else "",
-                        str(own),
-                    ]
-                )
-        headers = ["Claim", "Contrast", "AUC", "95 % interval", "Sign-flip p", "Replicates", "Could see", "Verdict"]
-        return page.markdown(page.table(headers, rows, "llrlrrrl"))
+            for contrast in _contrasts(claim):
+                own = verdict([self.estimates[contrast]], delta=self.delta, runs=LEAST)
+                name = f"{claim.id}: **{found}**" if contrast == self.worst(claim) else claim.id
+                rows.append(self._row(name, contrast, str(own if self.whole else Verdict.UNDECIDED)))
+        return page.markdown(page.table(["Claim", *COLUMNS], rows, "llrlrrrl"))
 
-    def afterwards(self, *pairs: tuple[str, str]) -> "Markdown":
-        """Contrasts that nobody wrote down before the runs: each with an interval of its own, and no verdict."""
-        samples = {pair: self.differences(*pair) for pair in pairs}
+    def gaps_table(self) -> "Markdown":
+        """Every contrast of every gap, with simultaneous intervals over the gaps of this report."""
+        rows = []
+        for gap in self.gaps:
+            found, _ = self.examine(gap)
+            for contrast in _contrasts(gap):
+                own = weight([self.estimates[contrast]], delta=self.delta, runs=LEAST)
+                name = f"{gap.id}: **{found}**" if contrast == self.strongest(gap) else gap.id
+                rows.append(self._row(name, contrast, str(own if self.whole else Weight.UNDECIDED)))
+        worded = "\n".join(f"- {gap.id}: {page.text(gap.wording)}" for gap in self.gaps)
+        return page.markdown(f"{page.table(['Gap', *COLUMNS], rows, 'llrlrrrl')}\n\n{worded}")
+
+    def _row(self, name: str, contrast: Contrast, found: str) -> list[str]:
+        sample = self.samples[contrast]
+        flip = sign_flip_p(sample.tolist())
+        return [
+            name,
+            page.text(str(contrast)),
+            *in_cells(self.estimates[contrast], "+.3f"),
+            "" if math.isnan(flip) else "below 0.001" if flip < 0.001 else f"{flip:.3f}",
+            str(len(sample)),
+            page.number(self.detectable(contrast)) if len(sample) > 1 else "",
+            found,
+        ]
+
+    def afterwards(self, *contrasts: Contrast | tuple[str, str]) -> "Markdown":
+        """Contrasts that decide nothing, written down or not before the runs: each with an interval of its own."""
+        samples = {contrast: self.sample(contrast) for contrast in (Contrast(*one) for one in contrasts)}
         if not any(map(len, samples.values())):
             return page.markdown("No replicate has finished yet.")
         rows = [
-            [page.text(f"{pair[0]} minus {pair[1]}"), *in_cells(t_interval(sample.tolist()), "+.3f"), str(len(sample))]
-            for pair, sample in samples.items()
+            [page.text(str(contrast)), *in_cells(t_interval(sample.tolist()), "+.3f"), str(len(sample))]
+            for contrast, sample in samples.items()
         ]
         return page.markdown(page.table(["Contrast", "AUC", "95 % interval", "Replicates"], rows, "lrlr"))
+
+    def again(self) -> "Markdown":
+        """Each contrast beside the same one of the study's other base seed, and how far the two are apart."""
+        other = self.folder.with_name(
+            without_size(self.folder.name) if self.folder.name.endswith("-again") else f"{self.folder.name}-again"
+        )
+        if not (other / "provenance.json").is_file():
+            return page.markdown("This study was run with one base seed.")
+        twin = type(self)(other, experiment=without_size(self.folder.name))
+        rows = []
+        for contrast, sample in self.samples.items():
+            apart = independent_difference(sample.tolist(), twin.samples[contrast].tolist())
+            rows.append(
+                [
+                    page.text(str(contrast)),
+                    page.text(in_text(self.estimates[contrast], "+.3f")),
+                    page.text(in_text(twin.estimates[contrast], "+.3f")),
+                    *in_cells(apart, "+.3f"),
+                ]
+            )
+        verdicts = [
+            f"{claim.id}: {self.decide(claim)[0]} here, {twin.decide(claim)[0]} there" for claim in self.claims
+        ] + [f"{gap.id}: {self.examine(gap)[0]} here, {twin.examine(gap)[0]} there" for gap in self.gaps]
+        headers = ["Contrast", "Here", f"In {other.name}", "Apart by", "95 % interval"]
+        listed = "\n".join(f"- {page.text(one)}" for one in verdicts)
+        return page.markdown(f"{page.table(headers, rows, 'lllrl')}\n\n{listed}")
 
     def by_condition(self) -> "Markdown":
         """Each contrast in each condition: a figure, whose intervals are not adjusted and decide nothing."""
@@ -256,13 +430,14 @@ class Comparison(Report):
         if not self.done or not len(self.macro):
             return page.markdown("No replicate has finished yet.")
         rows = []
-        for pair, sample in self.samples.items():
-            contrast = f"{pair[0]} minus {pair[1]}"
-            rows.append({"contrast": contrast, "condition": "all", "level": "all"} | _numbers(sample))
-            for condition in CONDITIONS:
+        varied = [condition for condition in CONDITIONS if len(set(self.conditions[condition])) > 1]
+        for contrast in [contrast for claim in self.claims for contrast in _contrasts(claim)]:
+            sample = self.samples[contrast]
+            rows.append({"contrast": str(contrast), "condition": "all", "level": "all"} | _numbers(sample))
+            for condition in varied:
                 groups = sample.groupby(self.conditions[condition].reindex(sample.index))
                 rows += [
-                    {"contrast": contrast, "condition": condition, "level": _level(condition, str(level))}
+                    {"contrast": str(contrast), "condition": condition, "level": _level(condition, str(level))}
                     | _numbers(values)
                     for level, values in groups
                 ]
@@ -277,8 +452,8 @@ class Comparison(Report):
                 for row in table[table["level"] == "all"].itertuples()
             ),
             caption=(
-                "Difference in macro-AUC, mean over the replicates of a condition with its 95 % interval, not adjusted "
-                "for the number of rows; left of 0 the second arm is ahead. The band is what counts as nothing."
+                "The claims' contrasts in AUC, mean over the replicates of a condition with its 95 % interval, not "
+                "adjusted for the number of rows; left of 0 the second arm is ahead. The band counts as nothing."
             ),
         )
 
@@ -297,11 +472,21 @@ class Comparison(Report):
             ("F1 at 0.5", "f1", {"threshold": "0.5"}),
             ("F1 oracle", "f1", {"threshold": "oracle"}),
         ]
-        curves = self.runs[self.runs["status"] == "done"]
+        if not self.crossed:
+            return page.markdown(self._arms_table(columns, "", self.runs))
+        tables = [
+            f"**{page.text(label)}**\n\n{self._arms_table(columns, noise, self.runs[self.runs['noise'] == noise])}"
+            for noise, label in self.labels.items()
+        ]
+        return page.markdown("\n\n".join(tables))
+
+    def _arms_table(self, columns: list[tuple[str, str, dict[str, str]]], noise: str, runs: pd.DataFrame) -> str:
+        curves = runs[runs["status"] == "done"]
+        present = set(curves["arm"])
         rows = []
-        for arm in [*self.arms, *self.others]:
+        for arm in [arm for arm in [*self.arms, *self.others] if arm in present]:
             flat = curves.loc[curves["arm"] == arm, "flat"].astype("str")
-            values = [self.scores(arm, score, **reading) for _, score, reading in columns]
+            values = [self.scores(arm, score, noise=noise, **reading) for _, score, reading in columns]
             numbers = [page.number(float(one.mean())) if len(one) else "" for one in values]
             kind = "" if arm in self.arms else f" ({curves.loc[curves['arm'] == arm, 'kind'].iloc[0]})"
             shown = f"{(flat == 'True').sum()} of {len(flat)}" if arm in self.arms else ""
@@ -311,7 +496,7 @@ class Comparison(Report):
                 rows.append([f"{name} (floor)", "0.500", "by definition", *[""] * 5, page.number(values.mean())])
                 rows[-1] += [""] * 3
         headers = ["Arm", "AUC", "95 % interval", *(name for name, *_ in columns[1:]), "Curves flat"]
-        return page.markdown(page.table(headers, rows, "l" + "r" * (len(headers) - 1)))
+        return page.table(headers, rows, "l" + "r" * (len(headers) - 1))
 
     def design(self) -> "Markdown":
         """The conditions of each replicate."""
@@ -336,22 +521,29 @@ class Comparison(Report):
         """What a pilot is for: the spread of each difference, and what so many replicates would see."""
         counts = (LEAST, *PLANNED, 64, 128)
         rows = []
-        for pair, sample in self.samples.items():
+        for contrast, sample in self.samples.items():
             if len(sample) < 2:
                 continue
             deviation = float(sample.std(ddof=1))
-            seen = [page.number(self._seen(deviation, n)) for n in counts]
-            rows.append(
-                [f"{page.text(pair[0])} minus {page.text(pair[1])}", str(len(sample)), page.number(deviation), *seen]
-            )
+            seen = [page.number(self._seen(deviation, n, self.beside[contrast])) for n in counts]
+            rows.append([page.text(str(contrast)), str(len(sample)), page.number(deviation), *seen])
         if not rows:
             return page.markdown("No pair of arms has finished two replicates yet.")
         headers = ["Contrast", "Replicates", "SD of the difference", *(f"seen by {n}" for n in counts)]
         return page.markdown(page.table(headers, rows, "l" + "r" * (len(headers) - 1)))
 
 
-def _pairs(claim: Claim) -> list[tuple[str, str]]:
-    return [(better, worse) for better, worse in claim.contrasts]
+def _contrasts(asked: Claim | Gap) -> list[Contrast]:
+    if isinstance(asked, Gap):
+        return [Contrast(better, worse) for better, worse in asked.contrasts]
+    levels = asked.noise or [""]
+    return [Contrast(better, worse, asked.measure, noise) for better, worse in asked.contrasts for noise in levels]
+
+
+def _between(gains: pd.DataFrame) -> float:
+    """Height at `RARE` minus height at `OFTEN` of the line of least squares through gains against prevalence."""
+    slope, _ = np.polyfit(gains["prevalence"], gains["gain"], 1)
+    return float(slope * (RARE - OFTEN))
 
 
 def _level(condition: str, level: str) -> str:

@@ -213,6 +213,79 @@ def conditions(table: pd.DataFrame, *, delta: float) -> Figure:
 
 
 @styled
+def gains(points: pd.DataFrame, lines: pd.DataFrame) -> Figure:
+    """Gain of one arm over another against prevalence: one dot per AU and replicate, one line per contrast.
+
+    Args:
+        points: contrast, prevalence (0 to 1) and gain (AUC).
+        lines: the same columns, drawn in their order.
+    """
+    contrasts = list(pd.unique(points["contrast"]))
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for index, contrast in enumerate(contrasts):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        own = points[points["contrast"] == contrast]
+        axes.plot(100 * own["prevalence"], own["gain"], marker, color=colour, markersize=3, alpha=0.45, zorder=2)
+        line = lines[lines["contrast"] == contrast]
+        axes.plot(100 * line["prevalence"], line["gain"], color=colour, linewidth=2, zorder=3)
+    axes.axhline(0, color=GREY, linewidth=0.9, zorder=1)
+    axes.set_xscale("log")
+    ticks = [1, 2, 5, 10, 20, 50]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="Test frames with the AU (%)", ylabel="Gain in AUC")
+    axes.grid(visible=True)
+    _legend(figure, contrasts, columns=1)
+    return figure
+
+
+@styled
+def shares(table: pd.DataFrame, *, label: str) -> Figure:
+    """A share against epoch, one line per arm.
+
+    Args:
+        table: arm, epoch and value (0 to 1).
+        label: of the share.
+    """
+    arms = list(pd.unique(table["arm"]))
+    figure = Figure(figsize=(WIDTH, 2.4 + 0.16 * len(arms)), layout="constrained")
+    axes = figure.subplots()
+    for index, arm in enumerate(arms):
+        own = table[table["arm"] == arm].sort_values("epoch")
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        dashes = (0, (4, 2)) if index >= len(COLOURS) else "-"
+        axes.plot(own["epoch"], own["value"], color=colour, marker=marker, markersize=4, linestyle=dashes)
+    axes.set(ylim=(0, 1.03), xlabel="Epoch", ylabel=label)
+    axes.grid(visible=True)
+    _legend(figure, arms, columns=2)
+    return figure
+
+
+@styled
+def flips(table: pd.DataFrame) -> Figure:
+    """How often pairs of arms change places, one row per change, grouped, on one scale.
+
+    Args:
+        table: group, change, estimate, low and high (0 to 1).
+    """
+    groups = list(pd.unique(table["group"]))
+    table = table.assign(order=table["group"].map(groups.index)).sort_values("order", kind="stable")
+    places = [index + 0.6 * group for index, group in enumerate(table["order"])]  # a gap between groups
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * places[-1]), layout="constrained")
+    axes = figure.subplots()
+    for y, (_, row) in zip(places, table.iterrows(), strict=True):
+        look = int(row["order"]) % len(COLOURS)
+        cut = 100 * row[["estimate", "low", "high"]].astype(float).clip(0, 1)
+        _estimate(axes, cut, y, COLOURS[look], MARKERS[look], (-2, 102))
+    axes.set_yticks(places, table["change"].tolist())
+    axes.set(xlim=(-2, 102), ylim=(places[-1] + 0.6, -0.6), xlabel="Pairs of arms that change places (%)")
+    axes.grid(axis="x", visible=True)
+    _legend(figure, groups, columns=3)
+    return figure
+
+
+@styled
 def rates(card: pd.DataFrame) -> Figure:
     """Share of known frames that carry each AU, one marker per part.
 

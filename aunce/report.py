@@ -127,6 +127,8 @@ def _noise_label(run: Run) -> str:
     """Kind and rate of the label noise; the labels of axes other than arm, noise, replicate and part follow."""
     spec = run.spec
     noise = "none" if spec.noise_kind == "none" else f"{spec.noise_kind} {spec.noise_rate:g}"
+    if not spec.noise_keeps_rates:
+        noise += ", rates not kept"
     known = {*ARM_AXES, *NOISE_AXES, "replicate", "test_part"}
     others = [f"{axis} {value}" for axis, value in run.labels.items() if axis not in known]
     # A study of clean labels alone is told apart by its other axes.
@@ -148,7 +150,7 @@ def _tables_of(run: Run) -> dict[str, pd.DataFrame]:
     tables = {"counts": counts, "auc": pd.concat([auc[primary], summed.assign(subject="", other="")])}
     with contextlib.suppress(pd.errors.EmptyDataError, FileNotFoundError):  # a run without training has no curve
         checks = pd.read_csv(run.folder / "history.csv").dropna(subset="val_auc")
-        tables["history"] = checks[["epoch", "val_auc", "val_f1"]]
+        tables["history"] = checks[[name for name in ("epoch", "val_auc", "val_f1", "own_view") if name in checks]]
     return tables
 
 
@@ -706,7 +708,7 @@ class Report:
     def trials(self) -> "Markdown":
         """Inner-validation AUC (noisy labels) of every trial; the highest of those that differ in `TRIED` is marked.
 
-        The trials of an arm are arms of the study; the numbers are means over replicates. Test scores have no part in it.
+        The trials of an arm are arms of the study; the numbers are means over replicates. No test score has a part.
         """
         runs = self.runs[self.runs["status"] == "done"]
         specs = pd.DataFrame([json.loads(text) for text in runs["spec"]], index=runs.index)

@@ -47,6 +47,14 @@ class Verdict(StrEnum):
     SUPPORTED = "supported"
 
 
+class Weight(StrEnum):
+    """What a difference between two ways of doing it comes to, whichever way is ahead."""
+
+    MATTERS = "matters"
+    NOTHING = "does not matter"
+    UNDECIDED = "undecided"
+
+
 def t_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
     """Mean over replicates with Student's interval, mean +- t(n - 1) s / sqrt(n).
 
@@ -73,6 +81,23 @@ def paired_difference(values: Sequence[float], reference: Sequence[float], *, le
     """
     differences = [value - other for value, other in zip(values, reference, strict=True)]
     return t_interval(differences, level=level)
+
+
+def independent_difference(values: Sequence[float], others: Sequence[float], *, level: float = 0.95) -> Estimate:
+    """Mean of `values` minus mean of `others`, which come from other replicates, with Welch's interval.
+
+    Its n is the smaller number of replicates. Without two values on either side, or with a NaN, the interval is
+    (-inf, inf).
+
+    Source:
+        Welch, Biometrika 34 (1947), 28-35.
+    """
+    difference = _mean(values)[0] - _mean(others)[0]
+    n = min(len(values), len(others))
+    if n < 2 or math.isnan(difference):
+        return Estimate(difference, -math.inf, math.inf, n)
+    interval = stats.ttest_ind(values, others, equal_var=False).confidence_interval(level)
+    return Estimate(difference, float(interval.low), float(interval.high), n)
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
@@ -290,6 +315,31 @@ def _verdict(contrast: Estimate, delta: float) -> Verdict:
     if contrast.high < delta:
         return Verdict.NEGLIGIBLE if contrast.low > 0 else Verdict.NOT_SUPPORTED
     return Verdict.UNDECIDED
+
+
+def weight(contrasts: Sequence[Estimate], *, delta: float, runs: int) -> Weight:
+    """Whether it matters which of two ways is taken.
+
+    With the interval [L, U] of a contrast: it matters if 0 is outside and the value is at least delta in size; it does
+    not if all of it is within -delta and delta; undecided otherwise. Of several contrasts one that matters is enough,
+    and not to matter takes all.
+
+    Args:
+        contrasts: from `holm_intervals`.
+        delta: the smallest difference that counts.
+        runs: replicates that are asked for. A contrast with fewer, or without an interval, says nothing.
+
+    Raises:
+        ValueError: delta is not positive.
+    """
+    if not delta > 0:
+        raise ValueError(f"delta: expected a positive difference, got {delta}")
+    told = [one for one in contrasts if one.defined and one.n >= runs]
+    if any((one.low > 0 or one.high < 0) and abs(one.value) >= delta for one in told):
+        return Weight.MATTERS
+    if contrasts and len(told) == len(contrasts) and all(-delta < one.low and one.high < delta for one in told):
+        return Weight.NOTHING
+    return Weight.UNDECIDED
 
 
 def always_positive_f1(positives: float, negatives: float) -> float:

@@ -228,6 +228,9 @@ OF_PRETEXT = (
 )
 """Fields that a pretext has in common with the runs that start from it."""
 
+AGAIN = 10_000
+"""What the size "again" adds to every replicate."""
+
 WEIGHTS = "encoder.safetensors"  # of the trained encoder, in the folder of its run
 
 
@@ -240,6 +243,7 @@ class DataSpec(StrictModel):
     setting: Literal["easy", "hard"] = "easy"
     subjects: int | None = Field(None, ge=6, description="subjects to render; default: all of the data set")
     frames: int = Field(10, ge=2, description="frames per sequence, spread over its published ones")
+    test_frames: int | None = Field(None, ge=2, description="those of a rendered test_dataset; default: as frames")
     size: int = Field(64, ge=32, le=512, description="side of the rendered frames in pixels")
     rates: Literal["own", "dealt"] = Field(
         "own", description="how often AUs are rendered: as in the data set, or from half to 2 %, dealt by chance"
@@ -377,7 +381,8 @@ class Study:
         path: the TOML file.
         overrides: fields of `RunSpec` and `DataSpec` that take the place of the file's in every run, such as the root
             of a real data set.
-        size: "cpu", or "gpu" for the larger one that the file's `gpu` table makes of it.
+        size: "cpu"; "gpu" for the larger one that the file's `gpu` table makes of it; or "again" for the same study on
+            other replicates, people of a pretext included.
 
     Raises:
         UsageError: the file is no TOML, holds an unknown or mistyped name, or has no `gpu` table where that size is
@@ -389,6 +394,7 @@ class Study:
         self.overrides = dict(overrides or {})
         self.name = path.stem if size == "cpu" else f"{path.stem}-{size}"
         self.reference = str(path) if size == "cpu" else f"{path}:{size}"
+        self.again = size == "again"
         text = path.read_bytes()
         self.hash = hashlib.sha256(text).hexdigest()[:8]
         try:
@@ -405,8 +411,12 @@ class Study:
     def _sized(self, file: StudyFile, size: str) -> StudyFile:
         if size == "cpu":
             return file
+        if size == "again":
+            return file.model_copy(
+                update={"study": file.study.model_copy(update={"title": f"{file.study.title}, again"})}
+            )
         if size != "gpu" or not file.gpu:
-            raise UsageError(f"{self.path}: no size '{size}'; sizes: cpu{', gpu' if file.gpu else ''}")
+            raise UsageError(f"{self.path}: no size '{size}'; sizes: cpu, again{', gpu' if file.gpu else ''}")
         axes = dict(file.gpu.get("axes", {}))
         fields = {name: value for name, value in file.gpu.items() if name != "axes"}
         if unknown := set(axes) - set(file.axes):
@@ -547,6 +557,8 @@ class Study:
     def _made(self, fields: dict[str, Any], readable: str, labels: Mapping[str, str]) -> Run:
         """The run of `fields`, whose key begins with `readable`."""
         fields = dict(fields)
+        if self.again and isinstance(at := fields.get("replicate", 0), int):
+            fields["replicate"] = at + AGAIN
         # A field of [data] may be an axis too: whatever DataSpec knows and RunSpec does not goes there.
         of_data = {name: fields.pop(name) for name in list(fields) if name in DataSpec.model_fields}
         where = f"{self.path}: run {dict(labels)}"
@@ -557,9 +569,10 @@ class Study:
         places = [(spec.dataset, data_spec.root, spec.protocol)]
         if spec.test_dataset:
             places.append((spec.test_dataset, data_spec.test_root, ""))
+        renders = [render, render | {"frames": data_spec.test_frames or data_spec.frames}]
         data = tuple(
-            Data(dataset, root, render, 0 if root else spec.replicate, protocol, crops)
-            for dataset, root, protocol in places
+            Data(dataset, root, faces, 0 if root else spec.replicate, protocol, crops)
+            for (dataset, root, protocol), faces in zip(places, renders, strict=False)
         )
         start = self._pretext(fields | of_data, data_spec, where) if spec.pretext else None
         identity = [self.file.study.notebook, spec.model_dump(exclude=NOT_IN_KEY), *(one.name for one in data)]
@@ -595,7 +608,7 @@ def digest(content: Any) -> str:
 def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     """A study by its name in `notebooks/studies/`, or by the path of a TOML file; `overrides` as in `Study`.
 
-    NAME:gpu is the study in its GPU size.
+    NAME:gpu is the study in its GPU size, NAME:again the same on other replicates.
 
     Raises:
         UsageError: there is no such study; the known ones are listed.
@@ -614,6 +627,11 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
             f"no study '{name}'; known: {known}; a study of your own is named by the path of its .toml file"
         )
     return Study(path, overrides, size=size)
+
+
+def without_size(name: str) -> str:
+    """The study that a report is of, whatever its size."""
+    return name.removesuffix("-gpu").removesuffix("-again")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from aunce import findings
-from aunce.comparison import LEAST, Comparison
+from aunce.comparison import LEAST, Comparison, Contrast
 from aunce.statistics import Verdict
 from aunce.study import NOTEBOOKS
 
@@ -85,7 +85,7 @@ def verdicts(report: Comparison) -> dict[str, Verdict]:
 
 def test_a_difference_is_that_of_the_macro_scores_of_a_replicate_over_its_own_aus(tmp_path: Path) -> None:
     report = Comparison(make(tmp_path, {"AUNCE released": 0.75, "BCE": 0.70}, spread=0.0))
-    assert report.differences("AUNCE released", "BCE").to_numpy() == pytest.approx(np.full(16, 0.05), abs=1e-6)
+    assert report.sample(Contrast("AUNCE released", "BCE")).to_numpy() == pytest.approx(np.full(16, 0.05), abs=1e-6)
     assert report.scores("BCE").to_numpy() == pytest.approx(np.full(16, 0.70), abs=1e-6)
 
 
@@ -94,13 +94,13 @@ def test_the_worst_contrast_decides(tmp_path: Path) -> None:
     assert verdicts(report) == {"C1": Verdict.SUPPORTED, "C2": Verdict.SUPPORTED}
     report = Comparison(make(tmp_path, {"AUNCE released": 0.75, "focal": 0.80}))
     assert verdicts(report) == {"C1": Verdict.REVERSED, "C2": Verdict.SUPPORTED}
-    assert report.worst(report.claims[0]) == ("AUNCE released", "focal")
+    assert report.worst(report.claims[0]) == Contrast("AUNCE released", "focal")
 
 
 def test_intervals_hold_for_all_contrasts_at_once(tmp_path: Path) -> None:
     """Nine equal contrasts: wider than one alone, as Bonferroni's where nothing is rejected."""
     report = Comparison(make(tmp_path, {}, spread=0.02))
-    pair = ("AUNCE released", "BCE")
+    pair = Contrast("AUNCE released", "BCE")
     sample = report.samples[pair].to_numpy()
     half = stats.t.ppf(1 - 0.025 / 9, len(sample) - 1) * stats.sem(sample)
     assert report.estimates[pair].high == pytest.approx(sample.mean() + half)
@@ -153,7 +153,7 @@ def test_a_pilot_shows_spreads_and_no_difference(tmp_path: Path) -> None:
     shown += report.flatness().data  # type: ignore[attr-defined]
     assert "0.23" not in shown
     assert "0.93" not in shown
-    spread = report.samples["AUNCE released", "BCE"].std(ddof=1)
+    spread = report.samples[Contrast("AUNCE released", "BCE")].std(ddof=1)
     assert f"{spread:.3f}" in shown
     assert findings.read(out).entries == []
     notebook = (NOTEBOOKS / "pilot.ipynb").read_text(encoding="utf-8")
@@ -172,7 +172,7 @@ def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
 def test_what_was_asked_after_the_runs_has_intervals_and_no_verdict(tmp_path: Path) -> None:
     report = Comparison(make(tmp_path, {"AUNCE released": 0.75}, spread=0.02))
     text = report.afterwards(("AUNCE hcl", "SupCon")).data
-    sample = report.differences("AUNCE hcl", "SupCon").to_numpy()
+    sample = report.sample(Contrast("AUNCE hcl", "SupCon")).to_numpy()
     low, high = stats.t.interval(0.95, len(sample) - 1, sample.mean(), stats.sem(sample))
     assert f"{low:+.3f} to {high:+.3f}".replace("-", "\N{MINUS SIGN}") in text
     assert "undecided" not in text

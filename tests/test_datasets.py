@@ -281,9 +281,9 @@ def test_a_run_on_two_data_sets_trains_on_one_and_scores_the_other(packs, tmp_pa
 
 
 def test_a_transfer_study_prepares_both_data_sets():
-    run = load_study("transfer").select(["pair=BP4D to DISFA", "arm=BCE"])[0]
+    run = load_study("across").select(["pair=BP4D to DISFA", "arm=BCE"])[0]
     assert [data.dataset for data in run.data] == ["bp4d", "disfa"]
-    moved = load_study("transfer", {"test_root": ""}).select(["pair=BP4D to DISFA", "arm=BCE"])[0]
+    moved = load_study("across", {"test_root": ""}).select(["pair=BP4D to DISFA", "arm=BCE"])[0]
     assert moved.key == run.key
 
 

@@ -1,0 +1,209 @@
+"""What reports of ablations show beside contrasts: gain against rarity, flips of the ranking, own views, identity."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from aunce import page
+from aunce.comparison import OFTEN, RARE, Comparison, Contrast
+from aunce.report import PRIMARY, THRESHOLD, in_cells, in_text
+from aunce.statistics import Estimate, t_interval
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+NOTHING = "No replicate has finished yet."
+
+
+class Change(NamedTuple):
+    """Something that is done in another way: macro scores (replicates, arms) as usual and as changed."""
+
+    group: str
+    name: str
+    usual: pd.DataFrame
+    changed: pd.DataFrame
+
+
+class Ablation(Comparison):
+    """Sections of the ablation reports; arguments are those of `Comparison`."""
+
+    @property
+    def empty(self) -> bool:
+        return not self.done or not len(self.macro)
+
+    def rarity(self, *pairs: tuple[str, str]) -> "Markdown":
+        """Gain of one arm over another, AU by AU, against prevalence, with the mean line of each pair."""
+        from aunce import figures
+
+        if self.empty:
+            return page.markdown(NOTHING)
+        contrasts = [Contrast(*pair, "rarity") for pair in pairs]
+        names = [f"{one.better} minus {one.worse}" for one in contrasts]
+        points = [self.gains(one).assign(contrast=name) for one, name in zip(contrasts, names, strict=True)]
+        lines = [
+            {"contrast": name, "prevalence": at, "gain": float(np.mean(heights))}
+            for name, table in zip(names, points, strict=True)
+            for at, heights in _heights(table)
+        ]
+        table = pd.concat(points, ignore_index=True)
+        spoken = [f"{one}: {in_text(t_interval(self.sample(one).tolist()), '+.3f')}" for one in contrasts]
+        return page.figure(
+            self.out,
+            "rarity",
+            figures.gains(table, pd.DataFrame(lines)),
+            table,
+            alt=f"Gain in AUC of each AU against its prevalence. {'; '.join(spoken)}.",
+            caption=(
+                "One dot is one AU in one replicate: how rare it was, and how much more AUC the first arm has than the "
+                f"second. Lines are means over replicates of the lines of least squares from {RARE:.0%} to {OFTEN:.0%}."
+            ),
+        )
+
+    def own_views(self) -> "Markdown":
+        """Share of anchors whose most similar positive is their own view, over training, and where it ends."""
+        from aunce import figures
+
+        if self.empty or "own_view" not in self.history:
+            return page.markdown(NOTHING)
+        table = self.history.dropna(subset="own_view")[["key", "arm", "replicate", "epoch", "own_view"]]
+        means = table.groupby(["arm", "epoch"], sort=False)["own_view"].mean().rename("value").reset_index()
+        last = table.sort_values("epoch").groupby(["arm", "replicate"], sort=False)["own_view"].last()
+        ends = {arm: t_interval(last[arm].tolist()) for arm in self.arms if arm in last.index}
+        drawn = page.figure(
+            self.out,
+            "own_views",
+            figures.shares(means, label="Share of anchors"),
+            table,
+            alt="Share of anchors whose nearest positive is their own view, against epoch; at the end of training: "
+            + "; ".join(f"{arm} {end.value:.2f}" for arm, end in ends.items()),
+            caption=(
+                "Share of anchors whose most similar positive, themselves excluded, is their own other view: means "
+                "over replicates, on the last batch of the epochs that were checked."
+            ),
+        )
+        rows = [[page.text(arm), *in_cells(end, ".2f"), str(end.n)] for arm, end in ends.items()]
+        headers = ["Arm", "Share at the end", "95 % interval", "Replicates"]
+        return page.markdown(f"{drawn.data}\n\n{page.table(headers, rows, 'lrrr')}")
+
+    def identity(self) -> "Markdown":
+        """How well the subject is read from the frozen features of the test, per arm."""
+        if self.empty:
+            return page.markdown(NOTHING)
+        found = [
+            {"arm": str(run.arm), "replicate": int(run.replicate), "read": identity}
+            for run in self.runs[self.runs["status"] == "done"].itertuples()
+            if (identity := json.loads(str(run.data)).get("identity")) is not None
+        ]
+        table = pd.DataFrame(found, columns=["arm", "replicate", "read"]).groupby(["arm", "replicate"])["read"].mean()
+        rows = [
+            [page.text(arm), *in_cells(t_interval(table[arm].tolist()), ".2f"), str(len(table[arm]))]
+            for arm in [*self.arms, *self.others]
+            if arm in table.index
+        ]
+        return page.markdown(page.table(["Arm", "Subject read", "95 % interval", "Replicates"], rows, "lrrr"))
+
+    def flips(self, *arms: str, retrained: Mapping[str, str]) -> "Markdown":
+        """How often two arms change places when something is done in another way: all on one scale.
+
+        Args:
+            arms: those whose order is looked at.
+            retrained: words for a change of training -> what the names of the arms trained so end in, after a comma; an
+                arm without such a variant stays as it is.
+        """
+        from aunce import figures
+
+        if self.empty:
+            return page.markdown(NOTHING)
+        rows = []
+        for change in [*self._scorings(arms), *self._trainings(arms, retrained)]:
+            shares = _flipped(change.usual, change.changed)
+            if len(shares):  # a head, say, that these runs do not have
+                rows.append(_flip_row(change.group, change.name, t_interval(shares.tolist())))
+        usual = self._each(arms)
+        others = [_flipped(usual, pd.DataFrame([usual.loc[other]] * len(usual), usual.index)) for other in usual.index]
+        # a replicate beside itself does not flip, and is no other replicate
+        chance = sum(others) / max(len(usual) - 1, 1)
+        rows.append(_flip_row("everything anew", "another replicate", t_interval(chance.tolist())))
+        table = pd.DataFrame(rows)
+        spoken = [f"{row.change} {100 * row.estimate:.0f} %" for row in table.itertuples()]
+        return page.figure(
+            self.out,
+            "flips",
+            figures.flips(table),
+            table,
+            alt=f"Share of pairs of arms that change places: {'; '.join(spoken)}.",
+            caption=(
+                f"Share of the {page.count(len(arms) * (len(arms) - 1) // 2, 'pair')} of {', '.join(arms)} that change "
+                f"places, mean over {page.count(len(usual), 'replicate')} with its 95 % interval. The last row is how "
+                "often two replicates disagree in which nothing but people, labels and seeds differs."
+            ),
+        )
+
+    def _each(self, arms: Sequence[str], score: str = "auc", **reading: str) -> pd.DataFrame:
+        """Macro scores (replicates, arms) in the usual condition."""
+        return pd.DataFrame({arm: self.scores(arm, score, **reading) for arm in arms}).dropna()
+
+    def _scorings(self, arms: Sequence[str]) -> Iterator[Change]:
+        """The same runs scored in another way."""
+        usual, f1 = self._each(arms), self._each(arms, "f1")
+        for name, reading in (
+            ("epoch: best on inner validation", {"epoch_rule": "inner_val"}),
+            ("epoch: best on the test", {"epoch_rule": "oracle"}),
+            ("labels of the test: noisy", {"labels": "noisy"}),
+            ("head: kNN", {"head": "knn"}),
+            ("head: probe in training mode", {"head": "moving"}),
+        ):
+            yield Change("scored otherwise", name, usual, self._each(arms, **reading))
+        yield Change("scored otherwise", "F1 instead of AUC", usual, f1)
+        yield Change("scored otherwise", "F1: threshold 0.5", f1, self._each(arms, "f1", threshold="0.5"))
+        yield Change(
+            "scored otherwise", "F1: best threshold on the test", f1, self._each(arms, "f1", threshold="oracle")
+        )
+        if self.crossed:
+            pooled, mean = (pd.DataFrame({arm: self._over_deals(arm, by) for arm in arms}) for by in ([], ["part"]))
+            yield Change("scored otherwise", "F1: mean of parts, not pooled", pooled, mean)
+
+    def _trainings(self, arms: Sequence[str], retrained: Mapping[str, str]) -> Iterator[Change]:
+        """Other runs: other subjects held out, or trained in another way."""
+        usual = self._each(arms)
+        for name, ending in retrained.items():
+            variants = [one if (one := f"{arm}, {ending}") in self.arms else arm for arm in arms]
+            yield Change("trained otherwise", name, usual, self._each(variants).set_axis(arms, axis=1))
+        for noise in list(self.labels)[1:]:
+            dealt = pd.DataFrame({arm: self.scores(arm, noise=noise) for arm in arms}).dropna()
+            yield Change("trained otherwise", f"subjects dealt anew ({noise.rpartition(', deal ')[2]})", usual, dealt)
+
+    def _over_deals(self, arm: str, by: list[str]) -> "pd.Series[float]":
+        """Macro-F1 by replicate over all parts that were held out: counts pooled, or the mean over `by`."""
+        from aunce import evaluation
+
+        counts = self.counts[(self.counts[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)]
+        counts = counts[(counts["arm"] == arm) & (counts["threshold"] == THRESHOLD) & self._enters(counts)]
+        return evaluation.f1(counts, ["replicate", *by, "au"]).groupby("replicate").mean()
+
+
+def _heights(gains: pd.DataFrame) -> Iterator[tuple[float, list[float]]]:
+    """Heights of the lines of the replicates at some prevalences."""
+    lines = [np.polyfit(part["prevalence"], part["gain"], 1) for _, part in gains.groupby("replicate") if len(part) > 2]
+    for at in np.geomspace(RARE, OFTEN, 20):
+        yield float(at), [float(np.polyval(line, at)) for line in lines]
+
+
+def _flipped(usual: pd.DataFrame, changed: pd.DataFrame) -> "pd.Series[float]":
+    """Per replicate that both have, the share of pairs of columns whose order is another one."""
+    shared = usual.index.intersection(changed.index)
+    pairs = list(itertools.combinations(usual.columns, 2))
+    turned = [
+        np.sign(usual.loc[shared, one] - usual.loc[shared, other])
+        != np.sign(changed.loc[shared, one] - changed.loc[shared, other])
+        for one, other in pairs
+    ]
+    return pd.concat(turned, axis=1).mean(axis=1)
+
+
+def _flip_row(group: str, name: str, share: Estimate) -> dict[str, object]:
+    return {"group": group, "change": name, "estimate": share.value, "low": share.low, "high": share.high, "n": share.n}
