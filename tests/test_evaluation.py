@@ -1,6 +1,7 @@
 """Counts, F1, thresholds, concordance and kNN against scikit-learn and plain loops; what is undefined stays NaN."""
 
 import itertools
+import math
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from aunce.evaluation import (
     macro,
     occurrence_counts,
     score_tables,
+    subject_accuracy,
     thresholds,
 )
 
@@ -179,6 +181,24 @@ def test_knn_with_few_or_no_known_frames_uses_what_there_is():
     train, test = np.ones((4, 2, 3), dtype=np.float32), np.ones((2, 2, 3), dtype=np.float32)
     labels = np.array([[1, -1], [0, -1], [1, -1], [-1, -1]])
     np.testing.assert_allclose(knn(train, labels, test), [[2 / 3, 0.5]] * 2, atol=1e-6)
+
+
+def test_the_subject_is_read_where_features_tell_it_and_not_where_they_do_not():
+    rng = np.random.default_rng(0)
+    subjects = np.repeat([f"F{k}" for k in range(8)], 40)
+    sequences = np.tile(np.repeat(["a", "b", "c", "d"], 10), 8)
+    who = np.repeat(rng.normal(size=(8, 2, 6)), 40, axis=0)
+    noise = rng.normal(size=(320, 2, 6))
+    assert subject_accuracy((who + 0.1 * noise).astype(np.float32), subjects, sequences) == 1
+    assert subject_accuracy(noise.astype(np.float32), subjects, sequences) < 0.3
+    moments = np.repeat(rng.normal(size=(32, 2, 6)), 10, axis=0)  # what a sequence shows alone tells nothing of others
+    assert subject_accuracy(moments.astype(np.float32), subjects, sequences) < 0.4
+
+
+def test_a_subject_cannot_be_read_from_a_single_sequence():
+    features = np.zeros((4, 1, 2), dtype=np.float32)
+    assert math.isnan(subject_accuracy(features, ["a", "a", "b", "b"], ["1", "2", "1", "1"]))
+    assert math.isnan(subject_accuracy(features, ["a"] * 4, ["1", "2", "1", "2"]))
 
 
 @pytest.mark.parametrize(

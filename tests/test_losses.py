@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aunce import losses
 from aunce.errors import UsageError
-from aunce.losses import AUNCELoss, aunce_loss, infonce, supcon
+from aunce.losses import AUNCELoss, aunce_loss, infonce, own_view_share, supcon
 from aunce.timing import forward_backward, peak_bytes
 
 CUDA = pytest.param(
@@ -611,6 +611,22 @@ def test_every_call_draws_anew_and_global_generator_is_untouched() -> None:
         assert first.item() != second.item()
         first.backward()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_share_of_own_views_equals_a_loop_over_anchors_and_known_rows() -> None:
+    draws = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 6, 3, 4, generator=draws)
+    z[1] = z[0] + 0.8 * z[1]
+    labels = torch.randint(-1, 2, (6, 3), generator=draws)
+    own = []
+    for k in range(3):
+        rows = [(v, i) for v in range(2) for i in range(6) if labels[i, k] >= 0]
+        for v, i in rows:
+            same = [row for row in rows if row != (v, i) and labels[row[1], k] == labels[i, k]]
+            nearest = max(same, key=lambda row: F.cosine_similarity(z[row[0], row[1], k], z[v, i, k], dim=0).item())
+            own.append(nearest == (1 - v, i))
+    assert 0 < np.mean(own) < 1
+    assert own_view_share(z, labels) == pytest.approx(np.mean(own))
 
 
 def test_expected_is_the_weighted_sum_of_the_forced_branches_in_value_and_gradient() -> None:

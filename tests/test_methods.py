@@ -101,6 +101,66 @@ def test_names_of_contrastive_methods_mean_these_losses(batch):
         assert loss(*batch, torch.Generator().manual_seed(1), None).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({"exponents": [1.2, 0.8]}, {"exponents": (1.2, 0.8)}),
+        ({"weights": "normalised"}, {"normalize_weights": True}),
+        ({"weights": "detached"}, {"detach_weights": True}),
+        ({"weights": "attached", "preset": "hcl"}, {"exclude": "image", "positive_mean": "positives"}),
+        ({"positive": "view"}, {"positive": "view"}),
+        (
+            {"positive": "expected", "positive_probs": [0.1, 0.2, 0.7]},
+            {"positive": "expected", "positive_probs": (0.1, 0.2, 0.7)},
+        ),
+        ({"exclude": "self", "positive_mean": "positives"}, {"exclude": "self", "positive_mean": "positives"}),
+        ({"draw": "anchor"}, {"draw": "anchor"}),
+        ({"rarer_label": True}, {"exponents": torch.tensor([[0.8, 1.2], [0.8, 1.2], [1.2, 0.8]])}),
+        (
+            {"rarer_label": True, "exponents": [0.4, 1.2]},
+            {"exponents": torch.tensor([[0.4, 1.2], [0.4, 1.2], [1.2, 0.4]])},
+        ),
+    ],
+)
+def test_switches_of_a_run_are_the_options_of_the_loss(fields, options, batch):
+    labels = np.array([[1, 0, 1], [0, 0, 1], [0, 1, 1], [-1, 0, 0]], dtype=np.int8)
+    z, y = batch
+
+    def gradient(loss):
+        own = z.clone().requires_grad_()
+        loss(own, torch.Generator().manual_seed(1)).backward()
+        return own.grad
+
+    spec = RunSpec(method="aunce", temperature=0.2, **fields)
+    switched = methods.contrastive_loss(spec, labels)
+    found = gradient(lambda own, draws: switched(own, y, draws, None))
+    expected = gradient(lambda own, draws: aunce_loss(own, y, temperature=0.2, generator=draws, **options))
+    released = gradient(lambda own, draws: aunce_loss(own, y, temperature=0.2, generator=draws))
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, released)
+
+
+def test_weights_of_aus_are_switched_alone(batch):
+    labels = np.array([[1, 0, 1], [0, 0, 1], [0, 1, 1], [0, 0, 0]], dtype=np.int8)
+    draws = [torch.Generator().manual_seed(1) for _ in range(2)]
+    loss = methods.contrastive_loss(RunSpec(method="aunce", au_weighted=True), labels)(*batch, draws[0], None)
+    assert loss.item() == pytest.approx(aunce_loss(*batch, au_weights=au_weights(labels), generator=draws[1]).item())
+
+
+def test_a_balanced_sampler_draws_a_frame_by_its_rarest_au():
+    labels = np.array([[1, 0], [1, 0], [1, 1], [0, 0], [1, -1]], dtype=np.int8)
+    found = methods.chances(labels)
+    weights = np.array([5 / 4, 5 / 4, 5, 5 / 4, 5 / 4])
+    assert found == pytest.approx(weights / weights.sum())
+
+
+def test_the_released_probe_is_scored_beside_the_frozen_one_where_it_is_asked_for(pack, split, tmp_path):
+    heads = trained("aunce", pack, split, tmp_path, moving_probe=True).monitor.scores["last"]
+    assert heads.keys() == {"probe", "knn", "moving"}
+    assert heads["moving"][1].shape == heads["probe"][1].shape
+    assert not np.array_equal(heads["moving"][1], heads["probe"][1])
+
+
 def test_au_weights_balance_aus_and_have_mean_one():
     labels = np.array([[1, 0, -1], [0, 0, 1], [1, 0, 0], [1, 1, 0]], dtype=np.int8)
     weights = au_weights(labels).numpy()

@@ -16,10 +16,12 @@ from aunce.statistics import (
     CONDITIONAL,
     Estimate,
     Verdict,
+    Weight,
     always_positive_f1,
     detectable_difference,
     guess_f1,
     holm_intervals,
+    independent_difference,
     jackknife_interval,
     leave_one_out_auc,
     leave_one_out_f1,
@@ -27,6 +29,7 @@ from aunce.statistics import (
     sign_flip_p,
     t_interval,
     verdict,
+    weight,
 )
 
 SCORES = st.lists(st.floats(-1, 1).map(lambda value: round(value, 3)), min_size=2, max_size=8)
@@ -332,6 +335,34 @@ def test_one_replicate_detects_nothing() -> None:
 )
 def test_verdict_of_one_contrast(value: float, low: float, high: float, expected: Verdict) -> None:
     assert verdict([Estimate(value, low, high, 8)], delta=0.01, runs=8) is expected
+
+
+@pytest.mark.parametrize(
+    ("intervals", "expected"),
+    [
+        ([(0.03, 0.01, 0.05)], Weight.MATTERS),
+        ([(-0.03, -0.05, -0.01)], Weight.MATTERS),
+        ([(0.004, 0.001, 0.007)], Weight.UNDECIDED),
+        ([(0.001, -0.002, 0.004)], Weight.NOTHING),
+        ([(0.003, 0.002, 0.004)], Weight.NOTHING),
+        ([(0.001, -0.004, 0.006)], Weight.UNDECIDED),
+        ([(0.001, -0.002, 0.004), (0.03, 0.01, 0.05)], Weight.MATTERS),
+        ([(0.001, -0.002, 0.004), (0.01, -0.01, 0.03)], Weight.UNDECIDED),
+        ([], Weight.UNDECIDED),
+    ],
+)
+def test_a_difference_matters_on_either_side_or_is_within_delta(intervals, expected) -> None:
+    assert weight([Estimate(*ends, 8) for ends in intervals], delta=0.005, runs=8) is expected
+    assert weight([Estimate(*ends, 7) for ends in intervals], delta=0.005, runs=8) is Weight.UNDECIDED
+
+
+def test_the_difference_of_independent_means_equals_scipys_own() -> None:
+    one, other = [0.1, 0.3, 0.2, 0.4], [0.5, 0.1, 0.2]
+    found = independent_difference(one, other)
+    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+    assert (found.value, found.n) == (pytest.approx(0.25 - 0.8 / 3), 3)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert not independent_difference([0.1], other).defined
 
 
 def test_a_claim_about_all_is_decided_by_its_worst_contrast() -> None:

@@ -1,6 +1,7 @@
 """Study files, run specifications, keys and states: what a typo, another process or a kill could break."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from aunce.errors import UsageError
-from aunce.study import NOT_IN_KEY, PROJECT, DataSpec, RunSpec, Study, load_study, progress
+from aunce.study import AGAIN, NOT_IN_KEY, PROJECT, DataSpec, RunSpec, Study, load_study, progress, without_size
 
 STUDY = """
 [study]
@@ -335,6 +336,41 @@ def test_a_table_of_the_gpu_size_adds_to_its_axis(write):
     assert arms == ["BCE", "AUNCE {odd} name", "InfoNCE"]
 
 
+def test_the_size_again_is_the_same_study_on_other_people(write):
+    study = write(('"aunce", preset', '"aunce", pretext = true, preset'), ("[axes]", PRETEXT + "\n[axes]"))
+    again = load_study(f"{study.reference}:again")
+    assert again.name == f"{study.name}-again"
+    assert without_size(again.name) == without_size(f"{study.name}-gpu") == study.name
+    assert [run.spec.replicate for run in again.runs] == [run.spec.replicate + AGAIN for run in study.runs]
+    assert [run.labels for run in again.runs] == [run.labels for run in study.runs]
+    assert not {run.key for run in again.runs} & {run.key for run in study.runs}
+    assert [run.spec.replicate for run in again.pretexts] == [run.spec.replicate + AGAIN for run in study.pretexts]
+    others = {"replicate"}
+    for one, other in zip(again.runs, study.runs, strict=True):
+        assert one.spec.model_dump(exclude=others) == other.spec.model_dump(exclude=others)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ('method = "aunce", exponents = [1.0]', "exponents needs 2 numbers"),
+        ('method = "aunce", positive_probs = [0.5, 0.5]', "positive_probs needs 3 numbers"),
+        ('method = "bce", exclude = "self"', "exclude: only method 'aunce' has them"),
+        ('method = "aunce", weights = "heavy"', "'weights' = 'heavy'"),
+    ],
+)
+def test_switches_of_the_loss_that_do_not_fit_are_refused(write, fields, expected):
+    with pytest.raises(UsageError, match=re.escape(expected)):
+        _ = write(('{ method = "bce" }', f"{{ {fields} }}")).runs
+
+
+def test_the_frames_of_a_test_data_set_may_be_others(write):
+    (run, *_) = write(
+        ("frames = 2", "frames = 2\ntest_frames = 5"), ("epochs = 3", 'epochs = 3\ntest_dataset = "disfa"')
+    ).runs
+    assert [data.render["frames"] for data in run.data] == [2, 5]
+
+
 def test_a_size_that_a_study_does_not_have_is_refused(write):
     reference = write().reference
     for size in ("gpu", "tpu"):
@@ -342,10 +378,10 @@ def test_a_size_that_a_study_does_not_have_is_refused(write):
             load_study(f"{reference}:{size}")
 
 
-@pytest.mark.parametrize("name", ["pilot", "main"])
-def test_what_a_study_runs_is_what_the_committed_trials_chose(name):
+@pytest.mark.parametrize(("name", "tuning"), [("pilot", "tune"), ("main", "tune"), ("imbalance", "imbalance_tune")])
+def test_what_a_study_runs_is_what_the_committed_trials_chose(name, tuning):
     """The highest inner-validation AUC of each arm at each noise level; the first of equals."""
-    runs = pd.read_parquet(PROJECT / "reports" / "tune" / "runs.parquet")
+    runs = pd.read_parquet(PROJECT / "reports" / tuning / "runs.parquet")
     assert (runs["status"] == "done").all()
     specs = [json.loads(text) for text in runs["spec"]]
     trials = runs.assign(trial_of=[arm.partition(", rate ")[0] for arm in runs["arm"].astype(str)])

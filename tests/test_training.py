@@ -21,6 +21,7 @@ from aunce.training import (
     Monitor,
     Optimisation,
     embed,
+    fit_moving_probe,
     fit_probe,
     fit_supervised,
     pretrain,
@@ -331,6 +332,55 @@ def test_losses_see_two_views_raw_labels_and_every_row_once_an_epoch(data):
     assert torch.equal(seen[1][1][:5], seen[1][1][5:])
 
 
+def test_frames_are_drawn_by_their_chances_with_and_without_a_head(data):
+    images, labels = data
+    rows, chances = np.arange(3, 19), np.zeros(16)
+    chances[[2, 7]] = 0.75, 0.25
+    seen = []
+
+    def spy(z, batch, generator, anchors):
+        seen.append(batch.clone())
+        return contrast(z, batch, generator)
+
+    common = {"optimisation": settings(epochs=8), "seed": 0, "rows": rows, "chances": chances, "log": quiet}
+    pretrain(tiny(), images, labels, loss=spy, **common)
+    given = torch.cat(seen[1:])
+    assert len(given) == 8 * 15, "as many as there are rows, but for a last batch of one"
+    assert {tuple(row) for row in given.tolist()} == {tuple(labels[rows[2]]), tuple(labels[rows[7]])}
+    often = (given == torch.from_numpy(labels[rows[2]])).all(1).float().mean().item()
+    assert 0.6 < often < 0.9
+
+    def logits_spy(logits, batch):
+        seen.append(batch)
+        return logits.mean()
+
+    seen.clear()
+    fit_supervised(tiny(), LinearProbe(3, 8), images, labels, loss=logits_spy, **common)
+    assert {tuple(row) for row in torch.cat(seen[1:]).tolist()} <= {tuple(labels[rows[k]]) for k in (2, 7)}
+
+
+def test_a_measure_sees_features_and_labels_of_checked_epochs_and_joins_the_history(data):
+    images, labels = data
+    seen = []
+
+    def measure(z, batch):
+        seen.append((tuple(z.shape), tuple(batch.shape)))
+        return {"spread": z.std().item()}
+
+    history = pretrain(
+        *(tiny(), images, labels),
+        loss=contrast,
+        optimisation=settings(epochs=4),
+        seed=0,
+        check=lambda epoch: {"value": 1.0},
+        checks=2,
+        measure=measure,
+        log=quiet,
+    )
+    assert seen == [((2, 5, 3, 8), (5, 3))] * 2
+    assert history["spread"].notna().tolist() == [False, True, False, True]
+
+
 def test_an_encoder_that_comes_in_eval_mode_is_trained_in_training_mode(data):
     encoder = tiny().eval()
     pretrain(encoder, *data, loss=contrast, optimisation=settings(epochs=1), seed=0, log=quiet)
@@ -545,6 +595,20 @@ def test_the_probe_has_its_own_seed():
     torch.manual_seed(1)
     assert same(first, fit_probe(features, labels, seed=1, epochs=1))
     assert not same(first, fit_probe(features, labels, seed=2, epochs=1))
+
+
+def test_the_probe_as_released_moves_the_buffers_of_its_network_and_no_weight(data):
+    images, labels = data
+    encoder = tiny()
+    weights = {name: value.clone() for name, value in encoder.named_parameters()}
+    buffers = {name: value.clone() for name, value in encoder.named_buffers()}
+    rows = np.arange(4, 20)
+    probe = fit_moving_probe(encoder, images, labels, rows=rows, seed=0, epochs=2, batch_size=8)
+    assert all(torch.equal(weights[name], value) for name, value in encoder.named_parameters())
+    moved = [name for name, value in encoder.named_buffers() if not torch.equal(buffers[name], value)]
+    assert any("running_mean" in name for name in moved)
+    again = fit_moving_probe(tiny(), images, labels, rows=rows, seed=0, epochs=2, batch_size=8)
+    assert same(probe, again), "seed and weights decide it"
 
 
 def test_an_au_with_one_class_gets_its_log_odds_and_no_weights():
