@@ -71,6 +71,12 @@ def test_the_committed_claims_are_those_of_the_protocol_and_their_hash_is_that_o
         ('contrasts = [["one", "other"]]', "", "decided by each of its contrasts and has none"),
         ('["one", "other"]', '["one", "one"]', "two different arms"),
         ('experiment = "main"', "", "needs experiment and decided_by"),
+        ('decided_by = "each"', 'decided_by = "each"\nmeasure = "noise"', "needs the noise levels"),
+        ('decided_by = "each"', 'decided_by = "each"\nnoise = ["miss 0.2"]', "no other measure has any"),
+        ('decided_by = "each"', 'decided_by = "each"\nmeasure = "slope"', "measure"),
+        ('home = "anatomy"', 'home = "anatomy"\nexperiment = "main"', "both experiment and contrasts"),
+        ('home = "anatomy"', 'home = "anatomy"\nexperiment = "main"\ncontrasts = [["one"]]', "two different arms"),
+        ("[[claim]]", '[[change]]\ndate = "soon"\ntext = "All."\n\n[[claim]]', "date"),
         ("delta", "dleta", "did you mean 'delta'"),
         ("2026-01-01", '"yesterday"', "written"),
         ("[[claim]]", "[[claim", "not a TOML file"),
@@ -189,7 +195,15 @@ def test_texts_of_findings_are_no_markup(ledger):
 def test_the_committed_ledger_is_drawn_from_the_committed_findings():
     shown = Ledger(reports=PROJECT / "reports")
     text = (PROJECT / "reports" / "claims" / "report.md").read_text()
-    for part in (shown.title(), shown.banner(), shown.table(), shown.gaps()):
+    for part in (shown.title(), shown.banner(), shown.table(), shown.gaps(), shown.changes()):
         assert part.data in text, "draw it again: aunce report claims"
     for one in (*shown.claims.claim, *shown.claims.gap):
         assert f"| **{one.id}** " in text
+
+
+def test_a_change_of_the_claims_is_listed_with_its_day(write, tmp_path):
+    assert "Nothing" in Ledger(write(), reports=tmp_path).changes().data
+    path = write("[[claim]]", '[[change]]\ndate = 2026-01-02\ntext = "Before any run: <b>delta</b>."\n\n[[claim]]')
+    text = Ledger(path, reports=tmp_path).changes().data
+    assert "2026-01-02" in text
+    assert "<b>" not in text
