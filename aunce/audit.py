@@ -559,7 +559,7 @@ STATUSES = {
     "reported": "a statement of the repository or of its authors that we did not check",
     "unverified": "not found in anything that could be read, or remembered only",
 }
-"""Status of a row in `TESTED` and `LACKS` -> what it means."""
+"""Status of a row in `TESTED`, `LACKS` and `CHOSEN` -> what it means."""
 
 _UNSPLIT = ("", "", "")
 TESTED: tuple[tuple[str, str, tuple[str, str, str], str, str, str], ...] = (
@@ -733,6 +733,12 @@ READ: Mapping[str, tuple[str, str]] = {
         "the probe that was deleted put the whole network in training mode, as of 702eb19",
         "`linear_graph_au.py` in the history",
     ),
+    "D12": (
+        "the probe that was deleted scored the test fold after each of 100 epochs and saved each, the contrastive "
+        "stage saves each of 60 epochs without scoring one, and no rule says which was taken; that it was chosen on "
+        "the test fold is unverified",
+        "`linear_graph_au.py` at 702eb19; `train_graph_au.py`",
+    ),
     "D17": (
         "frames are counted by line and not by the frame number in the file; an AU whose file is missing is absent in "
         "every frame",
@@ -747,6 +753,11 @@ READ: Mapping[str, tuple[str, str]] = {
         "from the second epoch on the rate is the default 1e-5, whatever was asked for",
         "`lr_schedule.py`",
     ),
+    "D22": (
+        "blocks of Swin-B are left out with a probability that rises to 0.5 in the last, and the contrastive stage has "
+        "the network in training mode; the configuration swin-base of this library keeps the 0.5",
+        "`model/swin_transformer.py`; `train_graph_au.py`",
+    ),
     "D23": (
         "the supervised path has two linear layers for each AU, 1024 to 32 to 2; the probe that was deleted had one, "
         "1024 to 2",
@@ -759,7 +770,30 @@ READ: Mapping[str, tuple[str, str]] = {
 }
 """Gaps that stand in the code of AUNCE at commit bade385 (2025-11-28) or its history, as we read it."""
 
+BEST, SCORED, HELD_OUT = "the best on the test part", "each is scored on the test part", "there is a validation set"
+CHOSEN: tuple[tuple[str, str, str, str, str], ...] = (
+    # repository and commit, file, epoch, threshold, status
+    ("CVI-SZU/MDHR at 29f68e4", "`train.py`, `dataset/dataset.py`", BEST, "0.5", "read"),
+    ("ihp-lab/FG-Net at 6067ab2", "`code/train_interpreter.py`", BEST, "0 of a heat map", "read"),
+    ("ihp-lab/LibreFace at 8828ec2", "`AU_Detection/solver_fm_distillation_grad.py`", BEST, "0.5", "read"),
+    ("jingyang2017/AU-Net at 7c88a52", "`utils/utils_callbacks.py`, `data/data_load.py`", BEST, "0.5", "read"),
+    (
+        *("forever208/FMAE-IAT at 139b10c and 0813c40", "`DISFA_finetune.py`, `engine_finetune.py`", BEST),
+        *("the best of 99 on the test part, beside 0.5", "read"),
+    ),
+    ("CVI-SZU/ME-GraphAU at 20cb149", "`train_stage1.py`", SCORED, "0.5", "read"),
+    ("ZhiwenShao/PyTorch-JAANet at 8c71017", "`train_JAAv1.py`", SCORED, "0.5", "read"),
+    ("ZhiwenShao/AC2D at 2abf1fd", "`train.py`", SCORED, "0.5", "read"),
+    (
+        *("dkollias/Fair-Consistent-Affect-Analysis at a95ea00", "`model_utils/validation.py`", HELD_OUT),
+        *("the best on the validation set", "read"),
+    ),
+)
+"""Where the released code of other methods chooses the epoch and the threshold. Which of the scores a paper printed
+does not stand in the code."""
+
 AVERAGED, TESTED_ON, IN_CODE = "One number, seven ways", "Confusion matrices from the logs", "Gaps in the released code"
+CHOSEN_ON = "Where others choose"
 """Headings of the page below which the evidence for gaps stands."""
 
 UNDECIDABLE = (
@@ -836,7 +870,8 @@ class Audit:
             )
             for gap, (what, _) in READ.items()
         ]
-        return sorted([self._way_of_averaging(), self._numbering(), *read], key=lambda entry: int(entry.id[1:]))
+        others = [self._way_of_averaging(), self._numbering(), self._choosing()]
+        return sorted([*others, *read], key=lambda entry: int(entry.id[1:]))
 
     def _way_of_averaging(self) -> Entry:
         holds, said = True, []
@@ -863,6 +898,19 @@ class Audit:
             verdict=_holds(holds),
             reason=f"Computed from the logs: {'; '.join(said)}; the README calls part 1 Fold1.",
             section=TESTED_ON,
+        )
+
+    def _choosing(self) -> Entry:
+        best, scored, held_out = ([row for row in CHOSEN if row[2] == rule] for rule in (BEST, SCORED, HELD_OUT))
+        thresholds = [_name(row) for row in CHOSEN if "on the test part" in row[3]]
+        return Entry(
+            id="D13",
+            verdict=_holds(len(best) > len(held_out) and bool(thresholds)),
+            reason=f"Read in the released code of {len(CHOSEN)} others: the epoch that is best on the test part is "
+            f"kept or named in {len(best)} ({', '.join(map(_name, best))}), with the best of 99 thresholds there in "
+            f"{', '.join(thresholds)}; {len(scored)} score each epoch there and name no rule, {len(held_out)} has a "
+            "validation set. Which of these scores was printed is unverified.",
+            section=CHOSEN_ON,
         )
 
     def findings(self) -> "Markdown":
@@ -1218,10 +1266,20 @@ class Audit:
         rows = [[gap, what, where] for gap, (what, where) in READ.items()]
         return page.markdown(page.table(["Gap", "What stands there", "Where"], rows, "lll"))
 
+    def chosen(self) -> "Markdown":
+        """On which part others choose epochs and thresholds."""
+        headers = ["Repository", "Where", "Epoch", "Threshold", "Status"]
+        return page.markdown(f"{page.table(headers, CHOSEN, 'lllll')}\n\n{_statuses(row[-1] for row in CHOSEN)}")
+
     def undecidable(self) -> "Markdown":
         """What stays open."""
         rows = [[what, f"undecidable here: {why}", gloss] for what, why, gloss in UNDECIDABLE]
         return page.markdown(page.table(["Statement", "Verdict", "Note"], rows, "lll"))
+
+
+def _name(row: tuple[str, str, str, str, str]) -> str:
+    """Of a row of `CHOSEN`: the method, without owner and commit."""
+    return row[0].split(" at ")[0].split("/")[1]
 
 
 def _holds(found: bool) -> str:

@@ -139,6 +139,16 @@ class Said(NamedTuple):
     of: Findings
     entry: Entry
 
+    @property
+    def verdict(self) -> str:
+        """As it is shown: marked if runs of its report are missing."""
+        return self.entry.verdict + (" (partial)" if self.of.status == "partial" else "")
+
+    @property
+    def place(self) -> str:
+        """Link to the section of its report, from the page of another one."""
+        return f"../{quote(self.report)}/index.html#{page.anchor(self.entry.section)}"
+
 
 class Ledger:
     """What the ledger's notebook shows: each claim, how it is decided, and what has become of it.
@@ -188,7 +198,7 @@ class Ledger:
         said = self.said[name]
         if not said:
             return NOT_RUN
-        each = [one.entry.verdict + (" (partial)" if one.of.status == "partial" else "") for one in said]
+        each = [one.verdict for one in said]
         if len(said) > 1:
             each = [f"{verdict} in {one.report}" for verdict, one in zip(each, said, strict=True)]
         return "; ".join(each)
@@ -206,30 +216,31 @@ class Ledger:
             f"release and its text, the field or its past, {gaps} are examined."
         )
         title, question = "What has become of each claim", "Which claims about AUNCE hold?"
-        behind = list(itertools.chain.from_iterable(self.said.values()))
-        waiting = any(claim.experiment and not self.said[claim.id] for claim in self.claims.claim)
-        findings.write(
-            self.out,
-            Findings(
-                title=title,
-                question=question,
-                found=found,
-                kind=next((kind for kind in KINDS if any(one.of.kind == kind for one in behind)), "computation"),
-                status="partial" if waiting or any(one.of.status == "partial" for one in behind) else "whole",
-            ),
-        )
+        findings.write(self.out, self.about(title, question, found))
         return page.markdown(
             f"# {title}\n\n**Asked.** {question} **Found.** {page.text(found)} The claims were written on "
             f"{self.claims.written.isoformat()} (`notebooks/claims.toml`, hash `{self.hash}`), before the runs that "
             f"decide them. Delta is {self.claims.delta:g} in macro-{'AUC' if self.claims.score == 'auc' else 'F1'}."
         )
 
+    def about(self, title: str, question: str, found: str) -> Findings:
+        """What the index shows of a page that is drawn from the ledger: whole if no claim waits for runs."""
+        behind = list(itertools.chain.from_iterable(self.said.values()))
+        waiting = any(claim.experiment and not self.said[claim.id] for claim in self.claims.claim)
+        return Findings(
+            title=title,
+            question=question,
+            found=found,
+            kind=next((kind for kind in KINDS if any(one.of.kind == kind for one in behind)), "computation"),
+            status="partial" if waiting or any(one.of.status == "partial" for one in behind) else "whole",
+        )
+
     def banner(self) -> "Markdown":
         """Which verdicts rest on rendered faces."""
         rendered = [
-            claim.id
-            for claim in self.claims.claim
-            if any(one.of.kind == "rendered faces" for one in self.said[claim.id])
+            named.id
+            for named in (*self.claims.claim, *self.claims.gap)
+            if any(one.of.kind == "rendered faces" for one in self.said[named.id])
         ]
         if not rendered:
             return page.markdown("")
@@ -248,7 +259,7 @@ class Ledger:
                 [
                     f"**{claim.id}** {page.text(claim.wording)}",
                     _lines([f"**{page.text(self.verdict(claim))}**", *(page.text(one.entry.reason) for one in said)]),
-                    _lines(_effect(one.entry) for one in said),
+                    _lines(part for one in said for part in effect(one.entry)),
                     _lines("" if one.entry.replicates is None else str(one.entry.replicates) for one in said),
                     _lines(_number(one.entry.detectable, one.entry.unit, sign="") for one in said),
                     _lines(map(_evidence, said)),
@@ -297,16 +308,17 @@ def _lines(parts: Iterable[str]) -> str:
     return "<br>".join(part for part in parts if part)
 
 
-def _effect(entry: Entry) -> str:
+def effect(entry: Entry) -> list[str]:
+    """What was compared, and its value with the interval, as far as there are such."""
+    parts = [page.text(entry.contrast)] if entry.contrast else []
     if entry.value is None:
-        return page.text(entry.contrast)
+        return parts
     if entry.replicates is None:
-        return _lines([page.text(entry.contrast), f"{_number(entry.value, entry.unit, sign='')} (computed)"])
+        return [*parts, f"{_number(entry.value, entry.unit, sign='')} (computed)"]
     ends = "no interval"
     if entry.low is not None and entry.high is not None:
         ends = f"{_number(entry.low, '')} to {_number(entry.high, '')}"
-    value = f"{_number(entry.value, entry.unit)} ({ends})"
-    return _lines([page.text(entry.contrast), value])
+    return [*parts, f"{_number(entry.value, entry.unit)} ({ends})"]
 
 
 def _number(value: float | None, unit: str, *, sign: str = "+") -> str:
@@ -314,6 +326,4 @@ def _number(value: float | None, unit: str, *, sign: str = "+") -> str:
 
 
 def _evidence(said: Said) -> str:
-    """A link from the page of the ledger to the section of another report."""
-    place = f"../{quote(said.report)}/index.html#{page.anchor(said.entry.section)}"
-    return f"[{page.text(f'{said.report}: {said.entry.section}')}]({place})"
+    return f"[{page.text(f'{said.report}: {said.entry.section}')}]({said.place})"

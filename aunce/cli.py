@@ -23,6 +23,7 @@ PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "claims": ("What has become of each claim", {}),
     "simulation": ("What the intervals cover", {"repetitions": 2000}),
     "speed": ("How fast it is", {"full": True}),
+    "summary": ("AUNCE in two minutes", {}),
 }
 """Notebooks that need no runs: titles of their pages in `reports/<name>/`, and parameters."""
 
@@ -213,7 +214,7 @@ def report(name: str, overrides: dict[str, Any]) -> None:
     """Write the report NAME, and the index of all reports; nothing is trained.
 
     NAME is a study, whose finished runs are collected, or one that needs no runs: anatomy, audit, claims (the ledger),
-    simulation, speed (ten minutes on an idle machine), or index alone.
+    simulation, speed (ten minutes on an idle machine), summary (the ledger on one page), or index alone.
     """
     from aunce import index
 

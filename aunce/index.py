@@ -9,7 +9,7 @@ from aunce.findings import Findings
 
 TITLE = "All reports"
 GROUPS = ("What is decided", "Studies", "Tuning", "Data cards", "Statistics")
-DECIDING = ("claims", "audit", "anatomy", "main")
+FIRST = ("summary", "claims")
 
 
 def draw(reports: Path) -> Path:
@@ -37,8 +37,9 @@ def draw(reports: Path) -> Path:
 def _tables(found: Mapping[str, Findings], target: str) -> list[str]:
     """A heading and a Markdown table for each group of reports; `target` is the file that a title leads to."""
     groups: dict[str, list[str]] = {}
-    for folder in sorted(found, key=lambda name: (_place(name), name)):
-        groups.setdefault(GROUPS[_place(folder)[0]], []).append(folder)
+    places = {folder: _place(folder, one) for folder, one in found.items()}
+    for folder in sorted(found, key=lambda name: (places[name], name)):
+        groups.setdefault(GROUPS[places[folder][0]], []).append(folder)
     headers = ["Report", "Status", "Found", "Numbers", "Runs", "Hours", "Hardware"]
     return [
         f"## {group}\n\n{page.table(headers, [_row(name, found[name], target) for name in names], 'llllrrl')}"
@@ -58,11 +59,11 @@ def _row(folder: str, one: Findings, target: str) -> list[str]:
     ]
 
 
-def _place(folder: str) -> tuple[int, int]:
-    """Number of the group of a report, and its place in there."""
+def _place(folder: str, one: Findings) -> tuple[int, int]:
+    """Number of the group of a report, and its place in there: what sums up, then what decides something."""
     name = folder.removesuffix("-gpu")
-    if name in DECIDING:
-        return 0, DECIDING.index(name)
+    if name in FIRST or one.entries:
+        return 0, FIRST.index(name) if name in FIRST else len(FIRST)
     if name == "simulation":
         return 4, 0
     return (3 if name.startswith("data/") else 2 if name.endswith("tune") else 1), 0

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -384,10 +385,12 @@ def test_gaps_are_decided_by_what_was_computed_or_read(tmp_path, monkeypatch):
     assert findings.read(tmp_path).entries == shown.entries()
     found = {entry.id: entry for entry in shown.entries()}
     assert {entry.verdict for entry in found.values()} == {"holds"}
-    assert set(audit.READ) == set(found) - {"D14", "D15"}
+    assert set(audit.READ) == set(found) - {"D13", "D14", "D15"}
     for number in ("66.11", "66.33", "66.42", "65.47"):
         assert number in found["D14"].reason
     assert all("commit bade385" in found[gap].reason for gap in audit.READ)
+    for gap in ("D12", "D13"):
+        assert "unverified" in found[gap].reason
     printed = audit.compared("DISFA")
     printed.loc["AUNCE", "mean"] = 65.5  # as if the pooled score had been printed
     monkeypatch.setattr(audit, "compared", lambda dataset: printed)
@@ -397,9 +400,30 @@ def test_gaps_are_decided_by_what_was_computed_or_read(tmp_path, monkeypatch):
     assert {entry.id: entry.verdict for entry in shown.entries()}["D15"] == "does not hold"
 
 
+def test_where_others_choose_is_counted_from_the_table(monkeypatch):
+    (entry,) = [entry for entry in Audit().entries() if entry.id == "D13"]
+    best = [row for row in audit.CHOSEN if row[2] == audit.BEST]
+    assert f"in {len(best)} (" in entry.reason
+    assert "FMAE-IAT; " in entry.reason
+    assert all(row[0].split("/")[1].split(" at ")[0] in entry.reason for row in best)
+    fair = tuple((*row[:2], audit.HELD_OUT, "0.5", row[4]) for row in audit.CHOSEN)
+    monkeypatch.setattr(audit, "CHOSEN", fair)
+    (entry,) = [entry for entry in Audit().entries() if entry.id == "D13"]
+    assert entry.verdict == "does not hold"
+
+
+def test_the_swin_base_of_the_library_drops_as_many_blocks_as_the_release():
+    from aunce.model import BACKBONES
+
+    assert BACKBONES["swin-base"]().drop_path_rate == 0.5
+    assert "0.5 in the last" in audit.READ["D22"][0]
+
+
 def test_tables_of_what_was_read_are_whole():
-    assert {row[-1] for row in (*audit.TESTED, *audit.LACKS)} <= set(audit.STATUSES)
-    assert all(cell for row in audit.LACKS for cell in row)
+    assert {row[-1] for row in (*audit.TESTED, *audit.LACKS, *audit.CHOSEN)} <= set(audit.STATUSES)
+    assert all(cell for row in (*audit.LACKS, *audit.CHOSEN) for cell in row)
+    assert {row[2] for row in audit.CHOSEN} == {audit.BEST, audit.SCORED, audit.HELD_OUT}
+    assert all(re.search(r" at [0-9a-f]{7}", row[0]) for row in audit.CHOSEN)
     assert all(len(row[2]) == 3 and row[4] for row in audit.TESTED)
 
 

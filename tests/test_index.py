@@ -6,24 +6,27 @@ import pytest
 
 from aunce import findings, index, page
 from aunce.errors import UsageError
-from aunce.findings import FILE, Findings
+from aunce.findings import FILE, Entry, Findings
 from aunce.study import PROJECT
 
 ABOUT = {"question": "Does it?", "found": "It does.", "kind": "rendered faces"}
+ENTRY = Entry(id="D1", verdict="holds", reason="Because.", section="Here")
 
 
 @pytest.fixture
 def reports(tmp_path):
     """Folders of made-up reports, in no order."""
-    for name in ("simulation", "data/bp4d", "tune", "laptop", "main", "main-gpu", "audit", "claims", "anatomy"):
+    decide = ("main", "main-gpu", "audit")
+    for name in ("simulation", "data/bp4d", "tune", "laptop", "noise", *decide, "claims", "summary"):
         (tmp_path / name).mkdir(parents=True)
-        findings.write(tmp_path / name, Findings(title=f"Title of {name}", **ABOUT))
+        entries = [ENTRY] if name in decide else []
+        findings.write(tmp_path / name, Findings(title=f"Title of {name}", **ABOUT, entries=entries))
     return tmp_path
 
 
 def test_reports_stand_in_the_order_of_what_they_decide(reports):
     made = index.draw(reports)
-    order = ["claims", "audit", "anatomy", "main", "main-gpu", "laptop", "tune", "data/bp4d", "simulation"]
+    order = ["summary", "claims", "audit", "main", "main-gpu", "laptop", "noise", "tune", "data/bp4d", "simulation"]
     assert made == reports / "index.html"
     assert re.findall(r'<td><a href="(.*)/index.html">', made.read_text()) == order
     assert re.findall(r"\]\((.*)/report.md\)", (reports / "README.md").read_text()) == order
