@@ -105,9 +105,14 @@ class Claims(StrictModel):
     gap: list[Gap]
     change: list[Change] = Field(default_factory=list)
 
+    @property
+    def both(self) -> list[Claim | Gap]:
+        """Claims, then gaps."""
+        return [*self.claim, *self.gap]
+
     @model_validator(mode="after")
     def _named_once(self) -> "Claims":
-        names = [claim.id for claim in self.claim] + [gap.id for gap in self.gap]
+        names = [one.id for one in self.both]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} stands twice")
@@ -238,9 +243,7 @@ class Ledger:
     def banner(self) -> "Markdown":
         """Which verdicts rest on rendered faces."""
         rendered = [
-            named.id
-            for named in (*self.claims.claim, *self.claims.gap)
-            if any(one.of.kind == "rendered faces" for one in self.said[named.id])
+            name.id for name in self.claims.both if any(one.of.kind == "rendered faces" for one in self.said[name.id])
         ]
         if not rendered:
             return page.markdown("")
