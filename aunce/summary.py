@@ -160,8 +160,8 @@ class Summary:
         lines = []
         for claim, said in self._said(self.claims, group):
             shown = effect(said.entry) + (["rendered faces"] if said.of.kind == "rendered faces" else [])
-            link = f"[{page.text(said.report)}]({said.place})"
-            lines.append(f"{_named(claim)} *{page.text(said.verdict)}*: {', '.join([*shown, link])}")
+            verdict = ": ".join(part for part in (f"*{page.text(said.verdict)}*", ", ".join(shown)) if part)
+            lines.append(f"{_named(claim)} {verdict} ([{page.text(said.report)}]({said.place}))")
         return lines
 
     def undecidable(self) -> "Markdown":

@@ -109,8 +109,8 @@ def test_a_verdict_without_a_place_is_refused_with_its_report(summary, monkeypat
 def test_a_claim_stands_in_the_section_of_its_verdict_with_effect_interval_and_link(summary, verdict, section):
     shown = summary({"main": ({"kind": "rendered faces"}, [REVERSED | {"verdict": verdict}])})
     line = (
-        f"- **C1** One beats the other. *{verdict}*: one minus other, −0.020 AUC (−0.030 to −0.010), rendered faces, "
-        "[main](../main/index.html#scores-and-more)"
+        f"- **C1** One beats the other. *{verdict}*: one minus other, −0.020 AUC (−0.030 to −0.010), rendered faces "
+        "([main](../main/index.html#scores-and-more))"
     )
     for name in ("holds", "fails", "open"):
         assert (line in getattr(shown, name)().data) == (name == section)
