@@ -91,6 +91,7 @@ class Comparison(Report):
     ) -> None:
         claims, self.claims_hash = load_claims()
         self.written, self.delta, self.score = claims.written, claims.delta, claims.score
+        self.changed = [change.date.isoformat() for change in claims.change]
         self.pilot = pilot
         self.claims = [claim for claim in claims.claim if claim.experiment == experiment]
         self.gaps = [gap for gap in claims.gap if gap.experiment == experiment]
@@ -302,9 +303,10 @@ class Comparison(Report):
         curves = self._not_flat() if self.done else ""
         started = self.provenance["started"][:10]  # the date
         when = "not after" if not started or self.written.isoformat() <= started else "**AFTER**"
+        changed = f"; changed since on {', '.join(self.changed)}, see [the ledger](../claims/index.html#changes-since)"
         return page.markdown(
-            f"{asked}\n\n{listed}\n\n{curves} The claims were written on {self.written.isoformat()} (hash "
-            f"`{self.claims_hash}`), {when} the day of the first run."
+            f"{asked}\n\n{listed}\n\n{curves} The claims were written on {self.written.isoformat()}, {when} the day of "
+            f"the first run{changed if self.changed else ''} (hash `{self.claims_hash}`)."
         )
 
     def _sizes(self) -> str:

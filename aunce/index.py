@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from aunce import findings, page
 from aunce.findings import Findings
+from aunce.study import without_size
 
 TITLE = "All reports"
 GROUPS = ("What is decided", "Studies", "Tuning", "Data cards", "Statistics")
@@ -61,7 +62,7 @@ def _row(folder: str, one: Findings, target: str) -> list[str]:
 
 def _place(folder: str, one: Findings) -> tuple[int, int]:
     """Number of the group of a report, and its place in there: what sums up, then what decides something."""
-    name = folder.removesuffix("-gpu")
+    name = without_size(folder)
     if name in FIRST or one.entries:
         return 0, FIRST.index(name) if name in FIRST else len(FIRST)
     if name == "simulation":
