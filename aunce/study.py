@@ -231,6 +231,9 @@ OF_PRETEXT = (
 AGAIN = 10_000
 """What the size "again" adds to every replicate."""
 
+REPEAT = 1_000
+"""What lies between replicates of the GPU size that share their conditions."""
+
 WEIGHTS = "encoder.safetensors"  # of the trained encoder, in the folder of its run
 
 
@@ -268,7 +271,8 @@ class StudyFile(StrictModel):
     what was tuned for an arm may depend on the noise. A later rule goes over an earlier one.
 
     `gpu` are fields that make the study as large as a CUDA GPU can do, in place of those of data and base. Of
-    `gpu.axes` a list takes the place of the axis of its name, and a table adds its bundles to it.
+    `gpu.axes` a list takes the place of the axis of its name, and a table adds its bundles to it; `gpu.repeat` is how
+    many replicates it has for each of the smaller one, whose conditions they share.
     """
 
     study: StudyHead
@@ -418,7 +422,9 @@ class Study:
         if size != "gpu" or not file.gpu:
             raise UsageError(f"{self.path}: no size '{size}'; sizes: cpu, again{', gpu' if file.gpu else ''}")
         axes = dict(file.gpu.get("axes", {}))
-        fields = {name: value for name, value in file.gpu.items() if name != "axes"}
+        fields = {name: value for name, value in file.gpu.items() if name not in ("axes", "repeat")}
+        if "repeat" in file.gpu:
+            axes["replicate"] = self._repeated(file, file.gpu["repeat"])
         if unknown := set(axes) - set(file.axes):
             raise UsageError(
                 f"{self.path}: [gpu.axes] names {', '.join(sorted(unknown))}; the axes are {', '.join(file.axes)}"
@@ -429,6 +435,19 @@ class Study:
         head = file.study.model_copy(update={"title": f"{file.study.title}, GPU size"})
         whole = file.model_dump() | {"study": head.model_dump(), "base": file.base | fields, "axes": file.axes | axes}
         return StudyFile.checked(whole, f"{self.path} [gpu]")
+
+    def _repeated(self, file: StudyFile, times: object) -> dict[str, dict[str, Any]]:
+        rows = file.axes.get("replicate")
+        if not isinstance(times, int) or not 1 <= times * REPEAT <= AGAIN or not isinstance(rows, dict):
+            raise UsageError(
+                f"{self.path}: [gpu] repeat is a number from 1 to {AGAIN // REPEAT}, and takes a table [axes.replicate]"
+            )
+        return {
+            str(at): row | {"replicate": at}
+            for turn in range(times)
+            for row in rows.values()
+            for at in [row["replicate"] + turn * REPEAT]
+        }
 
     @property
     def title(self) -> str:

@@ -336,6 +336,21 @@ def test_a_table_of_the_gpu_size_adds_to_its_axis(write):
     assert arms == ["BCE", "AUNCE {odd} name", "InfoNCE"]
 
 
+def test_replicates_of_the_gpu_size_share_the_conditions_of_the_smaller_one(write):
+    rows = '[axes.replicate]\n"4" = { replicate = 4, setting = "hard" }\n"5" = { replicate = 5 }\n\n[axes.arm]'
+    one = write(("replicate = [0, 1]\n", ""), ("[axes.arm]", rows))
+    text = one.path.read_text() + "\n[gpu]\nepochs = 9\nrepeat = 2\n"
+    one.path.write_text(text)
+    runs = load_study(f"{one.path}:gpu").select(["arm=BCE"])
+    assert [run.spec.replicate for run in runs] == [4, 5, 1004, 1005]
+    assert [run.data[0].render["setting"] for run in runs] == ["hard", "easy"] * 2
+    assert {run.spec.epochs for run in runs} == {9}
+    for wrong in ("repeat = 0", "repeat = 11", 'repeat = "2"'):
+        one.path.write_text(text.replace("repeat = 2", wrong))
+        with pytest.raises(UsageError, match="repeat is a number from 1 to 10"):
+            load_study(f"{one.path}:gpu")
+
+
 def test_the_size_again_is_the_same_study_on_other_people(write):
     study = write(('"aunce", preset', '"aunce", pretext = true, preset'), ("[axes]", PRETEXT + "\n[axes]"))
     again = load_study(f"{study.reference}:again")
