@@ -123,12 +123,12 @@ class Summary:
     def title(self) -> "Markdown":
         """Heading and where things stand; writes what the index shows of the summary."""
         counts = {group: len({one.id for one, _ in self._said(self.claims, group)}) for group in (HOLDS, FAILS, OPEN)}
-        there = len({gap.id for gap, _ in self._said(self.gaps, HOLDS)})
+        held = len({gap.id for gap, _ in self._said(self.gaps, HOLDS)})
         found = (
             f"Of {len(self.claims)} claims about AUNCE: {counts[HOLDS]} supported or proven, {counts[FAILS]} refuted "
             f"or not supported, {counts[OPEN]} undecided, {len(self._waiting(self.claims))} {NOT_RUN}, "
             f"{sum(not claim.experiment for claim in self.claims)} {UNDECIDABLE}. Of {len(self.gaps)} gaps between the "
-            f"release and its text, the field or its past: {there} found to be there, {len(self._waiting(self.gaps))} "
+            f"release and its text, the field or its past: {held} hold or matter, {len(self._waiting(self.gaps))} "
             f"{NOT_RUN}."
         )
         title, question = "AUNCE in two minutes", "What is left of the claims, and what follows?"

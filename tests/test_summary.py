@@ -162,7 +162,7 @@ def test_the_index_gets_status_kind_and_counts(summary):
     found = findings.read(shown.out)
     assert (found.kind, found.status, found.entries) == ("rendered faces", "partial", [])
     assert "1 refuted or not supported" in found.found
-    assert "1 found to be there, 1 not run yet" in found.found
+    assert "1 hold or matter, 1 not run yet" in found.found
 
 
 def test_advice_stands_while_its_verdicts_do_and_is_withdrawn_with_the_reason_when_they_change(summary):
