@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from aunce.data import data_set
-from aunce.errors import AunceError, UsageError
+from aunce.errors import AunceError, DataError, UsageError
 from aunce.study import NOTEBOOKS, REPORTS, Data, Progress, Run, Study, duration, first_process, load_study, progress
 
 PAGES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -259,6 +259,38 @@ def draw_index(reports: Path) -> None:
         index.draw(reports)
     except UsageError as error:
         click.echo(f"aunce: the index is as it was: {error}", err=True)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A .csv or .parquet file. Default: CSV to the screen.",
+)
+@click.option(
+    "--detector", default="", help="Face detector in place of the run's: cascade, or the path of a YuNet file."
+)
+def predict(run: Path, paths: tuple[Path, ...], out: Path | None, detector: str) -> None:
+    """Predict the action units of all faces in images, folders and videos.
+
+    RUN is the folder of a finished run, reports/STUDY/runs/KEY. One row per face and frame: input, frame (from 1),
+    face_id (0 is the largest), timestamp (seconds), confidence (of the face detector; 0: no face), the probabilities
+    AU01, AU02, ..., and trained_on. Faces are found and aligned as for the training of the run; if that took images as
+    they were (align none), the centred square of each image is taken for a face.
+    """
+    from aunce import prediction
+
+    model = prediction.load(run, detector=detector)
+    if model.trained_on == prediction.RENDERED:
+        click.echo(f"aunce: this model was trained on {model.trained_on}", err=True)
+    broken: list[str] = []
+    rows = prediction.write(prediction.predict(model, paths, progress=_ticker("predicted"), warn=broken.append), out)
+    if out is not None:
+        click.echo(f"{out}: {rows:,} rows")
+    if broken:
+        raise DataError("\n".join([*broken, f"{rows:,} rows of what could be read are written"]))
 
 
 @main.group()

@@ -111,14 +111,7 @@ def train(
     if spec.method in ("pixels", "latent"):
         features = raw_pixels(pack.images, split) if spec.method == "pixels" else latent_intensities(pack)
         return _untrained(monitor(_shared_by_aus(features, len(table.aus))), None)
-    encoder = build_encoder(
-        spec.backbone,
-        aus=len(table.aus),
-        channels=spec.channels,
-        seed=spec.replicate,
-        revision=spec.revision or None,
-        final_relu=spec.final_relu,
-    )
+    encoder = untrained_encoder(spec, len(table.aus))
     if spec.pretext:
         if not spec.start:
             raise UsageError("pretext needs start, the weights that it left; `aunce run` makes them and hands them on")
@@ -187,6 +180,22 @@ def moving_probe(
         for rows in (split.validation, split.test)
     )
     return validation, test
+
+
+def untrained_encoder(spec: RunSpec, aus: int) -> Encoder:
+    """The encoder of a run as its training begins, but for the backbone of a pretext.
+
+    Raises:
+        UsageError: the backbone cannot be read.
+    """
+    return build_encoder(
+        spec.backbone,
+        aus=aus,
+        channels=spec.channels,
+        seed=spec.replicate,
+        revision=spec.revision or None,
+        final_relu=spec.final_relu,
+    )
 
 
 def contrastive_loss(spec: RunSpec, labels: Array) -> ContrastiveLoss:

@@ -20,7 +20,7 @@ from torch import nn
 
 from aunce.data.frames import FrameTable
 from aunce.evaluation import Array
-from aunce.study import WEIGHTS, first_process
+from aunce.study import PROBE, WEIGHTS, first_process
 
 FORMAT = 1
 LIBRARIES = (
@@ -52,13 +52,16 @@ class Recorder:
         self._started = datetime.datetime.now(datetime.UTC)
         self._clock = time.monotonic()
 
-    def weights(self, encoder: nn.Module | None) -> None:
-        """Write the weights of the encoder, if there is one, as safetensors; the checkpoint has done its work."""
+    def weights(self, encoder: nn.Module | None, probe: nn.Module | None) -> None:
+        """Write the weights of the encoder, if there is one, and of its probe as safetensors, as `aunce predict` reads
+        them; the checkpoint has done its work."""
         if not first_process():
             return
         if encoder is not None:
-            tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
-            safetensors.torch.save_file(tensors, self.folder / WEIGHTS)
+            for module, name in ((encoder, WEIGHTS), (probe, PROBE)):
+                if module is not None:
+                    tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
+                    safetensors.torch.save_file(tensors, self.folder / name)
         shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
 
     def save(

@@ -235,6 +235,7 @@ REPEAT = 1_000
 """What lies between replicates of the GPU size that share their conditions."""
 
 WEIGHTS = "encoder.safetensors"  # of the trained encoder, in the folder of its run
+PROBE = "probe.safetensors"  # of the linear probe on its features
 
 
 class DataSpec(StrictModel):

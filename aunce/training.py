@@ -638,7 +638,7 @@ def embed(
             for start in range(0, len(rows), batch_size):
                 batch = torch.from_numpy(images[rows[start : start + batch_size]]).to(device)  # (B, H, W, 3)
                 pixels = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
-                x = encoder(_centre(pixels, crop))  # (B, K, D)
+                x = encoder(centre(pixels, crop))  # (B, K, D)
                 features[start : start + batch_size] = x.float().cpu().numpy()
     finally:
         for module, training in modes.items():
@@ -646,7 +646,7 @@ def embed(
     return features
 
 
-def _centre(pixels: Tensor, crop: int) -> Tensor:
+def centre(pixels: Tensor, crop: int) -> Tensor:
     """The square of side `crop` in the middle of images (B, 3, H, W); 0 leaves them whole."""
     if not crop:
         return pixels
@@ -740,7 +740,7 @@ def fit_moving_probe(
     def of(batch: Tensor) -> Tensor:
         pixels = torch.from_numpy(images[rows[batch.numpy()]]).to(device)  # (B, H, W, 3)
         with torch.no_grad():
-            x: Tensor = encoder(_centre(pixels.permute(0, 3, 1, 2).float() / 255, crop))  # (B, K, D)
+            x: Tensor = encoder(centre(pixels.permute(0, 3, 1, 2).float() / 255, crop))  # (B, K, D)
         return x.float().cpu()
 
     with _seeded(seed, device):
@@ -939,6 +939,8 @@ class Monitor:
         """Epoch rule -> head -> probabilities (validation (m, K), test (n, K)), for `evaluation.score_tables`."""
         self.epochs: dict[str, int] = {}
         """Epoch rule -> the epoch it chose."""
+        self.probe: LinearProbe | None = None
+        """The probe of the last check."""
         self._best: dict[str, float] = {}
 
     def __call__(self, epoch: int, /) -> dict[str, float]:
@@ -950,7 +952,7 @@ class Monitor:
         """
         split = self.split
         train, validation, test = (self.features(rows) for rows in (split.train, split.validation, split.test))
-        probe = self._fit(train, self.noisy[split.train])
+        self.probe = probe = self._fit(train, self.noisy[split.train])
         scores = {"probe": (probabilities(probe, validation), probabilities(probe, test))}
         if self.head is not None:
             scores["own"] = (probabilities(self.head, validation), probabilities(self.head, test))
@@ -984,10 +986,14 @@ class Monitor:
         chosen = {
             rule: torch.tensor([self._best[rule], self.epochs[rule]], dtype=torch.float64) for rule in self.scores
         }
-        return kept | chosen
+        probe = {} if self.probe is None else self.probe.state_dict(prefix="probe.")
+        return kept | chosen | probe
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` gave."""
+        if "probe.weight" in state:
+            self.probe = LinearProbe(*state["probe.weight"].shape).eval()
+            self.probe.load_state_dict({name: state[f"probe.{name}"] for name in ("weight", "bias")})
         for rule in (rule for rule in RULES if rule in state):
             self._best[rule], self.epochs[rule] = state[rule][0].item(), int(state[rule][1])
             mine = {key: value.numpy() for key, value in state.items() if key.startswith(f"{self.epochs[rule]}.")}

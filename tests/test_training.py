@@ -794,6 +794,14 @@ def test_a_killed_run_continues_with_the_scores_of_its_earlier_checks(tmp_path):
                 assert np.array_equal(mine, theirs)
 
 
+def test_a_run_killed_after_its_last_epoch_still_has_the_probe_of_that_epoch(tmp_path):
+    encoder, whole, data, options = monitored()
+    pretrain(encoder, *data, loss=contrast, **options, checkpoint=tmp_path / "c", log=quiet)
+    encoder, monitor, data, options = monitored()
+    pretrain(encoder, *data, loss=contrast, **options, checkpoint=tmp_path / "c", log=quiet)
+    torch.testing.assert_close(monitor.probe.state_dict(), whole.probe.state_dict(), rtol=0, atol=0)
+
+
 def test_a_trial_in_which_no_au_enters_the_mean_still_has_a_curve():
     _, monitor, data, _ = monitored()
     monitor = Monitor(

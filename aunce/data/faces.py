@@ -12,6 +12,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,9 +20,23 @@ from numpy.typing import NDArray
 
 from aunce.errors import UsageError
 
+
+class Found(NamedTuple):
+    """A face in an image.
+
+    Attributes:
+        eyes: their centres (2, 2), x and y in pixels, that at the image's left first.
+        confidence: of the detector, from 0 to 1; the cascade knows no degrees and says 1.
+    """
+
+    eyes: NDArray[np.float32]
+    confidence: float
+
+
+Finder = Callable[[NDArray[np.uint8]], list[Found]]
+"""From an image (H, W, 3) RGB to its faces, the largest first."""
 Detector = Callable[[NDArray[np.uint8]], NDArray[np.float32] | None]
-"""From an image (H, W, 3) RGB to the centres of the eyes (2, 2), x and y in pixels, that at the image's left first;
-None without a face."""
+"""From an image (H, W, 3) RGB to the eyes (2, 2) of its largest face, as in `Found`; None without a face."""
 
 _SEARCH = 160  # pixels of the longer side of the image that is searched: faces fill a good part of these recordings
 _PAD = 0.25  # of the image on every side, as a face that fills the image is found only with something around it
@@ -29,28 +44,39 @@ _IN_BOX = np.array([[0.305, 0.395], [0.695, 0.395]])  # eyes in a box of the cas
 
 
 def detector(name: str) -> Detector:
+    """What finds the largest face: a `finder` by the same names, with the same errors."""
+    find = finder(name)
+
+    def largest(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        found = find(image)
+        return found[0].eyes if found else None
+
+    return largest
+
+
+def finder(name: str) -> Finder:
     """A detector by name: "cascade", or the path of a YuNet file.
 
     Raises:
         UsageError: no such file, or one that OpenCV cannot read as a detector.
     """
     if name == "cascade":
-        return _in_cascade_box
+        return _in_cascade_boxes
     if not Path(name).is_file():
         raise UsageError(f"detector {name!r}: no such file. Expected 'cascade' or the path of a YuNet file (.onnx).")
     # A detector of OpenCV keeps state, so each thread has its own.
     local = threading.local()
 
-    def yunet(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    def yunet(image: NDArray[np.uint8]) -> list[Found]:
         if not hasattr(local, "net"):
             local.net = _yunet(name)
         local.net.setInputSize((image.shape[1], image.shape[0]))
-        _, found = local.net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        if found is None:
-            return None
-        largest = found[np.argmax(found[:, 2] * found[:, 3])]
-        eyes = largest[4:8].reshape(2, 2)
-        return np.asarray(eyes[np.argsort(eyes[:, 0])], dtype=np.float32)
+        _, rows = local.net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        faces = []
+        for row in sorted([] if rows is None else rows, key=lambda row: -row[2] * row[3]):
+            eyes = row[4:8].reshape(2, 2)
+            faces.append(Found(np.asarray(eyes[np.argsort(eyes[:, 0])], dtype=np.float32), float(row[14])))
+        return faces
 
     _yunet(name)
     return yunet
@@ -84,7 +110,7 @@ def _cascade() -> Callable[..., list[dict[str, int]]]:
 _one_at_a_time = threading.Lock()  # scikit-image's cascade keeps its integral image in itself
 
 
-def _in_cascade_box(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+def _in_cascade_boxes(image: NDArray[np.uint8]) -> list[Found]:
     scale = min(1.0, _SEARCH / max(image.shape[:2]))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     pad = round(_PAD * max(small.shape[:2]))
@@ -94,8 +120,11 @@ def _in_cascade_box(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         boxes = _cascade()(
             img=padded, scale_factor=1.1, step_ratio=1.5, min_size=(side // 4,) * 2, max_size=(side,) * 2
         )
-    if not boxes:
-        return None
-    box = max(boxes, key=lambda found: (found["width"], -found["r"], -found["c"]))
-    corner = np.array([box["c"], box["r"]])
-    return np.asarray((corner + _IN_BOX * (box["width"], box["height"]) - pad) / scale, dtype=np.float32)
+    faces: list[Found] = []
+    for box in sorted(boxes, key=lambda found: (-found["width"], found["r"], found["c"])):
+        corner = np.array([box["c"], box["r"]])
+        eyes = (corner + _IN_BOX * (box["width"], box["height"]) - pad) / scale
+        # The cascade may box one face twice; two heads are never as near as the eyes of one.
+        if all(np.hypot(*(eyes - face.eyes).mean(0)) > np.ptp(face.eyes[:, 0]) for face in faces):
+            faces.append(Found(np.asarray(eyes, dtype=np.float32), 1.0))
+    return faces

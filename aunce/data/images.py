@@ -352,7 +352,7 @@ class _Cropper:
         else:
             assert self.eyes is not None
             eyes = (self.eyes[row] + 0.5) / self._scale(row) - 0.5
-        if eyes is None or not np.isfinite(eyes).all() or np.hypot(*(eyes[1] - eyes[0])) < 2:
+        if eyes is None or not _distinct(eyes):
             return None
         return _rgb(align(image, eyes, self.recipe.size))
 
@@ -402,6 +402,37 @@ def align(image: NDArray[np.uint8], eyes: NDArray[np.floating], size: int) -> ND
         image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(128,) * 3
     )
     return warped.astype(np.uint8, copy=False)
+
+
+def crop_faces(image: NDArray[np.uint8], size: int, find: faces.Finder | None) -> list[tuple[NDArray[np.uint8], float]]:
+    """The crops of an image of one's own, as `pack` makes those of a data set.
+
+    Args:
+        image: (H, W, 3) RGB.
+        size: side of the crops.
+        find: what finds the faces; None takes the largest centred square for one, as the alignment "none" does.
+
+    Returns:
+        (size, size, 3) RGB and the confidence of each face, the largest first; NaN where nobody has looked for one.
+    """
+    if find is None:
+        return [(_centre(image, size), float("nan"))]
+    found = [face for face in find(image) if _distinct(face.eyes)]
+    return [(align(image, face.eyes, size), face.confidence) for face in found]
+
+
+def _distinct(eyes: NDArray[np.floating]) -> bool:
+    """Whether eyes say where a face is: known, and not on one spot."""
+    return bool(np.isfinite(eyes).all() and np.hypot(*(eyes[1] - eyes[0])) >= 2)
+
+
+def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3) RGB.
+
+    Raises:
+        DataError: it cannot be read, is truncated, or is no image.
+    """
+    return _rgb(_decode(Path(path)))
 
 
 def open_pack(path: str | PathLike[str]) -> Pack:
