@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
@@ -371,6 +372,38 @@ def faces_sheet(images: npt.NDArray[np.uint8], *, rows: Sequence[str], columns: 
     axes.set_xticks((np.arange(len(columns)) + 0.5) * (width + gap) - 0.5, list(columns))
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def faces_with_aus(
+    faces: npt.NDArray[np.uint8], heats: npt.NDArray[np.floating], scores: pd.DataFrame, *, aus: Sequence[str]
+) -> Figure:
+    """One row per face: the face, the regions that moved one decision, and a bar for each AU.
+
+    Args:
+        faces: (n, H, W, 3) uint8 RGB.
+        heats: (n, h, w), positive (red) where the region spoke for the AU, negative (blue) where against it.
+        scores: (n, K), probabilities; the names of the columns stand at the bars.
+        aus: n of these names, one for each heat.
+    """
+    count, side = len(faces), WIDTH / 4
+    figure = Figure(figsize=(WIDTH, count * side + 0.6), layout="constrained")
+    grid = figure.subplots(count, 3, squeeze=False, width_ratios=(1, 1, 1.6))
+    for row, face, heat, au, (_, values) in zip(grid, faces, heats, aus, scores.iterrows(), strict=True):
+        limit = float(np.abs(heat).max()) or 1.0
+        for axes in row[:2]:
+            axes.set_axis_off()
+        row[0].imshow(face)
+        row[1].imshow(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cmap="gray", extent=(0, 1, 0, 1))
+        row[1].imshow(heat, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.55, extent=(0, 1, 0, 1))
+        row[1].set_title(au, fontsize=8.5)
+        colours = [COLOURS[1] if name == au else COLOURS[0] for name in values.index]
+        row[2].barh(range(len(values)), values.to_numpy(dtype=float), color=colours)
+        row[2].set(xlim=(0, 1), ylim=(len(values) - 0.5, -0.5))
+        row[2].set_yticks(range(len(values)), list(values.index), fontsize=6)
+        row[2].tick_params(axis="x", labelbottom=row[2] is grid[-1][2])
+    grid[-1][2].set_xlabel("Probability")
     return figure
 
 

@@ -196,6 +196,17 @@ def test_faces_are_placed_by_row_and_column() -> None:
         figures.faces_sheet(images, rows=["a"], columns=["x", "y", "z"])
 
 
+def test_each_face_has_its_regions_and_a_bar_for_every_au() -> None:
+    faces = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+    heats = np.stack([np.full((8, 8), -2.0), np.zeros((8, 8))])
+    scores = pd.DataFrame({"AU01": [0.2, 0.9], "AU12": [0.7, 0.1]})
+    figure = drawn(figures.faces_with_aus(faces, heats, scores, aus=["AU12", "AU01"]))
+    assert [[bar.get_width() for bar in axes.patches] for axes in figure.axes[2::3]] == [[0.2, 0.7], [0.9, 0.1]]
+    heat = figure.axes[1].images[1]
+    assert heat.get_clim() == (-2, 2)  # white is no effect
+    assert [axes.get_title(loc="left") for axes in figure.axes[1::3]] == ["AU12", "AU01"]
+
+
 @pytest.fixture
 def intervals() -> pd.DataFrame:
     rows = [
