@@ -197,9 +197,10 @@ class Ledger:
         if not claim.experiment:
             return f"{UNDECIDABLE}: {claim.undecidable}"
         limits = f"; {UNDECIDABLE} {claim.undecidable}" if claim.undecidable else ""
-        return f"{self._verdicts(claim.id)}{limits}"
+        return f"{self.verdicts(claim.id)}{limits}"
 
-    def _verdicts(self, name: str) -> str:
+    def verdicts(self, name: str) -> str:
+        """What the reports say of a claim or gap, in plain text: `NOT_RUN`, or their verdicts."""
         said = self.said[name]
         if not said:
             return NOT_RUN
@@ -210,7 +211,7 @@ class Ledger:
 
     def _counted(self) -> str:
         """How many claims have which verdict."""
-        verdicts = Counter(self._verdicts(claim.id) if claim.experiment else UNDECIDABLE for claim in self.claims.claim)
+        verdicts = Counter(self.verdicts(claim.id) if claim.experiment else UNDECIDABLE for claim in self.claims.claim)
         return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
 
     def title(self) -> "Markdown":
@@ -294,7 +295,7 @@ class Ledger:
         rows = []
         for gap in self.claims.gap:
             said = self.said[gap.id]
-            found = [f"**{page.text(self._verdicts(gap.id))}**", *(page.text(one.entry.reason) for one in said)]
+            found = [f"**{page.text(self.verdicts(gap.id))}**", *(page.text(one.entry.reason) for one in said)]
             rows.append(
                 [
                     f"**{gap.id}** {page.text(gap.wording)}",

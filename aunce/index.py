@@ -9,7 +9,7 @@ from aunce.findings import Findings
 from aunce.study import without_size
 
 TITLE = "All reports"
-GROUPS = ("What is decided", "Studies", "Tuning", "Data cards", "Statistics")
+GROUPS = ("What is decided", "Studies", "Tuning", "Data cards", "Statistics", "For your own work")
 FIRST = ("summary", "claims")
 
 
@@ -65,6 +65,6 @@ def _place(folder: str, one: Findings) -> tuple[int, int]:
     name = without_size(folder)
     if name in FIRST or one.entries:
         return 0, FIRST.index(name) if name in FIRST else len(FIRST)
-    if name == "simulation":
-        return 4, 0
+    if name in ("simulation", "loss"):
+        return (4 if name == "simulation" else 5), 0
     return (3 if name.startswith("data/") else 2 if name.endswith("tune") else 1), 0

@@ -504,7 +504,7 @@ class AUNCELoss(nn.Module):
     Example:
         >>> criterion = AUNCELoss.released(temperature=0.1)
         >>> z, labels = torch.randn(2, 8, 12, 64), torch.randint(-1, 2, (8, 12))
-        >>> loss = criterion(z, labels, generator=torch.Generator().manual_seed(0))
+        >>> loss = criterion(z, labels)
 
     Args:
         options: keyword options of `aunce_loss`, except `branch`, `generator` and `anchors`, which belong to the call.
@@ -531,7 +531,12 @@ class AUNCELoss(nn.Module):
         generator: Generator | None = None,
         anchors: slice | None = None,
     ) -> Tensor:
-        """The loss of z (V=2, B, K, D) with labels (B, K), see `aunce_loss`."""
+        """The loss of z (V=2, B, K, D) with labels (B, K), see `aunce_loss`.
+
+        Without a generator the kinds of positives are drawn from torch's global one for the CPU, so that
+        `torch.manual_seed` fixes them, as it does a dropout.
+        """
+        generator = torch.default_generator if generator is None else generator
         return aunce_loss(z, labels, branch=branch, generator=generator, anchors=anchors, **self.options)
 
     def extra_repr(self) -> str:

@@ -1,7 +1,7 @@
 """Pages: a notebook becomes `index.html` and `report.md` with its figures beside them, without code or outside links.
 
 A cell shows what it returns as Markdown: the helpers here write it. Cells tagged `header` and `footer` go to these
-landmarks of the page, cells tagged `remove-cell` nowhere.
+landmarks of the page, cells tagged `remove-cell` nowhere; of cells tagged `show-code` the page shows the code as well.
 """
 
 import html
@@ -73,12 +73,15 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
 def _convert(notebook: "NotebookNode") -> dict[str, str]:
     """The executed notebook without code: HTML fragments of its header, main and footer cells, and all as Markdown."""
     from nbconvert import HTMLExporter, MarkdownExporter
+    from nbformat.v4 import new_markdown_cell
 
     hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
     shown = []
     for cell in notebook.cells:
         if "remove-cell" in cell.metadata.get("tags", []):
             continue
+        if "show-code" in cell.metadata.get("tags", []):
+            shown.append(new_markdown_cell(f"```python\n{cell.source}\n```"))  # type: ignore[no-untyped-call]
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if "text/markdown" in output.get("data", {})]
             if not cell.outputs:

@@ -821,6 +821,19 @@ def test_wrong_option_is_refused_by_function_and_module_with_expected_and_got(
         AUNCELoss(**options)
 
 
+def test_the_module_draws_from_the_global_generator_unless_it_gets_one():
+    z, labels = torch.randn(2, 8, 6, 4, dtype=torch.float64), torch.randint(-1, 2, (8, 6))
+    criterion = AUNCELoss.released()
+    torch.manual_seed(3)
+    value = criterion(z, labels)
+    assert value == criterion(z, labels, generator=torch.Generator().manual_seed(3))
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    criterion(z, labels, generator=torch.Generator())
+    AUNCELoss.released(positive="expected")(z, labels)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_unknown_option_of_the_module_lists_the_valid_ones() -> None:
     with pytest.raises(UsageError, match=r"expected options among temperature, exponents, .* got generator, tau"):
         AUNCELoss(tau=0.5, generator=None)

@@ -1,0 +1,55 @@
+"""The page about the loss: its numbers come from the loss, its verdicts from the findings of the reports."""
+
+import torch
+
+from aunce import findings, page
+from aunce.findings import Entry, Findings
+from aunce.guide import Guide
+from aunce.losses import AUNCELoss
+
+
+def report(folder, verdict):
+    entry = Entry(id="C2", verdict=verdict, reason="Because.", section="Verdicts, all")
+    about = {"title": "Main", "question": "Does it?", "found": "No.", "kind": "rendered faces"}
+    findings.write(folder / "main", Findings(**about, entries=[entry]))
+
+
+def test_what_is_said_of_a_preset_is_read_from_the_findings_and_linked(tmp_path):
+    assert "**not run yet**" in Guide(reports=tmp_path).readings().data
+    report(tmp_path, "reversed")
+    rows = {line.split("`")[1]: line for line in Guide(reports=tmp_path).readings().data.splitlines() if "`" in line}
+    for name in ("released", "hcl", "supcon", "infonce"):  # the arms of C2
+        assert "**reversed** ([main](../main/index.html#verdicts-all))" in rows[name]
+    assert "C2" not in rows["as_read"]
+    assert "D1 " in rows["as_read"]
+
+
+def test_values_at_equal_embeddings_are_those_of_the_loss(tmp_path):
+    z, labels = torch.ones(2, 32, 1, 4), (torch.arange(32) < 6).int()[:, None]
+    shown = Guide(reports=tmp_path).equal().data
+    for name in ("released", "as_read", "hcl"):
+        (row,) = [line for line in shown.splitlines() if line.startswith(f"| `{name}`")]
+        for kind, text in zip(("max", "mean", "view", "expected"), row.split("|")[2:6], strict=True):
+            assert float(text) == round(getattr(AUNCELoss, name)(positive=kind)(z, labels).item(), 3)
+
+
+def test_a_probe_is_scored_on_the_samples_after_the_labelled_ones_and_unknown_labels_are_left_out(tmp_path):
+    truth = torch.randint(0, 2, (60, 2), generator=torch.Generator().manual_seed(0))
+    labels = truth[:40].clone()
+    labels[:20, 0] = -1
+    features = {
+        "truth": truth[..., None].float(),
+        "opposite": torch.cat([truth[:40], 1 - truth[40:]])[..., None].float(),
+    }
+    rows = Guide(reports=tmp_path).scores(features, labels, truth[40:]).data.splitlines()[2:]
+    assert rows == ["| truth | 1.000 | 1.000 | 1.000 |", "| opposite | 0.000 | 0.000 | 0.000 |"]
+
+
+def test_a_page_shows_the_code_of_a_cell_that_asks_for_it():
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    cells = [new_code_cell("hidden = 1"), new_code_cell("shown = '<2>'", metadata={"tags": ["show-code"]})]
+    parts = page._convert(new_notebook(cells=cells))
+    assert "```python\nshown = '<2>'\n```" in parts["markdown"]
+    assert "hidden" not in parts["markdown"] + parts["main"]
+    assert "&lt;2&gt;" in parts["main"]
