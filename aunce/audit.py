@@ -1087,7 +1087,7 @@ class Audit:
                         f"{row.pooled:.2f}" if possible else "",
                     ]
                 )
-        headers = ["Data set", "Folds 1, 2, 3 on parts", "", "Numbers without a matrix", "Worst count", "Pooled F1"]
+        headers = ["Data set", "Folds 1, 2, 3 on parts", "Fits", "Numbers without a matrix", "Worst count", "Pooled F1"]
         return page.markdown(page.table(headers, rows, "lllrlr"))
 
     def pooled(self) -> "Markdown":

@@ -5,6 +5,7 @@ landmarks of the page, cells tagged `remove-cell` nowhere; of cells tagged `show
 """
 
 import html
+import itertools
 import math
 import os
 import re
@@ -20,6 +21,7 @@ import pandas as pd
 
 from aunce.errors import RunError
 from aunce.kernels import execute_notebook
+from aunce.study import REPORTS
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -59,7 +61,10 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
             place = f"{notebook.name}, cell {error.cell_index}"
             raise RunError(f"{place}: {error.ename}: {error.evalue}; the page in {folder} is as it was") from error
         parts = _convert(executed)
-        made = _page(title, parts)
+        inside = REPORTS.resolve() in folder.resolve().parents
+        made = _page(
+            title, parts, home=Path(os.path.relpath(REPORTS, folder), "index.html").as_posix() if inside else ""
+        )
         (Path(staging) / "figures").mkdir(exist_ok=True)
         shutil.rmtree(folder / "figures", ignore_errors=True)
         os.replace(Path(staging) / "figures", folder / "figures")
@@ -105,21 +110,28 @@ def _landmark(cell: "NotebookNode") -> str:
     return "header" if "header" in tags else "footer" if "footer" in tags else "main"
 
 
-def _page(title: str, parts: Mapping[str, str]) -> str:
-    """The fragments in our page: figures with captions, tables that scroll in their own box, a contents list."""
+def _page(title: str, parts: Mapping[str, str], home: str = "") -> str:
+    """The fragments in our page: figures with captions, tables that scroll in their own box, a contents list.
+
+    `home` is the way to the index of all reports, if there is one.
+    """
     fragments, contents = {}, []
+    boxes = itertools.count(1)
+
+    def box(shown: re.Match[str]) -> str:
+        # a region of a name of its own, that the keyboard reaches: else nobody without a mouse sees its right half
+        what = "Table" if shown[0] == "<table>" else "Code"
+        label = f"{what}, box {next(boxes)} of this page, scrolls sideways"
+        return f'<div class="box" role="region" aria-label="{label}" tabindex="0">{shown[0]}'
+
     for name in ("header", "main", "footer"):
         body = parts[name]
         body = re.sub(
             r"<p>(<img [^>]*>)</p>\s*<p>(.*?)</p>", r"<figure>\1<figcaption>\2</figcaption></figure>", body, flags=re.S
         )
-        box = '<div class="table" role="region" aria-label="Table, scrolls sideways" tabindex="0">'
-        body = (
-            body.replace("<table>", f"{box}<table>")
-            .replace("</table>", "</table></div>")
-            .replace("<th", '<th scope="col"')
-        )
-        body = body.replace('<th scope="col"ead', "<thead")
+        body = re.sub(r"<table>|<pre>", box, body)
+        body = re.sub(r"(</table>|</pre>)", r"\1</div>", body)
+        body = re.sub(r"<th(?=[ >])", '<th scope="col"', body)
         # on a narrow screen a cell of sentences would become a column of single words
         body = re.sub(rf"<td(?=[^>]*>(?:(?!</td>).){{{LONG},}})", '<td class="long"', body, flags=re.S)
         for heading in re.findall(r"<h2>(.*?)</h2>", body):
@@ -130,6 +142,7 @@ def _page(title: str, parts: Mapping[str, str]) -> str:
     return Template((TEMPLATES / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        home=f'<a href="{html.escape(home)}">All reports</a>' if home else "",
         contents="\n".join(contents),
         **fragments,
     )

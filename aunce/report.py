@@ -723,7 +723,7 @@ class Report:
                 chosen = "chosen" if len(means) > 1 and arm == means.idxmax() else ""
                 rows.append([page.text(self.labels[noise]), page.text(arm), page.number(float(value)), flat, chosen])
         return page.markdown(
-            page.table(["Label noise", "Trial", "Inner-validation AUC", "Curves flat", ""], rows, "llrrl")
+            page.table(["Label noise", "Trial", "Inner-validation AUC", "Curves flat", "Choice"], rows, "llrrl")
         )
 
     @_section

@@ -288,7 +288,7 @@ class Speed:
             ]
         ]
         rows += [[page.text(what), f"{taken:.2f} s", ""] for what, taken in self.commands.items()]
-        return page.markdown(page.table(["What", "Time", ""], rows, "lrr"))
+        return page.markdown(page.table(["What", "Time", "Rate"], rows, "lrr"))
 
 
 def _least(what: str, value: float | None, target: float, unit: str) -> tuple[str, str, str, str]:
