@@ -15,7 +15,19 @@ import click
 
 from aunce.data import data_set
 from aunce.errors import AunceError, DataError, UsageError
-from aunce.study import NOTEBOOKS, REPORTS, Data, Progress, Run, Study, duration, first_process, load_study, progress
+from aunce.study import (
+    NOTEBOOKS,
+    REPORTS,
+    Data,
+    Progress,
+    Run,
+    Study,
+    duration,
+    first_process,
+    load_study,
+    need_clone,
+    progress,
+)
 
 PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "anatomy": ("Anatomy of the loss", {}),
@@ -188,6 +200,7 @@ def prepare(study: str, key: str, name: str, overrides: dict[str, Any], workers:
 def status(study: str | None, overrides: dict[str, Any]) -> None:
     """Show what is done, running, failed and to do; without STUDY, one line for each."""
     if study is None:
+        need_clone()
         for path in sorted((NOTEBOOKS / "studies").glob("*.toml")):
             plan = Study(path)
             click.echo(f"{plan.name}: {in_words(progress(plan, plan.runs))}")
@@ -219,6 +232,7 @@ def report(name: str, overrides: dict[str, Any]) -> None:
     """
     from aunce import index
 
+    need_clone()
     studies = sorted(file.stem for file in (NOTEBOOKS / "studies").glob("*.toml"))
     if ".toml" in name or name.partition(":")[0] in studies:
         written = write_report(load_study(name, overrides))
@@ -337,6 +351,8 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
     """Print the data card of the data set NAME at ROOT; exit 1, with file and line, if something is wrong."""
     from aunce.card import DataCard
 
+    if page is not None:
+        need_clone()
     card = DataCard(name, root, protocol=protocol)
     click.echo(card.text())
     if page is not None:

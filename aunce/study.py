@@ -625,6 +625,20 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def need_clone() -> None:
+    """Refuse what executes the notebooks where there are none, as in a package that was installed from its wheel.
+
+    Raises:
+        UsageError: the notebooks are not there.
+    """
+    if not (NOTEBOOKS / "studies").is_dir():
+        raise UsageError(
+            "studies and reports execute the notebooks, which the installed package does not carry: clone the "
+            "project's repository and call `make reproduce`, or `pip install -e .` and `aunce`, in the clone. "
+            "`aunce predict` and `aunce data` work without."
+        )
+
+
 def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     """A study by its name in `notebooks/studies/`, or by the path of a TOML file; `overrides` as in `Study`.
 
@@ -633,6 +647,7 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     Raises:
         UsageError: there is no such study; the known ones are listed.
     """
+    need_clone()
     sized = re.fullmatch("(.*):([a-z]+)", name)
     name, size = (sized[1], sized[2]) if sized else (name, "cpu")
     path = Path(name)

@@ -112,8 +112,12 @@ def adapter(name: str) -> Any:
 
 
 def cache_folder() -> Path:
-    """Where rendered data sets and packs are kept: `$AUNCE_DATA`, or `data/` in the project, which git ignores."""
-    return Path(os.environ.get("AUNCE_DATA") or Path(__file__).resolve().parents[2] / "data")
+    """Where rendered data sets and packs are kept: `$AUNCE_DATA`, or `data/` in the project, which git ignores.
+
+    A package that was installed without its project takes `data/` in the current folder.
+    """
+    project = Path(__file__).resolve().parents[2]
+    return Path(os.environ.get("AUNCE_DATA") or (project if (project / "notebooks").is_dir() else Path.cwd()) / "data")
 
 
 def pack_faces(
