@@ -3,6 +3,7 @@
 #   make reproduce   render the data, do the laptop study, write reports/laptop/index.html
 #   make test        the tests, at most 5 minutes on 2 cores; `make test-all` the long ones too
 #   make lab         JupyterLab on the notebooks
+#   make docs        a page for every public name, from the docstrings, in docs/api
 #
 # TORCH=cuda installs PyPI's build of torch, which on Linux carries CUDA (several GB); the default is the small CPU build.
 # PYTHON names the interpreter to build .venv with, 3.11 or newer.
@@ -18,7 +19,7 @@ export GOMP_SPINCOUNT := 0
 # Nothing here needs a model hub.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: reproduce test test-all lab lint lock clean
+.PHONY: reproduce test test-all lab docs lint lock clean
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)
@@ -42,6 +43,11 @@ lint: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
+docs: $(READY)
+	$(BIN)/python -c 'import pdoc' 2>/dev/null || $(BIN)/pip install --quiet 'pdoc>=16'
+	$(BIN)/python -m pdoc --docformat google --output-directory docs/api aunce aunce.data \
+		$$(find aunce -name '[a-z]*.py' | sort | sed 's|/|.|g; s|\.py$$||')
+
 lock:
 	$(PYTHON) tools/lock.py
 
@@ -60,4 +66,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf $(VENV) data reports/*/runs reports/*/.engine-*
+	rm -rf $(VENV) data docs/api reports/*/runs reports/*/.engine-*

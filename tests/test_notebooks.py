@@ -24,10 +24,15 @@ def test_logic_lives_in_the_library_and_cells_are_short(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_opens_with_its_title_and_how_long_it_takes(path):
+def test_a_notebook_opens_with_title_question_what_is_seen_and_how_long_it_takes(path):
     first = cells(path, "markdown")[0].source
-    assert first.startswith("# ")
+    assert re.match(r"# .+\n\n\*\*Question\*\*: .+\?\n\nYou will see ", first)
     assert re.search(r"\b(10|ten) s", first)
+
+
+def test_the_readme_leads_to_every_notebook():
+    linked = re.findall(r"\((\w+)\.ipynb\)", (NOTEBOOKS[0].parent / "README.md").read_text())
+    assert sorted(linked) == [path.stem for path in NOTEBOOKS]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
