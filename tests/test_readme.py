@@ -1,12 +1,28 @@
-"""What README shows in Python runs as it stands."""
+"""What README shows runs as it stands: Python always, the commands of the shell in the long tests."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from aunce.data import adapter
 from aunce.study import PROJECT
 
-SNIPPETS = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), flags=re.S)
+TEXT = (PROJECT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.S | re.M)
+SNIPPETS = [block for language, block in BLOCKS if language == "python"]
+SHELL = ("", "sh", "bash", "console")
+COMMANDS = [
+    line.partition(" #")[0].strip().removeprefix("$ ")
+    for language, block in BLOCKS
+    if language in SHELL
+    for line in block.splitlines()
+]
+COMMANDS = [line for line in COMMANDS if re.match(r"(aunce|make|papermill|python|torchrun|git|pip|conda) ", line)]
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
@@ -14,5 +30,50 @@ def test_a_snippet_runs(snippet):
     exec(snippet, {})
 
 
-def test_there_are_snippets():
+def test_there_are_snippets_and_commands():
     assert SNIPPETS
+    assert any(line.startswith("aunce ") for line in COMMANDS)
+    assert any(line.startswith("make ") for line in COMMANDS)
+
+
+def in_a_test(line, roots):
+    """The command as a test can do it: data sets are rendered, studies are counted, make says what it would do.
+
+    None for what needs names that only a reader has (STUDY, RUN, ...), a network, or several GPUs.
+    """
+    for name, root in roots.items():
+        line = re.sub(rf"/\S*/{re.escape(name)}(?!\w)", str(root), line)
+    if re.search(r"\b(STUDY|KEY|RUN|NAME|OUT|ROOT|PATH)\b", line) or line.startswith(
+        ("git ", "pip ", "conda ", "torchrun ")
+    ):
+        return None
+    if line.startswith("make "):
+        return line.replace("make ", f"make --dry-run --directory {PROJECT} ", 1)
+    return f"{line} --dry-run" if line.startswith("aunce study ") and "--dry-run" not in line else line
+
+
+@pytest.mark.long
+def test_the_commands_run_in_their_order(tmp_path):
+    roots = {}
+    for name, title in (("bp4d", "BP4D"), ("disfa", "DISFA")):
+        roots[title] = tmp_path / name
+        adapter(name).write(roots[title], subjects=12, frames=2, size=32)
+    shutil.copytree(PROJECT / "reports", tmp_path / "reports", ignore=shutil.ignore_patterns("runs"))
+    for name in ("notebooks", "tools"):  # what README names by its path in the clone
+        (tmp_path / name).symlink_to(PROJECT / name)
+    places = {"AUNCE_DATA": str(tmp_path / "data"), "AUNCE_REPORTS": str(tmp_path / "reports")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = []
+    for line in COMMANDS:
+        command = in_a_test(line, roots)
+        if command is None:
+            continue
+        # the command of this very package, wherever the installed one comes from
+        command = re.sub(r"^aunce ", f"{sys.executable} -m aunce ", command)
+        command = re.sub(r"^papermill ", f"{sys.executable} -m papermill ", command)
+        result = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=os.environ | places | {"PATH": path}, capture_output=True, text=True
+        )
+        assert result.returncode == 0, f"{line}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+        done.append(line)
+    assert len(done) >= len(COMMANDS) / 2
