@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from aunce.data import DATASETS, dials
 from aunce.data.recipes import Recipe
-from aunce.errors import UsageError
+from aunce.errors import DataError, UsageError
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
@@ -400,6 +400,7 @@ class Study:
         self.name = path.stem if size == "cpu" else f"{path.stem}-{size}"
         self.reference = str(path) if size == "cpu" else f"{path}:{size}"
         self.again = size == "again"
+        self._refused: list[tuple[Mapping[str, str], DataError]] = []
         text = path.read_bytes()
         self.hash = hashlib.sha256(text).hexdigest()[:8]
         try:
@@ -469,8 +470,22 @@ class Study:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """The runs of the grid, in the order of the file, the last axis fastest."""
-        runs = [run for point in self._points() if (run := self._run(point)) is not None]
+        """The runs of the grid, in the order of the file, the last axis fastest.
+
+        A folder of one's own is that of one data set; points of the grid with another one are left out here, and
+        `select` refuses them unless it is asked for others only.
+
+        Raises:
+            DataError: no point goes with the folder.
+        """
+        runs = []
+        for point in self._points():
+            try:
+                runs.append(self._run(point))
+            except DataError as error:
+                self._refused.append(({axis: label for axis, (label, _) in point.items()}, error))
+        if self._refused and not runs:
+            raise self._refused[0][1]
         seen: dict[str, Run] = {}
         for run in runs:
             identity = run.key[-8:]
@@ -510,6 +525,7 @@ class Study:
 
         Raises:
             UsageError: no such axis or value, with those there are.
+            DataError: a run that is wanted does not go with the folder of its data.
         """
         wanted: dict[str, set[str]] = {}
         for condition in only:
@@ -522,7 +538,15 @@ class Study:
             if value not in values:
                 raise UsageError(f"--only {condition}: axis '{axis}' has the values {', '.join(values)}")
             wanted.setdefault(axis, set()).add(value)
-        return [run for run in self.runs if all(run.labels[axis] in values for axis, values in wanted.items())]
+
+        def is_wanted(labels: Mapping[str, str]) -> bool:
+            return all(labels[axis] in values for axis, values in wanted.items())
+
+        runs = [run for run in self.runs if is_wanted(run.labels)]
+        for labels, error in self._refused:
+            if is_wanted(labels):
+                raise error
+        return runs
 
     def _values(self, axis: str) -> list[tuple[str, dict[str, Any]]]:
         values = self.file.axes[axis]

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from aunce import cli
+from aunce.data import tiny
 from aunce.study import load_study
 
 STUDY = """
@@ -154,9 +155,9 @@ def test_a_failed_run_is_told_and_the_others_go_on(project):
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
-        (["study", "laptopp"], 2, "no study 'laptopp'; known: affwild2, bp4d"),
+        (["study", "laptopp"], 2, "no study 'laptopp'; known: across, affwild2, bp4d"),
         (["study", "laptop", "--only", "arms=BCE", "--dry-run"], 2, "AXIS one of replicate, noise, arm"),
-        (["report", "laptopp"], 2, "no report 'laptopp'; studies: affwild2, bp4d"),
+        (["report", "laptopp"], 2, "no report 'laptopp'; studies: across, affwild2, bp4d"),
         (["report", "laptopp"], 2, "without runs: anatomy, audit, claims, loss, simulation, speed, summary, index"),
         (["report", "audit", "--set", "epochs=3"], 2, "needs no runs"),
         (["run", "laptop", "nothing"], 2, "has no run 'nothing'"),
@@ -183,6 +184,20 @@ def test_dry_run_counts_runs_hours_and_disk_and_starts_nothing(aunce, project):
     assert re.search(r"3 runs, 0 done, about 2 min to go", result.output)
     assert "GB of disk" in result.output
     assert not load_study(str(project())).folder.exists()
+
+
+def test_with_folders_of_ones_own_a_study_of_several_data_sets_is_done_one_pair_at_a_time(aunce, project):
+    project()
+    roots = ["--root", tiny("bp4d", size=32), "--test-root", tiny("disfa", size=32)]
+    one = aunce("study", "across", "--only", "pair=BP4D to DISFA", *roots, "--dry-run")
+    assert one.exit_code == 0, one.output
+    assert re.search(r"[1-9] runs, 0 done", one.output)
+    for only in ([], ["--only", "pair=BP4D to GFT"]):
+        refused = aunce("study", "across", *only, *roots, "--dry-run")
+        assert refused.exit_code == 1
+        assert "rendered faces in the layout of disfa. Expected" in refused.output
+    wrong = aunce("study", "across", "--only", "pair=BP4D to DISFA", "--root", roots[3], "--dry-run")
+    assert "Expected bp4d" in wrong.output
 
 
 def test_status_lists_every_run_with_its_state_and_reason(aunce, project):
