@@ -116,7 +116,7 @@ class Guide:
             if any(reading in arm.lower().split() for contrast in claim.contrasts for arm in contrast)
         ]
         gaps = [gap.id for gap in self.ledger.claims.gap if re.search(rf"\b{reading}\b", gap.home)]
-        return "<br>".join(map(self._line, [*claims, *gaps])) or "no claim of its own"
+        return "<br>".join(map(self._line, [*claims, *gaps])) or "no claim of its own; see its options"
 
     def _line(self, name: str) -> str:
         """A claim or gap with what has become of it, and a link to the evidence."""

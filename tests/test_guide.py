@@ -21,7 +21,8 @@ def test_what_is_said_of_a_preset_is_read_from_the_findings_and_linked(tmp_path)
     for name in ("released", "hcl", "supcon", "infonce"):  # the arms of C2
         assert "**reversed** ([main](../main/index.html#verdicts-all))" in rows[name]
     assert "C2" not in rows["as_read"]
-    assert "D1 " in rows["as_read"]
+    assert "D6 " in rows["supcon"]
+    assert "see its options" in rows["as_read"]
 
 
 def test_values_at_equal_embeddings_are_those_of_the_loss(tmp_path):
