@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from aunce.data import data_set
-from aunce.errors import AunceError, DataError, UsageError
+from aunce.errors import AunceError, DataError, UsageError, disk_remedy
 from aunce.study import (
     NOTEBOOKS,
     REPORTS,
@@ -58,7 +58,8 @@ class ErrorsInOneLine(click.Group):
         except OSError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"aunce: {error.strerror or error}: {error.filename or ''}".rstrip(": "), err=True)
+            said = f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
+            click.echo(f"aunce: {said}. {disk_remedy(said, error.errno)}".rstrip(), err=True)
             ctx.exit(1)
 
 

@@ -1,5 +1,15 @@
 """The errors a user may meet: one sentence with the place and the remedy, and the exit code that goes with it."""
 
+import errno
+import re
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space, or name another disk with AUNCE_DATA and AUNCE_REPORTS",
+    errno.EDQUOT: "Your quota is used up: free some space, or name another disk with AUNCE_DATA and AUNCE_REPORTS",
+    errno.EROFS: "Name a place that can be written to with AUNCE_DATA and AUNCE_REPORTS",
+    errno.EACCES: "Make the place writable, or name another one with AUNCE_DATA and AUNCE_REPORTS",
+}
+
 
 class AunceError(Exception):
     """Something a user can mend. Shown as one message, without a traceback; the command ends with `exit_code`."""
@@ -19,3 +29,15 @@ class DataError(AunceError, ValueError):
 
 class RunError(AunceError, RuntimeError):
     """A run that started and could not end, such as a loss that is no longer finite."""
+
+
+def disk_remedy(text: str, number: int | None = None) -> str:
+    """What to do about an error of the disk; empty if it is none that has a remedy of its own.
+
+    Args:
+        text: its message: errors that cross a process, or come from a library, keep their number only there.
+        number: its `errno`.
+    """
+    found = re.search(r"(?:errno|os error) (\d+)", text, re.IGNORECASE)
+    remedy = _REMEDIES.get(int(found[1]) if number is None and found else number or 0)
+    return f"{remedy}, and run again: what is done is kept." if remedy else ""

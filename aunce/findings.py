@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from aunce import page
+from aunce import files
 from aunce.errors import UsageError
 from aunce.statistics import Estimate
 from aunce.study import StrictModel
@@ -87,7 +87,7 @@ def write(out: Path | None, findings: Findings) -> None:
     """Write `findings.json` below `out`; nothing if nothing is to be saved (None)."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        page.write(out / FILE, json.dumps(findings.model_dump(), indent=1, ensure_ascii=False) + "\n")
+        files.write(out / FILE, json.dumps(findings.model_dump(), indent=1, ensure_ascii=False) + "\n")
 
 
 def read(folder: Path) -> Findings:

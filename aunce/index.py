@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from aunce import findings, page
+from aunce import files, findings, page
 from aunce.findings import Findings
 from aunce.study import without_size
 
@@ -29,9 +29,9 @@ def draw(reports: Path) -> Path:
         "failed or are still to come, and the report lists them. *Empty*: no run has finished."
     )
     footer = "Every `aunce report` and `aunce study` writes this page again; so does `aunce report index`."
-    page.write(reports / "README.md", "\n\n".join([header, *_tables(found, "report.md"), footer]) + "\n")
+    files.write(reports / "README.md", "\n\n".join([header, *_tables(found, "report.md"), footer]) + "\n")
     main = "\n\n".join(_tables(found, "index.html"))
-    page.write(reports / "index.html", page.from_markdown(TITLE, header=header, main=main, footer=footer))
+    files.write(reports / "index.html", page.from_markdown(TITLE, header=header, main=main, footer=footer))
     return reports / "index.html"
 
 

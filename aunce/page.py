@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from aunce import files
 from aunce.errors import RunError
 from aunce.kernels import execute_notebook
 from aunce.study import REPORTS
@@ -70,8 +71,8 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
         os.replace(Path(staging) / "figures", folder / "figures")
         for file in (path for path in Path(staging).iterdir() if path.is_file()):
             os.replace(file, folder / file.name)
-        write(folder / "report.md", parts["markdown"])
-        write(folder / "index.html", made)
+        files.write(folder / "report.md", parts["markdown"])
+        files.write(folder / "index.html", made)
     return folder / "index.html"
 
 
@@ -162,13 +163,6 @@ def from_markdown(title: str, *, header: str, main: str, footer: str) -> str:
         for name, text in (("header", header), ("main", main), ("footer", footer))
     ]
     return _page(title, _convert(new_notebook(cells=cells)))  # type: ignore[no-untyped-call]
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a file as a whole: a kill leaves the old one or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def markdown(text: str) -> "Markdown":

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import math
-import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import pandas as pd
 import pyarrow.parquet
 
-from aunce import page
+from aunce import files, page
 from aunce.data.noise import KINDS
 from aunce.errors import UsageError
 from aunce.findings import Findings
@@ -83,7 +82,7 @@ def collect(study: Study) -> Path:
         else:  # left from an earlier call, when runs were done that this study no longer has
             (folder / f"{name}.parquet").unlink(missing_ok=True)
     _write_parquet(folder / "runs.parquet", runs)
-    page.write(folder / "provenance.json", json.dumps(_provenance(study, runs), indent=1, ensure_ascii=False) + "\n")
+    files.write(folder / "provenance.json", json.dumps(_provenance(study, runs), indent=1, ensure_ascii=False) + "\n")
     return folder
 
 
@@ -215,12 +214,11 @@ def _write_parquet(path: Path, table: pd.DataFrame) -> None:
             table[name] = pd.to_numeric(table[name], downcast="integer")
         elif not pd.api.types.is_numeric_dtype(table[name]):
             table[name] = table[name].astype("category")
-    partial = path.with_name(f"{path.name}.partial")
     texts = [name for name in table.columns if isinstance(table[name].dtype, pd.CategoricalDtype)]
     wide = [name for name in table.columns if table[name].dtype in ("float64", "int64", "int32")]
     options: dict[str, Any] = {"use_dictionary": texts, "use_byte_stream_split": wide, "compression_level": 19}
-    table.to_parquet(partial, index=False, compression="zstd", **options)
-    os.replace(partial, path)
+    with files.beside(path) as partial:
+        table.to_parquet(partial, index=False, compression="zstd", **options)
 
 
 def render(study: Study) -> Path:

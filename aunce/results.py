@@ -18,6 +18,7 @@ import pandas as pd
 import safetensors.torch
 from torch import nn
 
+from aunce import files
 from aunce.data.frames import FrameTable
 from aunce.evaluation import Array
 from aunce.study import PROBE, WEIGHTS, first_process
@@ -61,7 +62,8 @@ class Recorder:
             for module, name in ((encoder, WEIGHTS), (probe, PROBE)):
                 if module is not None:
                     tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
-                    safetensors.torch.save_file(tensors, self.folder / name)
+                    with files.beside(self.folder / name) as partial:
+                        safetensors.torch.save_file(tensors, partial)
         shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
 
     def save(
@@ -90,8 +92,9 @@ class Recorder:
         if not first_process():
             return self.folder
         for name, table in tables.items():
-            table.to_parquet(self.folder / f"{name}.parquet", index=False, compression="zstd")
-        history.to_csv(self.folder / "history.csv", index=False)
+            with files.beside(self.folder / f"{name}.parquet") as partial:
+                table.to_parquet(partial, index=False, compression="zstd")
+        files.write(self.folder / "history.csv", history.to_csv(index=False))
         metrics = {
             "format": FORMAT,
             "key": self.folder.name,
@@ -105,11 +108,7 @@ class Recorder:
                 "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             },
         }
-        partial = self.folder / "metrics.json.partial"
-        with partial.open("w") as file:
-            json.dump(_plain(metrics), file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
+        files.write(self.folder / "metrics.json.partial", json.dumps(_plain(metrics), indent=1, allow_nan=False))
         return self.folder
 
 

@@ -6,7 +6,6 @@ that was killed and continued from its checkpoint gives, on a CPU, the very numb
 
 import json
 import math
-import os
 import shutil
 import sys
 import time
@@ -29,6 +28,7 @@ from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from aunce import files
 from aunce.data.frames import Split
 from aunce.devices import Late, Processes, send, share_batch_norms
 from aunce.errors import DataError, RunError, UsageError
@@ -536,26 +536,15 @@ def _save(
     for name, group in tensors.items():
         path = partial / f"{name}.safetensors"
         safetensors.torch.save_file({key: value.contiguous() for key, value in group.items()}, path)
-        _sync(path)
+        files.sync(path)
     state = {"epoch": len(history), "history": history, "identity": identity}
-    (partial / "state.json").write_text(json.dumps(state, indent=1))
-    _sync(partial / "state.json")
-    _sync(partial)
+    files.write(partial / "state.json", json.dumps(state, indent=1))
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     partial.rename(folder)
-    _sync(folder.parent)
+    files.sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or a folder's list of names is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _load(

@@ -1,6 +1,7 @@
-"""Shared by all tests: nothing from the network, one thread."""
+"""Shared by all tests: nothing from the network, one thread; disks that are full or cannot be written to."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -15,3 +16,15 @@ def pytest_addoption(parser):
 def mutations(request):
     """Damaged files that a test tries: 200 in `make test`, 2,000 for each of the data sets in `make test-all`."""
     return request.config.getoption("--mutations")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """The folder of a disk of its own with 256 kB, and a function that makes it read-only."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if os.name != "posix" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk is mounted for this test, which only root can do")
+    yield place, lambda: subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)

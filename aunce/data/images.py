@@ -33,6 +33,7 @@ import pandas as pd
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from aunce import files
 from aunce.data import faces
 from aunce.data.frames import KEY, FrameTable
 from aunce.data.recipes import EYES, Recipe
@@ -40,7 +41,8 @@ from aunce.errors import DataError, UsageError
 
 _IMAGES, _FRAMES, _LATENTS, _INDEX = "images.npy", "frames.parquet", "latents.parquet", "pack.json"
 _SKIPPED, _PROGRESS = "skipped.csv", "progress.npy"
-_FILES = {_IMAGES, _FRAMES, _LATENTS, _SKIPPED, _PROGRESS, f"{_INDEX}.partial"}
+_FILES = {_IMAGES, _PROGRESS, *(f"{name}{files.PARTIAL}" for name in (_FRAMES, _LATENTS, _SKIPPED, _INDEX))}
+_FILES |= {_FRAMES, _LATENTS, _SKIPPED}
 _CHUNK = 64  # images per task of the thread pool
 _SPARE = 64 * 2**20  # bytes beyond the images: the tables, and room for others
 TO_DO, DONE, NO_FACE, BROKEN = range(4)
@@ -147,13 +149,13 @@ def pack(
     if len(kept) < len(table):
         table = dataclasses.replace(table, frames=table.frames.iloc[kept])
         latents = None if latents is None else latents.iloc[kept].reset_index(drop=True)
-    table.to_parquet(out / _FRAMES)
+    with files.beside(out / _FRAMES) as partial:
+        table.to_parquet(partial)
     if latents is not None:
-        latents.to_parquet(out / _LATENTS, index=False)
+        with files.beside(out / _LATENTS) as partial:
+            latents.to_parquet(partial, index=False)
     index = begun | {"pixels": digest, "hash": _pack_hash(_table_digest(table), recipe.content, digest)}
-    beside = out / f"{_INDEX}.partial"
-    beside.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8", newline="\n")
-    os.replace(beside, out / _INDEX)
+    files.write(out / _INDEX, json.dumps(index, indent=1) + "\n")
     (out / _PROGRESS).unlink()
     return open_pack(out)
 
@@ -180,7 +182,7 @@ def _check_broken(messages: dict[int, str], state: NDArray[np.uint8]) -> None:
 
 
 def _write_skipped(path: Path, skipped: Sequence[tuple[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with files.beside(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("frame", "reason"), *skipped])
 
 
@@ -207,19 +209,20 @@ class _Writer:
     def __init__(self, out: Path, size: int, count: int, begun: dict[str, Any]) -> None:
         self.out, self.count, self.shape = out, count, (size, size, 3)
         self.bytes = size * size * 3
-        partial = out / f"{_INDEX}.partial"
+        partial = out / f"{_INDEX}{files.PARTIAL}"
         text = json.dumps(begun)
         continues = partial.exists() and partial.read_text(encoding="utf-8") == text and (out / _PROGRESS).exists()
         if not continues:
             out.mkdir(parents=True, exist_ok=True)
             for name in _FILES:
                 (out / name).unlink(missing_ok=True)
-            np.lib.format.open_memmap(out / _PROGRESS, mode="w+", dtype=_ROW, shape=(count,)).flush()
+            # Written, not only mapped: where a mapped file finds no space on the disk, the process is killed.
+            np.save(out / _PROGRESS, np.zeros(count, dtype=_ROW))
             partial.write_text(text, encoding="utf-8")
         self._rows = np.lib.format.open_memmap(out / _PROGRESS, mode="r+")
         self._file = os.open(out / _IMAGES, os.O_RDWR | os.O_CREAT, 0o666)
         self._header = _npy_header(count, self.shape)
-        os.pwrite(self._file, self._header, 0)
+        files.write_at(self._file, self._header, 0)
 
     def __enter__(self) -> _Writer:
         return self
@@ -240,7 +243,7 @@ class _Writer:
     def put(self, row: int, crop: NDArray[np.uint8]) -> None:
         """Writes a crop, then says so: a kill between the two costs one crop."""
         data = crop.tobytes()
-        os.pwrite(self._file, data, len(self._header) + row * self.bytes)
+        files.write_at(self._file, data, len(self._header) + row * self.bytes)
         self._rows[row] = (DONE, np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), np.uint8))
 
     def skip(self, row: int, state: int) -> None:
@@ -257,14 +260,14 @@ class _Writer:
         digest = hashlib.sha256(self._rows["digest"][kept].tobytes()).hexdigest()
         if len(kept) < self.count:
             # From here on the file is neither the old nor the new one: a pack that is interrupted now begins anew.
-            (self.out / f"{_INDEX}.partial").unlink()
+            (self.out / f"{_INDEX}{files.PARTIAL}").unlink()
             for place, row in enumerate(kept.tolist()):
                 if place != row:
                     data = os.pread(self._file, self.bytes, len(self._header) + row * self.bytes)
-                    os.pwrite(self._file, data, len(self._header) + place * self.bytes)
+                    files.write_at(self._file, data, len(self._header) + place * self.bytes)
             header = _npy_header(len(kept), self.shape)
             assert len(header) == len(self._header), "headers of .npy files are padded to 64 bytes"
-            os.pwrite(self._file, header, 0)
+            files.write_at(self._file, header, 0)
             os.ftruncate(self._file, len(header) + len(kept) * self.bytes)
         os.fsync(self._file)
         return kept, digest

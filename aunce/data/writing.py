@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from aunce import files
 from aunce.data.layout import LATENTS, MARKER, UNFINISHED, read_marker
 from aunce.errors import RunError, UsageError
 
@@ -191,8 +192,9 @@ def render(
             progress(done, len(jobs))
     layout.finish(out, jobs)
     _write_latents(out / LATENTS, jobs, intensities, synthetic.AUS)
-    replace(out / MARKER, _as_json(settings))
-    (out / UNFINISHED).unlink()
+    os.sync()  # the marker says that all is there
+    files.write(out / MARKER, _as_json(settings))
+    (out / UNFINISHED).unlink(missing_ok=True)
 
 
 def deal(parts: Mapping[str, tuple[str, ...]], count: int) -> list[str]:
@@ -215,11 +217,9 @@ def spread(length: int, frames: int | None) -> NDArray[np.int64]:
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Writes beside and renames, so that a file is whole or absent; makes its folder."""
+    """Writes a file that is whole or absent, and makes its folder. Not flushed: `render` does that once, for all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(beside, path)
+    files.write(path, content, flush=False)
 
 
 def write_jpegs(folder: Path, images: NDArray[np.uint8], names: list[str]) -> None:
@@ -329,9 +329,8 @@ def _write_latents(
             **{f"AU{au}": intensity[:, k] for k, au in enumerate(aus)},
         }
     )
-    beside = path.with_name(path.name + ".partial")
-    table.to_parquet(beside, index=False)
-    os.replace(beside, path)
+    with files.beside(path) as partial:
+        table.to_parquet(partial, index=False)
 
 
 def _as_json(settings: dict[str, Any]) -> str:

@@ -1,0 +1,60 @@
+"""Files that are whole or absent: written beside their place, flushed to the disk, renamed.
+
+Whatever says *done* is written here: neither a kill nor a full disk leaves half a file under a name that counts.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+PARTIAL = ".partial"
+
+
+@contextlib.contextmanager
+def beside(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` once the block has ended well.
+
+    Args:
+        path: the file.
+        flush: wait until content and name are on the disk. Not for what is cheap to make again.
+
+    Raises:
+        OSError: the file cannot be written. It names the place, which a full disk itself does not.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        if flush:
+            sync(partial)
+        os.replace(partial, path)
+        if flush:
+            sync(path.parent)
+    except Exception as error:
+        with contextlib.suppress(OSError):  # half a file would keep a full disk full
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and not error.filename:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+
+
+def write(path: Path, content: str | bytes, *, flush: bool = True) -> None:
+    """Replace a file as a whole; text is written as UTF-8 with newlines as they are."""
+    with beside(path, flush=flush) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_at(descriptor: int, data: bytes, place: int) -> None:
+    """Write all of `data` at `place`: one call may write less, as it does where a disk becomes full."""
+    while data:
+        written = os.pwrite(descriptor, data, place)
+        data, place = data[written:], place + written

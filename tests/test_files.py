@@ -1,0 +1,86 @@
+"""Files are whole or absent, and a disk that is full or cannot be written to is said in one message with a remedy."""
+
+import errno
+import os
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner
+
+from aunce import cli, files
+from aunce.errors import disk_remedy
+
+
+def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
+    path = tmp_path / "{metrics} ü.json"
+    files.write(path, "old\r\n")
+    assert path.read_bytes() == b"old\r\n"
+    with pytest.raises(KeyError), files.beside(path) as partial:
+        partial.write_text("half")
+        assert path.read_bytes() == b"old\r\n"
+        raise KeyError("broken")
+    assert path.read_bytes() == b"old\r\n"
+    assert list(tmp_path.iterdir()) == [path]
+    files.write(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_content_is_flushed_before_the_name_changes_and_the_name_after(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(files, "sync", lambda path: calls.append(path.name))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (calls.append("replace"), replace(old, new)))
+    files.write(tmp_path / "a", "a")
+    assert calls == ["a.partial", "replace", tmp_path.name]
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda path: path.write_bytes(bytes(2**20)),
+        lambda path: pd.DataFrame({"a": range(2**18)}).to_parquet(path, compression=None),
+        lambda path: safetensors.torch.save_file({"a": torch.zeros(2**18)}, path),
+    ],
+    ids=["bytes", "parquet", "safetensors"],
+)
+def test_a_full_disk_leaves_the_old_file_and_names_place_and_remedy(small_disk, save):
+    folder, _ = small_disk
+    files.write(folder / "table", "old")
+    with pytest.raises(Exception, match="No space left on device") as raised, files.beside(folder / "table") as partial:
+        save(partial)
+    assert disk_remedy(str(raised.value)).startswith("Free some space")
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("table", "old")]
+
+
+@pytest.mark.parametrize("state", ["full", "read-only"])
+def test_a_command_says_what_is_wrong_with_the_disk(small_disk, state):
+    folder, lock = small_disk
+    if state == "read-only":
+        lock()
+    words = ["data", "synth", "bp4d", str(folder / "faces"), "--subjects", "3", "--frames", "6"]
+    result = CliRunner().invoke(cli.main, words)
+    assert result.exit_code == 1
+    assert ("No space left" if state == "full" else "Read-only file system") in result.output
+    assert "AUNCE_DATA" in result.output
+    assert len(result.output.splitlines()) == 1
+    assert not (folder / "faces" / "synthetic.json").exists()
+
+
+def test_a_disk_that_takes_a_part_of_a_crop_is_asked_again_and_then_believed(tmp_path, monkeypatch):
+    pwrite, calls = os.pwrite, []
+
+    def short(descriptor, data, place):
+        calls.append(len(data))
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(descriptor, data[:4], place)
+
+    monkeypatch.setattr(os, "pwrite", short)
+    descriptor = os.open(tmp_path / "images", os.O_RDWR | os.O_CREAT)
+    files.write_at(descriptor, b"12345678", 2)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_at(descriptor, b"abcd", 10)
+    os.close(descriptor)
+    assert (tmp_path / "images").read_bytes() == b"\0\0" + b"12345678"
