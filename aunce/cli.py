@@ -1,20 +1,19 @@
 """The `aunce` command: thin, so that `aunce --help` is quick; everything heavy is imported where it is needed."""
 
 import functools
-import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from filelock import FileLock
 
 from aunce.data import data_set
-from aunce.errors import AunceError, DataError, UsageError, disk_remedy
+from aunce.errors import AunceError, DataError, RunError, UsageError, disk_remedy
+from aunce.processes import leave_with_engine
 from aunce.study import (
     NOTEBOOKS,
     REPORTS,
@@ -112,6 +111,8 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
 
     STUDY is a name in notebooks/studies or the path of a TOML file. Running again continues.
     """
+    from aunce import engine
+
     plan = load_study(study, overrides)
     runs = plan.select(only)
     state = progress(plan, runs)
@@ -126,7 +127,7 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
         return
     to_do = [run for run in runs if run.state != "done"]
     started = time.monotonic()
-    failed = bool(to_do) and not engine(plan, to_do, profile)
+    failed = bool(to_do) and not engine.execute_all(plan, to_do, profile)
     click.echo(f"runs finished in {duration(time.monotonic() - started)}; writing the report")
     page = write_report(plan)
     draw_index(page.parent.parent)
@@ -135,38 +136,35 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     click.echo(str(page))
 
 
-def engine(plan: Study, runs: list[Run], profile: str) -> bool:
-    """Let Snakemake do `runs`; True if all of them ended well."""
-    folder = (
-        NOTEBOOKS / "profiles" / profile if (NOTEBOOKS / "profiles" / profile).is_dir() else Path(profile).resolve()
-    )
-    # A working directory for each call: Snakemake's own records are never needed twice. Below the study, where all
-    # nodes of a cluster see it.
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".engine-", dir=plan.folder) as work:
-        keys = Path(work) / "keys"
-        keys.write_text("\n".join(run.key for run in runs))
-        command = [sys.executable, "-m", "snakemake", "--snakefile", NOTEBOOKS / "Snakefile", "--directory", work]
-        overrides = Path(work) / "overrides.json"
-        overrides.write_text(json.dumps(plan.overrides))
-        settings = [f"study={plan.reference}", f"keys={keys}", f"overrides={overrides}"]
-        command += ["--profile", folder, "--config", *settings]
-        return subprocess.run([str(word) for word in command]).returncode == 0
-
-
 @main.command()
 @click.argument("study")
-@click.argument("key")
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 @with_overrides
-def run(study: str, key: str, overrides: dict[str, Any]) -> None:
-    """Execute the run KEY of STUDY in a fresh kernel, unless it is done.
+def run(study: str, keys: tuple[str, ...], overrides: dict[str, Any]) -> None:
+    """Execute the run KEY of STUDY in a fresh kernel, unless it is done; several one after the other.
 
     On several GPUs at once: torchrun --nproc-per-node GPUS -m aunce run STUDY KEY.
     """
+    leave_with_engine()
+    plan = load_study(study, overrides)
+    failed = 0
+    for this in list(map(plan.run, keys)):
+        try:
+            _execute(plan, this)
+        except RunError as error:
+            if len(keys) == 1:
+                raise
+            click.echo(f"aunce: {error}", err=True)
+            failed += 1
+    if failed:
+        raise AunceError(f"{failed} of {len(keys)} runs failed")
+
+
+def _execute(plan: Study, this: Run) -> None:
+    """Execute one run and say how far the study has come."""
     from aunce import execution
 
-    plan = load_study(study, overrides)
-    this = plan.run(key)
+    key = this.key
     executed = execution.execute(plan, this, workers=cores())
     if not first_process():
         return
@@ -189,6 +187,7 @@ def prepare(study: str, key: str, name: str, overrides: dict[str, Any], workers:
     """Render and pack the data NAME that the run KEY of STUDY needs; the engine calls this before the runs."""
     from aunce import execution
 
+    leave_with_engine()
     data = next(data for data in load_study(study, overrides).run(key).data if data.name == name)
     started = time.monotonic()
     execution.make_data(data, workers=workers, progress=_ticker("packed"))
@@ -251,12 +250,15 @@ def report(name: str, overrides: dict[str, Any]) -> None:
 
 
 def write_report(plan: Study) -> Path:
-    """Collect the tables, render the page; returns its path."""
+    """Collect the tables, render the page; returns its path. Two at once take turns."""
     from aunce import report as reports
 
-    if any((plan.folder / "runs").glob("*/*.json")):
-        reports.collect(plan)
-    return reports.render(plan)
+    if not plan.folder.is_dir():
+        return reports.render(plan)  # which says what to do
+    with FileLock(plan.folder / ".lock"):
+        if any((plan.folder / "runs").glob("*/*.json")):
+            reports.collect(plan)
+        return reports.render(plan)
 
 
 def write_page(name: str) -> Path:

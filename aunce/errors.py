@@ -31,6 +31,10 @@ class RunError(AunceError, RuntimeError):
     """A run that started and could not end, such as a loss that is no longer finite."""
 
 
+class TimeLimitError(RunError):
+    """A run that took longer than its study allows."""
+
+
 def disk_remedy(text: str, number: int | None = None) -> str:
     """What to do about an error of the disk; empty if it is none that has a remedy of its own.
 

@@ -17,11 +17,14 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from aunce.errors import RunError, UsageError
+from aunce import files
+from aunce.errors import RunError, TimeLimitError, UsageError, disk_remedy
 from aunce.kernels import execute_notebook
 from aunce.study import NOTEBOOKS, WEIGHTS, Data, Run, Study, first_process
 
-DEAD_KERNEL = "the kernel died"
+DEAD_KERNEL, GPU_MEMORY, TIME_LIMIT = "the kernel died", "GPU memory ran out", "the time limit"
+TRIED_AGAIN = (DEAD_KERNEL, GPU_MEMORY, TIME_LIMIT)
+"""Causes that may lie in what else the machine did at the time. A second try continues from the last checkpoint."""
 
 
 def make_data(data: Data, *, workers: int, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -60,7 +63,8 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
 
     Under torchrun every process executes the notebook, and they share the training; the first one alone writes.
 
-    Writes `notebook.ipynb` and `log.txt` as it goes, then `metrics.json`, or `error.json` with cause and remedy.
+    Writes `notebook.ipynb` and `log.txt` as it goes, then `metrics.json`, or `error.json` with cause and remedy. A run
+    that failed for one of the causes `TRIED_AGAIN` is tried once more.
 
     Returns:
         False if the run was done already.
@@ -77,20 +81,27 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
     with run.lock:
         if metrics.is_file():
             return False
-        partial.unlink(missing_ok=True)
         error_file.unlink(missing_ok=True)
-        try:
-            with (run.folder / "log.txt").open("a") as log:
-                _compute(study, run, workers, run.folder / "notebook.ipynb", log)
-            if not partial.is_file():
-                raise RunError(f"run {run.key}: the notebook ended without saving its metrics; see {run.folder}")
-        except Exception as error:
-            failure = describe(error)
-            error_file.write_text(json.dumps(failure, indent=1))
-            raise RunError(
-                f"run {run.key}: {failure['message']} {failure['remedy']} Log: {run.folder / 'log.txt'}"
-            ) from error
+        tries = 1 if "LOCAL_RANK" in os.environ else 2  # torchrun ends all processes with the first that fails
+        for number in range(1, tries + 1):
+            partial.unlink(missing_ok=True)
+            try:
+                with (run.folder / "log.txt").open("a") as log:
+                    _compute(study, run, workers, run.folder / "notebook.ipynb", log)
+                if not partial.is_file():
+                    raise RunError(f"run {run.key}: the notebook ended without saving its metrics; see {run.folder}")
+            except Exception as error:
+                failure = describe(error) | {"tries": number}
+                with contextlib.suppress(OSError):  # a full disk may be what went wrong
+                    files.write(error_file, json.dumps(failure, indent=1))
+                if number == tries or failure["cause"] not in TRIED_AGAIN:
+                    said = f"{failure['message']} {failure['remedy']} Log: {run.folder / 'log.txt'}"
+                    raise RunError(f"run {run.key}: {said}") from error
+            else:
+                break
         os.replace(partial, metrics)
+        files.sync(run.folder)
+        error_file.unlink(missing_ok=True)
     return True
 
 
@@ -124,7 +135,9 @@ def _compute(study: Study, run: Run, workers: int, target: Path | None, log: IO[
         places["start"] = str(run.start.folder / WEIGHTS)
     with gpu_lease(run.spec.device):
         notebook = NOTEBOOKS / f"{study.file.study.notebook}.ipynb"
-        execute_notebook(notebook, target, run.spec.model_dump() | places, log=log)
+        minutes = study.file.study.limit_minutes
+        parameters = run.spec.model_dump() | places
+        execute_notebook(notebook, target, parameters, log=log, limit_s=60 * minutes if minutes else None)
 
 
 def describe(error: Exception) -> dict[str, Any]:
@@ -133,18 +146,26 @@ def describe(error: Exception) -> dict[str, Any]:
 
     if isinstance(error, PapermillExecutionError):
         ours = error.ename in ("RunError", "DataError", "UsageError")  # their messages stand for themselves
-        memory = "out of memory" in error.evalue.lower()
+        cause, remedy = error.ename, disk_remedy(error.evalue) or "Mend it and run again."
+        if error.ename == "OutOfMemoryError" or "CUDA out of memory" in error.evalue:
+            cause, remedy = GPU_MEMORY, "Use a smaller batch_size, or see with nvidia-smi who else uses this GPU."
+        elif error.ename == "MemoryError" or "allocate memory" in error.evalue:
+            cause, remedy = "memory ran out", "Use a smaller batch_size or fewer runs at once."
         return {
             "message": error.evalue if ours else f"{error.ename}: {error.evalue}",
-            "cause": error.ename,
-            "remedy": "Use a smaller batch_size." if memory else "Mend it and run again.",
+            "cause": cause,
+            "remedy": remedy,
             "cell": error.cell_index,
             "traceback": re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)),
         }
     if type(error).__name__ == "DeadKernelError":
         remedy = "Usually memory ran out: use a smaller batch_size or fewer runs at once."
         return {"message": f"{DEAD_KERNEL}.", "cause": DEAD_KERNEL, "remedy": remedy}
-    return {"message": str(error), "cause": type(error).__name__, "remedy": "Run again once it is mended."}
+    if isinstance(error, TimeLimitError):
+        remedy = "If it was still at work, set a longer limit_minutes in [study]: it continues where it was."
+        return {"message": str(error), "cause": TIME_LIMIT, "remedy": remedy}
+    remedy = disk_remedy(str(error), getattr(error, "errno", None)) or "Run again once it is mended."
+    return {"message": str(error), "cause": type(error).__name__, "remedy": remedy}
 
 
 @contextlib.contextmanager

@@ -2,16 +2,50 @@
 
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from traitlets import Float
+from traitlets.config import Config
+
+from aunce.errors import TimeLimitError
+from aunce.processes import die_with_starter, end
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 
+class TiedKernel(AsyncKernelManager):
+    """A kernel that leaves with this process, killed or not, and is ended with all that it started after `seconds`."""
+
+    seconds = Float(0.0, help="0 is no limit").tag(config=True)
+
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+        if os.name == "posix":
+            options["preexec_fn"] = die_with_starter
+        await super().start_kernel(**options)
+        if self.seconds:
+            self._timer = threading.Timer(self.seconds, end, [self.provisioner.pid])  # type: ignore[union-attr]
+            self._timer.start()
+
+    async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
+        if self.seconds:
+            self._timer.cancel()
+        await super().cleanup_resources(restart)
+
+
 def execute_notebook(
-    source: Path, target: Path | None, parameters: Mapping[str, Any], *, log: IO[str] | None = None
+    source: Path,
+    target: Path | None,
+    parameters: Mapping[str, Any],
+    *,
+    log: IO[str] | None = None,
+    limit_s: float | None = None,
 ) -> "NotebookNode":
     """Execute `source` with `parameters`, writing it to `target` as it goes.
 
@@ -20,6 +54,7 @@ def execute_notebook(
         target: where the executed notebook goes; None keeps it in memory.
         parameters: values for its cell tagged `parameters`.
         log: takes what the cells print.
+        limit_s: seconds after which the kernel is ended; None is no limit.
 
     Returns:
         The executed notebook.
@@ -27,31 +62,39 @@ def execute_notebook(
     Raises:
         papermill.exceptions.PapermillExecutionError: a cell failed.
         nbclient.exceptions.DeadKernelError: the kernel died.
+        TimeLimitError: it was ended.
     """
     import papermill
-    from traitlets.config import Config
 
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="aunce-") as sockets:
         config = Config()
+        config.TiedKernel.seconds = limit_s or 0.0
         if os.name == "posix":
             # Kernels that start together race for free ports; sockets in a folder of their own cannot meet.
-            config.KernelManager.transport = "ipc"
-            config.KernelManager.ip = str(Path(sockets) / "kernel")
-        notebook: NotebookNode = papermill.execute_notebook(
-            _literal(source),
-            None if target is None else _literal(target),
-            parameters=dict(parameters),
-            kernel_name="python3",
-            progress_bar=False,
-            # papermill would write the notebook before and after every cell; it still does in a failure, at the end and
-            # every 30 s of a long cell.
-            request_save_on_cell_execute=False,
-            config=config,
-            shutdown_kernel="immediate",  # every cell is done; a kernel that leaves politely takes two seconds more
-            extra_arguments=["--IPKernelApp.log_level=50"],  # the kernel's own chatter at start and end
-            stdout_file=log,
-            stderr_file=log,
-        )
+            config.TiedKernel.transport = "ipc"
+            config.TiedKernel.ip = str(Path(sockets) / "kernel")
+        try:
+            notebook: NotebookNode = papermill.execute_notebook(
+                _literal(source),
+                None if target is None else _literal(target),
+                parameters=dict(parameters),
+                kernel_name="python3",
+                kernel_manager_class=TiedKernel,
+                progress_bar=False,
+                # papermill would write the notebook before and after every cell; it still does in a failure, at the
+                # end and every 30 s of a long cell.
+                request_save_on_cell_execute=False,
+                config=config,
+                shutdown_kernel="immediate",  # every cell is done; a kernel that leaves politely takes two seconds more
+                extra_arguments=["--IPKernelApp.log_level=50"],  # the kernel's own chatter at start and end
+                stdout_file=log,
+                stderr_file=log,
+            )
+        except DeadKernelError as error:
+            if limit_s and time.monotonic() - started >= limit_s:
+                raise TimeLimitError(f"{source.name} was ended after {limit_s / 60:g} minutes.") from error
+            raise
     return notebook
 
 

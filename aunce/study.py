@@ -262,6 +262,7 @@ class StudyHead(StrictModel):
     notebook: str = "train"
     report: str
     seconds_per_run: float = Field(60.0, gt=0, description="first guess for --dry-run, until runs of its own are done")
+    limit_minutes: float | None = Field(None, gt=0, description="a run that takes longer is ended and tried once more")
 
 
 class StudyFile(StrictModel):
@@ -672,7 +673,7 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
         UsageError: there is no such study; the known ones are listed.
     """
     need_clone()
-    sized = re.fullmatch("(.*):([a-z]+)", name)
+    sized = re.fullmatch("(?s)(.*):([a-z]+)", name)
     name, size = (sized[1], sized[2]) if sized else (name, "cpu")
     path = Path(name)
     if path.suffix == ".toml":

@@ -5,10 +5,12 @@ import os
 import threading
 
 import nbformat
+import psutil
 import pytest
 
 from aunce import execution
 from aunce.errors import RunError, UsageError
+from aunce.processes import lives
 from aunce.study import RunSpec, load_study
 
 SAVE = """import json, pathlib
@@ -89,18 +91,54 @@ def test_a_notebook_that_saves_nothing_is_a_failure(stub):
         execution.execute(study, study.runs[0])
 
 
-def test_a_dead_kernel_is_said_in_words(stub):
-    study = stub("import os; os._exit(137)")
-    with pytest.raises(RunError, match="kernel died"):
-        execution.execute(study, study.runs[0])
-    assert "memory" in study.runs[0].read("error.json")["remedy"]
+FAIL = """import os, pathlib, signal, subprocess, time
+tries = pathlib.Path(out, "tries")
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+if len(tries.read_text()) <= {times}:
+    pathlib.Path(out, "child").write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+    {how}
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "times", "cause", "remedy"),
+    [
+        ("os._exit(138)", 2, "the kernel died", "memory"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 1, "the kernel died", "memory"),
+        ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", 2, "GPU memory ran out", "batch_size"),
+        ("time.sleep(600)", 2, "the time limit", "limit_minutes"),
+    ],
+    ids=["exit", "kill", "gpu memory", "hang"],
+)
+def test_what_may_pass_is_tried_once_more_and_said_in_words(stub, how, times, cause, remedy):
+    study = stub(FAIL.format(how=how, times=times) + SAVE)
+    if "sleep" in how:
+        study.path.write_text(STUDY.replace("[axes]", "limit_minutes = 0.1\n[axes]"))
+    study = load_study(str(study.path))
+    run = study.runs[0]
+    if times == 1:
+        assert execution.execute(study, run)
+        assert run.state == "done"
+        assert not (run.folder / "error.json").exists()
+    else:
+        with pytest.raises(RunError):
+            execution.execute(study, run)
+        error = run.read("error.json")
+        assert (error["cause"], error["tries"]) == (cause, 2)
+        assert remedy in error["remedy"]
+        assert run.state == "failed"
+    assert len((run.folder / "tries").read_text()) == 2
+    assert not psutil.Process().children()
+    if cause == "the time limit":
+        child = int((run.folder / "child").read_text())
+        assert not psutil.pid_exists(child) or not lives(psutil.Process(child))
 
 
 def test_two_at_once_execute_a_run_once(stub, monkeypatch):
     study = stub(SAVE)
     calls, results = [], []
 
-    def slow(source, target, parameters, *, log):
+    def slow(source, target, parameters, *, log, limit_s):
         calls.append(target)
         threading.Event().wait(0.3)
         (study.runs[0].folder / "metrics.json.partial").write_text(json.dumps({"duration_s": 1}))

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from aunce import files
 from aunce.data.layout import LATENTS, MARKER, UNFINISHED, read_marker
 from aunce.errors import RunError, UsageError
+from aunce.processes import leave_with_parent
 
 if TYPE_CHECKING:
     from aunce.data.synthetic import Behaviour, Population
@@ -307,6 +308,7 @@ def _start_worker(*arguments: Any) -> None:
     import cv2
 
     global _worker
+    leave_with_parent()
     cv2.setNumThreads(1)
     _worker = _Writer(*arguments)
 

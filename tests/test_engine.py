@@ -1,0 +1,99 @@
+"""The engine: which runs share a job, and that nothing outlives who started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from filelock import FileLock
+
+from aunce import engine
+from aunce.processes import lives
+from aunce.study import load_study
+
+STUDY = """
+[study]
+title = "Many"
+question = "How many?"
+report = "laptop"
+[data]
+subjects = 12
+frames = 6
+size = 32
+[base]
+pixels = 32
+epochs = 400
+threads = 1
+[axes]
+replicate = [{replicates}]
+"""
+
+
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """A study of so many runs, whose data and reports stay in the test's folder."""
+    monkeypatch.setenv("AUNCE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("AUNCE_REPORTS", str(tmp_path / "reports"))
+    monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "reports")
+
+    def many(runs, rest=""):
+        path = tmp_path / "many.toml"
+        path.write_text(STUDY.format(replicates=", ".join(map(str, range(runs)))) + rest)
+        return load_study(str(path))
+
+    return many
+
+
+@pytest.mark.parametrize("runs", [1, 300, 301, 1000])
+def test_each_run_is_in_one_job_and_there_are_never_more_than_three_hundred(many, runs):
+    study = many(runs)
+    jobs = engine.plan(study, study.runs)["jobs"]
+    assert [key for job in jobs.values() for key in job["keys"]] == [run.key for run in study.runs]
+    assert len(jobs) <= 300
+    if runs <= 300:
+        assert list(jobs) == [run.key for run in study.runs]
+    for job in jobs.values():
+        assert set(job["data"]) == {data.name for key in job["keys"] for data in study.run(key).data}
+
+
+def test_a_pretext_is_a_job_that_others_wait_for(many):
+    study = many(400, '\n[axes.arm]\nx = { pretext = true }\n[pretext]\nmethod = "infonce"\nreplicate = 999\n')
+    jobs = engine.plan(study, study.runs)["jobs"]
+    (pretext,) = study.pretexts
+    first, *others = jobs.values()
+    assert first["keys"] == [pretext.key]
+    assert all(job["jobs"] == [pretext.key] and job["priority"] < first["priority"] for job in others)
+
+
+def test_what_a_killed_call_left_is_removed_and_what_one_at_work_needs_is_not(many):
+    folder = many(1).folder
+    (folder / ".engine-left").mkdir(parents=True)
+    (folder / ".engine-at-work").mkdir()
+    with FileLock(folder / ".engine-at-work" / ".lock"), engine._workplace(folder) as work:
+        assert {path.name for path in folder.glob(".engine-*")} == {".engine-at-work", work.name}
+    assert not work.exists()
+
+
+def test_nothing_outlives_a_killed_study(many):
+    study = many(1)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aunce", "study", study.path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    log = study.runs[0].folder / "log.txt"
+    wait_for(lambda: log.is_file() and "epoch 1" in log.read_text())
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("ipykernel_launcher" in " ".join(one.cmdline()) for one in family)
+    os.kill(process.pid, signal.SIGKILL)
+    wait_for(lambda: not any(map(lives, family)))
+    process.wait()
+    assert study.runs[0].state == "to do"  # and its lock is free
+
+
+def wait_for(condition, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.2)
