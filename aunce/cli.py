@@ -39,6 +39,8 @@ PAGES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Notebooks that need no runs: titles of their pages in `reports/<name>/`, and parameters."""
 
+WATCH_S = 5.0  # between two looks of `aunce status --watch`
+
 
 class ErrorsInOneLine(click.Group):
     """What a user can mend is shown as one message; exit code 2 for usage, 1 for a failed run; --debug shows more."""
@@ -197,28 +199,39 @@ def prepare(study: str, key: str, name: str, overrides: dict[str, Any], workers:
 @main.command()
 @click.argument("study", required=False)
 @with_overrides
-def status(study: str | None, overrides: dict[str, Any]) -> None:
+@click.option("--watch", is_flag=True, help="Show it again every few seconds, until all is done or Ctrl-C.")
+def status(study: str | None, overrides: dict[str, Any], watch: bool) -> None:
     """Show what is done, running, failed and to do; without STUDY, one line for each."""
-    if study is None:
-        need_clone()
-        for path in sorted((NOTEBOOKS / "studies").glob("*.toml")):
-            plan = Study(path)
-            click.echo(f"{plan.name}: {in_words(progress(plan, plan.runs))}")
-        return
-    plan = load_study(study, overrides)
-    click.echo(f"{plan.title}: {in_words(progress(plan, plan.runs))}")
-    for one in plan.runs:
-        click.echo(f"  {one.state:8} {one.key}{_detail(one)}")
+    need_clone()
+    paths = sorted((NOTEBOOKS / "studies").glob("*.toml"))
+    plans = [Study(path) for path in paths] if study is None else [load_study(study, overrides)]
+    while True:
+        states = [progress(plan, plan.runs) for plan in plans]
+        lines = [f"{plan.name}: {in_words(state)}" for plan, state in zip(plans, states, strict=True)]
+        if study is not None:
+            lines = [f"{plans[0].title}: {in_words(states[0])}"]
+            lines += [f"  {one.state:8} {one.key}{_detail(one)}" for one in plans[0].runs]
+        if watch:
+            click.clear()
+        click.echo("\n".join(lines))
+        if not watch or not any(state.running + state.to_do for state in states):
+            return
+        time.sleep(WATCH_S)
 
 
 def _detail(one: Run) -> str:
+    """Why a run failed, or the last line that one at work has printed; without what a terminal would obey."""
+    said = ""
     if one.state == "failed":
-        return f"  {one.read('error.json').get('message', '')}"
+        error = one.read("error.json")
+        said = f"{error.get('message', '')} {error.get('remedy', '')}"
     log = one.folder / "log.txt"
     if one.state == "running" and log.is_file():
-        lines = log.read_text().strip().splitlines()
-        return f"  {lines[-1]}" if lines else ""
-    return ""
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            said = (file.read().decode(errors="replace").strip().splitlines() or [""])[-1]
+    said = " ".join("".join(one if one.isprintable() else " " for one in said).split())
+    return f"  {said}" if said else ""
 
 
 @main.command()
@@ -429,8 +442,12 @@ def cores() -> int:
 
 
 def in_words(state: Progress) -> str:
-    left = f", about {duration(state.seconds_left)} of work left" if state.running + state.to_do else ""
-    return f"{state.done} done, {state.running} running, {state.failed} failed, {state.to_do} to do{left}"
+    said = f"{state.done} done, {state.running} running, {state.failed} failed, {state.to_do} to do"
+    if state.last_hour:
+        said += f"; {state.last_hour} in the last hour"
+    if state.running:
+        return f"{said}; about {duration(state.seconds_left / state.running)} left with {state.running} side by side"
+    return f"{said}; about {duration(state.seconds_left)} of work left" if state.to_do else said
 
 
 def disk_of_data(data: Data) -> float:

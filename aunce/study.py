@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import time
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
@@ -696,13 +697,17 @@ def without_size(name: str) -> str:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a set of runs has come, and the seconds that the rest will take one after the other."""
+    """How far a set of runs has come, the seconds that the rest will take one after the other, and the rate.
+
+    `last_hour` is the number of runs that were finished within the last hour.
+    """
 
     done: int
     failed: int
     running: int
     to_do: int
     seconds_left: float
+    last_hour: int
 
     @property
     def total(self) -> int:
@@ -718,18 +723,20 @@ def progress(study: Study, runs: list[Run]) -> Progress:
     durations: dict[str, list[float]] = {}
     states = {"done": 0, "failed": 0, "running": 0, "to do": 0}
     left: list[Run] = []
+    last_hour, now = 0, time.time()
     for run in runs:
         state = run.state
         states[state] += 1
         if state == "done":
             durations.setdefault(run.spec.method, []).append(float(run.read("metrics.json")["duration_s"]))
+            last_hour += now - (run.folder / "metrics.json").stat().st_mtime < 3600
         elif state != "failed":
             left.append(run)
     known = [seconds for values in durations.values() for seconds in values]
     default = [sum(known) / len(known)] if known else [study.file.study.seconds_per_run]
     costs = [durations.get(run.spec.method, default) for run in left]
     seconds = sum(sum(cost) / len(cost) for cost in costs)
-    return Progress(states["done"], states["failed"], states["running"], states["to do"], seconds)
+    return Progress(states["done"], states["failed"], states["running"], states["to do"], seconds, last_hour)
 
 
 def duration(seconds: float) -> str:

@@ -209,6 +209,34 @@ def test_status_lists_every_run_with_its_state_and_reason(aunce, project):
     assert f"failed   {study.runs[0].key}  no memory" in result.output
 
 
+def test_status_says_why_how_fast_and_what_is_at_work_until_all_is_done(aunce, project, monkeypatch):
+    study = load_study(str(project()))
+    failed, running, last = study.runs
+    for run in study.runs:
+        run.folder.mkdir(parents=True)
+    error = {"message": "\x1b[31mthe kernel\n died.\x07", "remedy": "Use a smaller batch_size."}
+    (failed.folder / "error.json").write_text(json.dumps(error))
+    (running.folder / "log.txt").write_text("epoch 1/9\nepoch 2/9  loss .3\n\n")
+    (last.folder / "metrics.json").write_text('{"duration_s": 90}')
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        for run in study.runs:
+            (run.folder / "metrics.json").write_text('{"duration_s": 90}')
+
+    monkeypatch.setattr(cli.time, "sleep", sleep)
+    with running.lock:
+        result = aunce("status", study.path, "--watch")
+    assert result.exit_code == 0
+    first, second = result.output.split("Tiny study: ")[1:]
+    assert first.startswith("1 done, 1 running, 1 failed, 0 to do; 1 in the last hour; about 2 min left with 1 side by")
+    assert f"failed   {failed.key}  [31mthe kernel died. Use a smaller batch_size." in first
+    assert f"running  {running.key}  epoch 2/9 loss .3" in first
+    assert second.startswith("3 done, 0 running, 0 failed, 0 to do; 3 in the last hour\n")
+    assert len(looks) == 1
+
+
 def test_report_without_runs_says_what_to_do(aunce, project):
     result = aunce("report", project())
     assert result.exit_code == 2

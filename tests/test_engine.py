@@ -25,6 +25,7 @@ frames = 6
 size = 32
 [base]
 pixels = 32
+channels = 8
 epochs = 400
 threads = 1
 [axes]
@@ -92,7 +93,7 @@ def test_nothing_outlives_a_killed_study(many):
     assert study.runs[0].state == "to do"  # and its lock is free
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=300):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
