@@ -262,6 +262,20 @@ def report(name: str, overrides: dict[str, Any]) -> None:
     click.echo(str(written))
 
 
+@main.command()
+@click.argument("study")
+def verify(study: str) -> None:
+    """Compare the report of STUDY with its tables, and these with their hashes; exit 1 unless all match."""
+    from aunce import verification
+
+    wrong = verification.verify(load_study(study))
+    for line in wrong:
+        click.echo(line)
+    if wrong:
+        raise AunceError("the report of this study is not what its tables say, or they are not what was collected")
+    click.echo("hashes, page and figures match the tables")
+
+
 def write_report(plan: Study) -> Path:
     """Collect the tables, render the page; returns its path. Two at once take turns."""
     from aunce import report as reports

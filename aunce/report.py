@@ -24,6 +24,7 @@ from aunce.findings import Findings
 from aunce.findings import write as write_findings
 from aunce.statistics import Estimate, always_positive_f1, guess_f1, paired_difference, sign_flip_p, t_interval
 from aunce.study import CEILING, FLOORS, NOTEBOOKS, Run, Study, duration
+from aunce.verification import hashes
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -82,7 +83,8 @@ def collect(study: Study) -> Path:
         else:  # left from an earlier call, when runs were done that this study no longer has
             (folder / f"{name}.parquet").unlink(missing_ok=True)
     _write_parquet(folder / "runs.parquet", runs)
-    files.write(folder / "provenance.json", json.dumps(_provenance(study, runs), indent=1, ensure_ascii=False) + "\n")
+    provenance = _provenance(study, runs) | {"files": hashes(folder)}
+    files.write(folder / "provenance.json", json.dumps(provenance, indent=1, ensure_ascii=False) + "\n")
     return folder
 
 
