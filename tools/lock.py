@@ -33,7 +33,7 @@ def main() -> None:
         venv.create(folder, with_pip=True)
         pip = [str(Path(folder) / "bin" / "python"), "-m", "pip", "--quiet"]
         subprocess.run([*pip, "install", f"torch=={TORCH}"], check=True)
-        subprocess.run([*pip, "install", f"{ROOT}[test]"], check=True)
+        subprocess.run([*pip, "install", f"{ROOT}[test,slurm]"], check=True)
         freeze = subprocess.run(
             [*pip, "freeze", "--exclude", "aunce"], check=True, capture_output=True, text=True
         ).stdout
@@ -43,7 +43,7 @@ def main() -> None:
         if "==" in pin and name != "torch":
             marker = f" ; {NOT_EVERYWHERE[name]}" if name in NOT_EVERYWHERE else ""
             lines.append(f"      - {pin}{marker}\n")
-    (ROOT / "environment.yml").write_text(HEADER + "".join(lines) + "      - -e .[test]\n")
+    (ROOT / "environment.yml").write_text(HEADER + "".join(lines) + "      - -e .[test,slurm]\n")
 
 
 if __name__ == "__main__":
