@@ -33,6 +33,7 @@ PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "audit": ("Audit of the published numbers", {}),
     "claims": ("What has become of each claim", {}),
     "loss": ("The loss in a training of your own", {}),
+    "reliability": ("What survives", {}),
     "simulation": ("What the intervals cover", {"repetitions": 2000}),
     "speed": ("How fast it is", {"full": True}),
     "summary": ("AUNCE in two minutes", {}),
@@ -241,7 +242,8 @@ def report(name: str, overrides: dict[str, Any]) -> None:
     """Write the report NAME, and the index of all reports; nothing is trained.
 
     NAME is a study, whose finished runs are collected, or one that needs no runs: anatomy, audit, claims (the ledger),
-    loss, simulation, speed (ten minutes on an idle machine), summary (the ledger on one page), or index alone.
+    loss, reliability (what tests/faults/record.py recorded), simulation, speed (ten minutes on an idle machine),
+    summary (the ledger on one page), or index alone.
     """
     from aunce import index
 

@@ -260,8 +260,8 @@ class StudyHead(StrictModel):
 
     title: str
     question: str
-    notebook: str = "train"
-    report: str
+    notebook: str = Field("train", pattern="^[A-Za-z0-9_]+$")  # names, never paths that lead elsewhere
+    report: str = Field(pattern="^[A-Za-z0-9_]+$")
     seconds_per_run: float = Field(60.0, gt=0, description="first guess for --dry-run, until runs of its own are done")
     limit_minutes: float | None = Field(None, gt=0, description="a run that takes longer is ended and tried once more")
 
@@ -397,6 +397,8 @@ class Study:
     """
 
     def __init__(self, path: Path, overrides: Mapping[str, Any] | None = None, *, size: str = "cpu") -> None:
+        if path.stem in (".", ".."):
+            raise UsageError(f"{path}: its name would be that of a folder; rename it")
         self.path = path
         self.overrides = dict(overrides or {})
         self.name = path.stem if size == "cpu" else f"{path.stem}-{size}"

@@ -158,7 +158,11 @@ def test_a_failed_run_is_told_and_the_others_go_on(project):
         (["study", "laptopp"], 2, "no study 'laptopp'; known: across, affwild2, bp4d"),
         (["study", "laptop", "--only", "arms=BCE", "--dry-run"], 2, "AXIS one of replicate, noise, arm"),
         (["report", "laptopp"], 2, "no report 'laptopp'; studies: across, affwild2, bp4d"),
-        (["report", "laptopp"], 2, "without runs: anatomy, audit, claims, loss, simulation, speed, summary, index"),
+        (
+            ["report", "laptopp"],
+            2,
+            "without runs: anatomy, audit, claims, loss, reliability, simulation, speed, summary, index",
+        ),
         (["report", "audit", "--set", "epochs=3"], 2, "needs no runs"),
         (["run", "laptop", "nothing"], 2, "has no run 'nothing'"),
         (["data", "check", "bp5d", "."], 2, "unknown data set 'bp5d'"),

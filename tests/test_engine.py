@@ -1,17 +1,9 @@
-"""The engine: which runs share a job, and that nothing outlives who started it."""
+"""The engine: which runs share a job, and what it leaves behind; that it ends what it started is in test_faults.py."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
-import psutil
 import pytest
 from filelock import FileLock
 
 from aunce import engine
-from aunce.processes import lives
 from aunce.study import load_study
 
 STUDY = """
@@ -76,25 +68,3 @@ def test_what_a_killed_call_left_is_removed_and_what_one_at_work_needs_is_not(ma
     with FileLock(folder / ".engine-at-work" / ".lock"), engine._workplace(folder) as work:
         assert {path.name for path in folder.glob(".engine-*")} == {".engine-at-work", work.name}
     assert not work.exists()
-
-
-def test_nothing_outlives_a_killed_study(many):
-    study = many(1)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "aunce", "study", study.path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    log = study.runs[0].folder / "log.txt"
-    wait_for(lambda: log.is_file() and "epoch 1" in log.read_text())
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert any("ipykernel_launcher" in " ".join(one.cmdline()) for one in family)
-    os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: not any(map(lives, family)))
-    process.wait()
-    assert study.runs[0].state == "to do"  # and its lock is free
-
-
-def wait_for(condition, seconds=300):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.2)

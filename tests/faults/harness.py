@@ -1,0 +1,197 @@
+"""Kills the parts of a study at seeded random moments, does it again until it is done, and looks at what is left.
+
+Used by tests/test_faults.py, and by record.py for the page in reports/reliability.
+"""
+
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from unittest import mock
+
+import pandas as pd
+import psutil
+
+from aunce import engine
+from aunce.processes import lives
+from aunce.study import PROJECT, load_study
+
+STUDY = """
+[study]
+title = "Tiny study"
+question = "Does it end as if nothing had happened?"
+report = "laptop"
+[data]
+subjects = 12
+frames = 8
+size = 32
+[base]
+pixels = 32
+channels = 8
+epochs = 6
+checks = 2
+probe_epochs = 5
+[axes.arm]
+"BCE" = { method = "bce" }
+"AUNCE" = { method = "aunce" }
+"raw pixels" = { method = "pixels" }
+"""
+VICTIMS = {
+    "rendering and packing": lambda words, parent: " prepare " in words or "spawn_main" in words,
+    "kernel of a run": lambda words, parent: "ipykernel_launcher" in words and " run " in parent,
+    "aunce run with papermill": lambda words, parent: "-m aunce run " in words and "bash" not in words,
+    "Snakemake": lambda words, parent: "-m snakemake " in words,
+    "kernel of the page": lambda words, parent: "ipykernel_launcher" in words and "-m aunce study " in parent,
+    "aunce study": lambda words, parent: "-m aunce study " in words,
+}
+"""Kind of process -> whether one is of it, by its own command line and its parent's; in the order of a study."""
+LONGEST_S = 900
+
+
+def order(count, seed):
+    """`count` kinds of victims: all of them in turn, those that come early in a study first."""
+    kinds = list(VICTIMS)
+    turns = [kinds[(seed + number) % len(kinds)] for number in range(count)]
+    return sorted(turns, key=kinds.index)
+
+
+class Trial:
+    """One small study, in `folder`, with data and reports of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir(parents=True)
+        (folder / "tiny.toml").write_text(STUDY)
+        self.places = {"AUNCE_DATA": str(folder / "data"), "AUNCE_REPORTS": str(folder / "reports")}
+        with mock.patch("aunce.study.REPORTS", folder / "reports"):
+            self.study = load_study(str(folder / "tiny.toml"))
+            self.runs = self.study.runs
+        self.first_done = {}
+        self.family = {}
+        self.process = None
+
+    def start(self):
+        with (self.folder / "log").open("a") as log:
+            command = [sys.executable, "-m", "aunce", "study", self.study.path]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self.places)
+
+    def look(self):
+        """Note who is at work and which runs are done; True while the study is at work."""
+        for run in self.runs:
+            if run.key not in self.first_done and run.state == "done":
+                self.first_done[run.key] = (run.folder / "metrics.json").stat().st_mtime_ns
+        if self.process is None or self.process.poll() is not None:
+            return False
+        parent = psutil.Process(self.process.pid)
+        self.family |= {one.pid: one for one in [parent, *parent.children(recursive=True)]}
+        return True
+
+    def kill(self, kind, choose):
+        """Kill one process of this kind at a random moment after it turned up; the seconds that it lived since.
+
+        None if the study ended without one: nothing of the kind was left to do.
+        """
+        until = time.monotonic() + LONGEST_S
+        wait, seen, started_again = choose.uniform(0, 4), None, False
+        while time.monotonic() < until:
+            if not self.look():
+                if started_again and seen is None:
+                    return None
+                started_again = True
+                self.start()
+            found = [one for one in list(self.family.values()) if self._is(kind, one)]
+            if found and seen is None:
+                seen = time.monotonic()
+            if found and time.monotonic() - seen >= wait:
+                choose.choice(found).kill()
+                return time.monotonic() - seen
+            if seen is not None and not found:
+                seen, wait = None, 0  # it has ended: take the next one at once
+            time.sleep(0.02)
+        raise TimeoutError(f"no {kind} in {LONGEST_S} s; see {self.folder / 'log'}")
+
+    def _is(self, kind, process):
+        try:
+            parent = process.parent()
+            words = " ".join(process.cmdline()) + " "
+            return lives(process) and VICTIMS[kind](words, "" if parent is None else " ".join(parent.cmdline()) + " ")
+        except psutil.Error:
+            return False
+
+    def finish(self):
+        """Wait for what is at work, then do the study once more; how it ended."""
+        while self.look():
+            time.sleep(0.1)
+        self.start()
+        while self.look():
+            time.sleep(0.1)
+        return self.process.returncode
+
+    def orphans(self, seconds=30):
+        """Processes of the study that are still there this long after it ended."""
+        until = time.monotonic() + seconds
+        while (left := [one for one in self.family.values() if lives(one)]) and time.monotonic() < until:
+            time.sleep(0.2)
+        return left
+
+    def repeated(self):
+        """Runs that were done once and then written again."""
+        now = {run.key: (run.folder / "metrics.json").stat().st_mtime_ns for run in self.runs}
+        said = re.findall(r"^\[\d+/\d+\] (\S+): ", (self.folder / "log").read_text(), re.MULTILINE)
+        return sorted({key for key in now if now[key] != self.first_done.get(key) or said.count(key) > 1})
+
+    def differing(self, other):
+        """Runs whose numbers are not those of another trial, bit for bit."""
+        return [one.key for one, two in zip(self.runs, other.runs, strict=True) if not _same(found(one), found(two))]
+
+
+def found(run):
+    """All that a run found, without time and place."""
+    tables = {path.name: pd.read_parquet(path) for path in sorted(run.folder.glob("*.parquet"))}
+    if run.spec.trains:
+        tables["history"] = pd.read_csv(run.folder / "history.csv").drop(columns="seconds")
+        tables["weights"] = pd.DataFrame({"bytes": [path.read_bytes() for path in run.folder.glob("*.safetensors")]})
+    return tables
+
+
+def _same(one, two):
+    return one.keys() == two.keys() and all(table.equals(two[name]) for name, table in one.items())
+
+
+def interrupted(folder, kills, seed):
+    """A study with so many kills, done to its end.
+
+    Returns:
+        The trial, and a row per kill: trial (its seed), victim, lived_s.
+    """
+    trial, choose, rows = Trial(folder), random.Random(seed), []
+    for kind in order(kills, seed):
+        lived = trial.kill(kind, choose)
+        if lived is not None:
+            rows.append({"trial": seed, "victim": kind, "lived_s": round(lived, 2)})
+    code = trial.finish()
+    if code:
+        raise AssertionError((folder / "log").read_text())
+    return trial, rows
+
+
+@contextmanager
+def stand_in(folder, code):
+    """Engines started within have `code` executed by their jobs in place of `aunce`, which they find as `sys.argv`."""
+    place = folder / "bin with space"
+    place.mkdir(parents=True)
+    (place / "aunce.py").write_text(code)
+    notebooks = folder / "notebooks"
+    (notebooks / "profiles").mkdir(parents=True)
+    for profile in (PROJECT / "notebooks" / "profiles").iterdir():
+        (notebooks / "profiles" / profile.name).symlink_to(profile)
+    # The engine itself needs the real one.
+    prefix = f"export PYTHONPATH={str(place)!r}; "
+    (notebooks / "Snakefile").write_text(
+        f"shell.prefix({prefix!r})\n" + (PROJECT / "notebooks" / "Snakefile").read_text()
+    )
+    with mock.patch.object(engine, "NOTEBOOKS", notebooks):
+        yield

@@ -1,0 +1,122 @@
+"""Does what the page on reliability tells of, and writes its tables: python tests/faults/record.py TABLE.
+
+`--out FOLDER` writes them elsewhere than into reports/reliability, and `--small` tries it out in minutes. Afterwards
+`aunce report reliability` draws the page.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import pandas as pd
+
+TESTS = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TESTS))
+
+from faults import harness  # noqa: E402
+
+from aunce import engine, files  # noqa: E402
+from aunce.reliability import TABLES  # noqa: E402
+from aunce.results import hardware  # noqa: E402
+from aunce.study import REPORTS, load_study  # noqa: E402
+
+STUBS = [(100, 1), (500, 1), (500, 2), (2000, 1), (2000, 7)]  # commands, how many of them share a job
+
+
+def kills(folder, small):
+    whole = harness.Trial(folder / "whole")
+    assert whole.finish() == 0, (whole.folder / "log").read_text()
+    rows = []
+    for seed in range(1, 2 if small else 10):
+        trial, killed = harness.interrupted(folder / str(seed), kills=6, seed=seed)
+        found = {
+            "runs": len(trial.runs),
+            "lost": sum(run.state != "done" for run in trial.runs),
+            "repeated": len(trial.repeated()),
+            "differing": len(trial.differing(whole)),
+            "orphans": len(trial.orphans()),
+        }
+        rows += [row | found for row in killed]
+        print(f"trial {seed}: {len(killed)} kills, {found}", flush=True)
+    return rows
+
+
+def inputs(folder, small):
+    mutations = 50 if small else 2000
+    passed, failed = outcomes("test_security.py")
+    names = {"group": "names, error texts, paths and checkpoints", "tried": passed + failed, "failed": failed}
+    passed, failed = outcomes("", "-k", "mutated", "--mutations", str(mutations))
+    damaged = {"group": "damaged label files", "tried": mutations * (passed + failed), "failed": mutations * failed}
+    return [names, damaged]
+
+
+def slurm(folder, small):
+    passed, failed = outcomes("test_slurm.py")
+    if not passed + failed:
+        raise SystemExit("no Slurm could be started; `pytest -rs tests/test_slurm.py` says why")
+    faults = ["a running job cancelled (scancel)", "the submitting process killed (SIGKILL)"]
+    return [{"fault": fault, "survived": int(not failed)} for fault in faults]
+
+
+def outcomes(file, *options):
+    """How many tests passed and failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / file), *options]
+    said = subprocess.run(command, capture_output=True, text=True).stdout
+    print(said[-1000:], flush=True)
+    count = {kind: int(number) for number, kind in re.findall(r"(\d+) (passed|failed|error)", said)}
+    return count.get("passed", 0), count.get("failed", 0) + count.get("error", 0)
+
+
+def cost(folder, small):
+    """Studies of commands that do nothing. They share one data set: what is measured is the engine, not its data."""
+    rows = []
+    for commands, together in [(20, 1), (20, 2)] if small else STUBS:
+        path = folder / "stubs.toml"
+        path.write_text(harness.STUDY.split("[axes.arm]")[0] + f"[axes]\nreplicate = {list(range(commands))}\n")
+        study = load_study(str(path))
+        with mock.patch.object(engine, "MOST_JOBS", -(-commands // together)):
+            plan = engine.plan(study, study.runs)
+        name, key = next(iter(plan["data"].items()))
+        plan |= {"data": {name: key}, "jobs": {job: about | {"data": [name]} for job, about in plan["jobs"].items()}}
+        place = folder / f"{commands}-{together}"
+        with (
+            harness.stand_in(place, ""),
+            mock.patch.object(engine, "plan", return_value=plan),
+            mock.patch("aunce.study.REPORTS", place),
+        ):
+            seconds = timed(lambda study=study: engine.execute_all(study, study.runs, "laptop"))
+            bare = sorted(timed(lambda place=place: alone(place / "bin with space")) for _ in range(9))[4]
+        measured = {"jobs": len(plan["jobs"]), "seconds": round(seconds, 2), "bare_s": round(bare, 4)}
+        rows.append({"commands": commands, "together": together} | measured)
+        print(rows[-1], flush=True)
+    return rows
+
+
+def alone(place):
+    command = [sys.executable, "-m", "aunce", "run"]
+    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(place)}).returncode == 0
+
+
+def timed(work):
+    started = time.perf_counter()
+    assert work(), "the engine or a command failed"
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", choices=list(TABLES))
+    parser.add_argument("--out", type=Path, default=REPORTS / "reliability")
+    parser.add_argument("--small", action="store_true")
+    arguments = parser.parse_args()
+    record = {"kills": kills, "inputs": inputs, "slurm": slurm, "engine": cost}[arguments.table]
+    with tempfile.TemporaryDirectory(prefix="aunce-faults-") as folder:
+        table = pd.DataFrame(record(Path(folder), arguments.small)).assign(hardware=hardware("cpu"))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    files.write(arguments.out / f"{arguments.table}.csv", table[TABLES[arguments.table]].to_csv(index=False))

@@ -1,0 +1,110 @@
+"""Nothing is lost: kills, two at once, and GPUs that several want."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from faults import harness
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study that nobody interrupted."""
+    trial = harness.Trial(tmp_path_factory.mktemp("whole") / "study")
+    assert trial.finish() == 0
+    return trial
+
+
+def check(trial, whole):
+    assert [run.state for run in trial.runs] == ["done"] * 3
+    assert trial.differing(whole) == []
+    assert trial.repeated() == []
+    assert trial.orphans() == []
+    report = trial.study.folder
+    left = [*report.glob(".engine-*"), *report.glob(".render-*"), *report.rglob("*.partial")]
+    assert left == []
+
+
+def test_a_study_that_was_killed_here_and_there_ends_as_if_nothing_had_happened(whole, tmp_path):
+    trial, rows = harness.interrupted(tmp_path / "study", kills=5, seed=0)
+    assert len(rows) >= 4
+    check(trial, whole)
+
+
+@pytest.mark.long
+def test_fifty_kills(whole, tmp_path):
+    kills = 0
+    for seed in range(1, 9):
+        trial, rows = harness.interrupted(tmp_path / str(seed), kills=7, seed=seed)
+        kills += len(rows)
+        check(trial, whole)
+    assert kills >= 50
+
+
+@pytest.mark.long
+def test_two_at_once_do_each_run_once(whole, tmp_path):
+    trial = harness.Trial(tmp_path / "study")
+    trial.start()
+    first = trial.process
+    trial.start()
+    while trial.look() or first.poll() is None:
+        time.sleep(0.1)
+    assert (first.returncode, trial.process.returncode) == (0, 0), (trial.folder / "log").read_text()
+    check(trial, whole)
+
+
+NVIDIA = """#!/bin/sh
+echo "GPU 0: Fake (UUID: GPU-aaaaaaaa-0000)"
+echo "GPU 1: Fake (UUID: GPU-bbbbbbbb-1111)"
+"""
+USE = """
+import os, pathlib, sys, time
+from aunce.execution import gpu_lease
+with gpu_lease("cuda"):
+    mine = pathlib.Path(sys.argv[1], os.environ["CUDA_VISIBLE_DEVICES"])
+    mine.mkdir()  # fails if somebody else is here
+    print(mine.name, flush=True)
+    time.sleep(float(sys.argv[2]))
+    mine.rmdir()
+"""
+
+
+@pytest.fixture
+def use_gpu(tmp_path):
+    """Starts a process that holds one of two GPUs for so many seconds."""
+    (tmp_path / "nvidia-smi").write_text(NVIDIA)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    (tmp_path / "gpus").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", USE, str(tmp_path / "gpus")]
+
+    def use_gpu(seconds, **more):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*command, str(seconds)], env=environment | more, **pipes)
+
+    return use_gpu
+
+
+def test_eight_runs_share_two_gpus_and_never_meet(use_gpu):
+    users = [use_gpu(0.2) for _ in range(8)]
+    for user in users:
+        _, errors = user.communicate(timeout=300)
+        assert user.returncode == 0, errors
+
+
+def test_a_dead_holder_frees_its_gpu_and_a_gpu_that_was_chosen_is_not_leased(use_gpu, tmp_path):
+    holders = [use_gpu(600), use_gpu(600)]
+    names = [holder.stdout.readline().strip() for holder in holders]
+    assert sorted(names) == ["GPU-aaaaaaaa-0000", "GPU-bbbbbbbb-1111"]
+    chosen = use_gpu(0, CUDA_VISIBLE_DEVICES="7")
+    assert chosen.communicate(timeout=300)[0] == "7\n"  # though both GPUs are held
+    waits = use_gpu(0)
+    holders[0].kill()
+    holders[0].communicate()
+    (tmp_path / "gpus" / names[0]).rmdir()
+    assert waits.communicate(timeout=300)[0] == f"{names[0]}\n"
+    holders[1].kill()
+    holders[1].communicate()
