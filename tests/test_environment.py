@@ -20,7 +20,8 @@ PINS = {
 
 def declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    return [Requirement(text) for text in project["dependencies"] + extras["test"] + extras["slurm"]]
 
 
 @pytest.mark.parametrize("requirement", declared(), ids=str)
