@@ -50,8 +50,9 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
         The path of `index.html`.
 
     Raises:
-        RunError: the notebook failed.
+        RunError: the notebook failed, or its kernel died.
     """
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +62,9 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
         except PapermillExecutionError as error:
             place = f"{notebook.name}, cell {error.cell_index}"
             raise RunError(f"{place}: {error.ename}: {error.evalue}; the page in {folder} is as it was") from error
+        except DeadKernelError as error:
+            said = f"{notebook.name}: its kernel died, perhaps for lack of memory; run it again"
+            raise RunError(f"{said}; the page in {folder} is as it was") from error
         parts = _convert(executed)
         inside = REPORTS.resolve() in folder.resolve().parents
         made = _page(

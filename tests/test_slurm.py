@@ -71,9 +71,13 @@ def test_a_study_survives_a_cancelled_job_and_the_death_of_who_submitted_it(slur
     study = load_study(str(path))
     command = [sys.executable, "-m", "aunce", "study", str(path), "--profile", "slurm"]
     with (tmp_path / "log").open("w") as log:
-        first = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        first = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
         long = [run for run in study.runs if run.spec.trains]
-        wait_for(lambda: all((run.folder / "checkpoint").is_dir() for run in long), "two trainings side by side")
+        wait_for(
+            lambda: first.poll() is not None or all((run.folder / "checkpoint").is_dir() for run in long),
+            "two trainings side by side",
+        )
+        assert first.poll() is None, (tmp_path / "log").read_text()
 
         # One job is cancelled: the run that it did is not done and not taken for done.
         cancelled = next(run for run in long if run.state == "running")
@@ -88,7 +92,9 @@ def test_a_study_survives_a_cancelled_job_and_the_death_of_who_submitted_it(slur
         first.wait()
         wait_for(lambda: other.state == "done", "the job that nobody watches")
 
-        assert subprocess.run(command, stdout=log, stderr=log).returncode == 0, (tmp_path / "log").read_text()
+        assert subprocess.run(command, stdout=log, stderr=log, cwd=tmp_path).returncode == 0, (
+            tmp_path / "log"
+        ).read_text()
     assert [run.state for run in study.runs] == ["done"] * 3
     assert (study.folder / "index.html").is_file()
     assert "continues after epoch" in (cancelled.folder / "log.txt").read_text()

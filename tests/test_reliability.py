@@ -1,0 +1,44 @@
+"""The page on reliability says what was recorded, and of the rest that it was not."""
+
+import pandas as pd
+import pytest
+
+from aunce.errors import UsageError
+from aunce.reliability import TABLES, Reliability
+
+
+def write(folder, name, *rows):
+    pd.DataFrame(rows, columns=TABLES[name]).to_csv(folder / f"{name}.csv", index=False)
+
+
+def test_what_was_recorded_is_counted_once_a_trial_and_harm_is_said(tmp_path):
+    write(
+        tmp_path,
+        "kills",
+        [1, "Snakemake", 0.5, 3, 1, 0, 0, 0, "a <b> CPU"],
+        [1, "aunce study", 2.0, 3, 1, 0, 0, 0, "a <b> CPU"],
+        [2, "Snakemake", 3.5, 3, 0, 2, 1, 4, "a <b> CPU"],
+    )
+    write(tmp_path, "inputs", ["names", 20, 0, "a <b> CPU"], ["label files", 2000, 1, "another"])
+    page = Reliability(tables=str(tmp_path), out=str(tmp_path / "out"))
+    said = page.verdicts().data
+    assert "After 3 kills at random moments, of 6 runs 1 were lost, 2 were done twice" in said
+    assert "of 1 differed" in said
+    assert "4 processes stayed behind" in said
+    assert "Of 2,020 hostile or damaged inputs, 1 did harm." in said
+    assert "Not recorded yet: slurm, engine." in said
+    assert "| Snakemake | 2 | 0.5 to 3.5 |" in page.kills().data
+    assert "a &lt;b&gt; CPU" in page.kills().data
+    assert "Not recorded yet" in page.slurm().data
+    assert '"partial"' in (tmp_path / "out" / "findings.json").read_text()
+
+
+def test_the_cost_of_the_engine_is_shown_a_command(tmp_path):
+    write(tmp_path, "engine", [2000, 7, 286, 50.0, 0.02, "CPU"])
+    assert "| 2,000 | 7 | 286 | 50.0 | 25 | 20 |" in Reliability(tables=str(tmp_path)).engine().data
+
+
+def test_a_table_of_other_columns_is_refused(tmp_path):
+    (tmp_path / "kills.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match="write it again"):
+        Reliability(tables=str(tmp_path))
