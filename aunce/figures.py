@@ -214,6 +214,32 @@ def conditions(table: pd.DataFrame, *, delta: float) -> Figure:
 
 
 @styled
+def verdicts(table: pd.DataFrame, *, delta: float) -> Figure:
+    """What decides each claim: a difference with its interval, coloured by what it comes to, with 0 and delta.
+
+    Args:
+        table: one row per claim: claim, contrast, group, estimate, low and high, in the unit of delta.
+        delta: differences from -delta to delta count as nothing.
+    """
+    groups = list(pd.unique(table["group"]))
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    ends = table[["estimate", "low", "high"]].to_numpy(dtype=np.float64)
+    widest = 1.1 * float(np.abs(ends[np.isfinite(ends)]).max(initial=0.01))
+    for y, (_, row) in enumerate(table.iterrows()):
+        look = groups.index(row["group"]) % len(COLOURS)
+        _estimate(axes, row, y, COLOURS[look], MARKERS[look], (-widest, widest))
+    axes.axvspan(-delta, delta, color="#E5E5E5", linewidth=0, zorder=0)
+    axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
+    named = [f"{row.claim}  {row.contrast.replace(' minus ', chr(10) + 'minus ', 1)}" for row in table.itertuples()]
+    axes.set_yticks(range(len(table)), named)
+    axes.set(xlim=(-widest, widest), ylim=(len(table) - 0.5, -0.5), xlabel="Difference in macro-AUC")
+    axes.grid(axis="x", visible=True)
+    _legend(figure, groups, columns=3)
+    return figure
+
+
+@styled
 def gains(points: pd.DataFrame, lines: pd.DataFrame) -> Figure:
     """Gain of one arm over another against prevalence: one dot per AU and replicate, one line per contrast.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import pandas as pd
 from pydantic import Field
 
 from aunce import findings, page
@@ -142,6 +143,36 @@ class Summary:
     def banner(self) -> "Markdown":
         """Which verdicts rest on rendered faces."""
         return self.ledger.banner()
+
+    def figure(self) -> "Markdown":
+        """The contrast that decides each claim which runs have decided, with its interval."""
+        from aunce import figures
+
+        rows = [
+            {"claim": claim.id, "contrast": said.entry.contrast, "group": said.verdict, "estimate": said.entry.value}
+            | {"low": said.entry.low, "high": said.entry.high}
+            for claim in self.claims
+            for said in self.ledger.said[claim.id]
+            if said.entry.unit == self.ledger.claims.score.upper() and said.entry.low is not None
+        ]
+        if not rows:
+            return page.markdown("No claim has been decided by runs yet.")
+        table = pd.DataFrame(rows)
+        spoken = [
+            f"{row.claim} {row.contrast} {row.estimate:+.3f} ({row.low:+.3f} to {row.high:+.3f}), {row.group}"
+            for row in table.itertuples()
+        ]
+        return page.figure(
+            self.out,
+            "verdicts",
+            figures.verdicts(table, delta=self.ledger.claims.delta),
+            table,
+            alt=f"The contrast that decides each claim: {'; '.join(spoken)}.",
+            caption=(
+                "The worst contrast of each claim that runs speak of, on rendered faces, with its simultaneous 95 % "
+                "interval over replicates; left of 0 the second arm is ahead. The band counts as nothing."
+            ),
+        )
 
     def holds(self) -> "Markdown":
         """Claims that are supported or proven."""

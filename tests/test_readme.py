@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from aunce.claims import Ledger
 from aunce.data import adapter
 from aunce.study import PROJECT
+from aunce.summary import FAILS, GROUPS, HOLDS, OPEN
 
 TEXT = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.S | re.M)
@@ -50,6 +52,20 @@ def in_a_test(line, roots):
     if line.startswith("make "):
         return line.replace("make ", f"make --dry-run --directory {PROJECT} ", 1)
     return f"{line} --dry-run" if line.startswith("aunce study ") and "--dry-run" not in line else line
+
+
+def test_the_first_table_says_of_each_claim_what_the_ledger_says():
+    ledger = Ledger()
+    rows = dict(re.findall(r"^\| \*\*([^*]+)\*\* \| (.*) \|$", TEXT, flags=re.M))
+    said = {row: set(re.findall(r"\[([CU]\d+)\]", cell)) for row, cell in rows.items()}
+    expected: dict[str, set[str]] = {row: set() for row in said}
+    places = {HOLDS: "Holds", FAILS: "Does not hold", OPEN: "Undecided, or not run yet"}
+    for claim in ledger.claims.claim:
+        groups = {places[GROUPS[one.entry.verdict]] for one in ledger.said[claim.id]}
+        without = {"Undecided, or not run yet" if claim.experiment else "Cannot be known here"}
+        for group in groups or without:
+            expected[group].add(claim.id)
+    assert said == expected, "README's first table is not what the ledger says"
 
 
 @pytest.mark.long

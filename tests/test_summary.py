@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import pandas as pd
 import pytest
 
 from aunce import claims, findings, page
@@ -229,3 +230,22 @@ def test_committed_advice_is_short_and_has_no_number_that_could_grow_old():
     for item in items:
         assert len(item.text) < 220
         assert not re.search(r"\d\.\d", item.text)
+
+
+def test_the_figure_shows_what_decides_each_claim_that_has_an_interval(summary, tmp_path):
+    assert "No claim" in summary().figure().data
+    refuted = HELD | {"id": "C1", "verdict": "does not hold", "value": 2.0, "unit": "times the operations"}
+    assert "No claim" in summary({"main": ({}, [refuted])}).figure().data, "a proof has no interval"
+    text = summary(both()).figure().data
+    table = pd.read_csv(tmp_path / "figures" / "verdicts.csv")
+    assert table.to_dict("records") == [
+        {
+            "claim": "C1",
+            "contrast": "one minus other",
+            "group": "reversed",
+            "estimate": -0.02,
+            "low": -0.03,
+            "high": -0.01,
+        }
+    ]
+    assert "-0.020 (-0.030 to -0.010), reversed" in text
