@@ -1,6 +1,7 @@
 """The engine: which runs share a job, and what it leaves behind; that it ends what it started is in test_faults.py."""
 
 import pytest
+from faults.harness import stand_in
 from filelock import FileLock
 
 from aunce import engine
@@ -68,3 +69,13 @@ def test_what_a_killed_call_left_is_removed_and_what_one_at_work_needs_is_not(ma
     with FileLock(folder / ".engine-at-work" / ".lock"), engine._workplace(folder) as work:
         assert {path.name for path in folder.glob(".engine-*")} == {".engine-at-work", work.name}
     assert not work.exists()
+
+
+@pytest.mark.parametrize("profile", ["laptop", "gpus"])
+def test_a_profile_of_one_machine_does_all_jobs(many, tmp_path, profile):
+    study = many(3)
+    note = f"import sys\nopen({str(tmp_path / 'heard')!r}, 'a').write(sys.argv[-1] + '\\n')\n"
+    with stand_in(tmp_path / "stand-in", note):
+        assert engine.execute_all(study, study.runs, profile)
+    heard = (tmp_path / "heard").read_text().split()
+    assert sorted(heard) == sorted([run.key for run in study.runs] + [run.data[0].name for run in study.runs])
