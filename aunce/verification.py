@@ -1,6 +1,7 @@
 """Whether a committed report is still what its tables say, and its tables what was collected."""
 
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -67,7 +68,10 @@ def _differences(folder: Path, again: Path) -> Iterator[str]:
         for number in range(max(len(written), len(computed))):
             old, new = (lines[number] if number < len(lines) else "" for lines in (written, computed))
             if not _alike(old, new):
-                yield f"{name}, line {number + 1}: {old[:200]!r} stands there, {new[:200]!r} is computed"
+                same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
+                start = max(0, same - 40)
+                shown = old[start : start + 120], new[start : start + 120]
+                yield f"{name}, line {number + 1}: {shown[0]!r} stands there, {shown[1]!r} is computed"
                 break
 
 
