@@ -47,6 +47,7 @@ class Claim(StrictModel):
     contrasts: list[list[str]] = Field(default_factory=list)
     measure: Literal[MEASURES] = "difference"  # type: ignore[valid-type]
     noise: list[str] = Field(default_factory=list)
+    control: list[str] = Field(default_factory=list)
     undecidable: str = ""
 
     @model_validator(mode="after")
@@ -59,7 +60,7 @@ class Claim(StrictModel):
             raise ValueError("needs experiment and decided_by, or why it is undecidable")
         if self.decided_by == "each" and not self.contrasts:
             raise ValueError("is decided by each of its contrasts and has none")
-        _check_contrasts(self.contrasts)
+        _check_contrasts([*self.contrasts, *([self.control] if self.control else [])])
         return self
 
 

@@ -91,7 +91,7 @@ class Comparison(Report):
     ) -> None:
         claims, self.claims_hash = load_claims()
         self.written, self.delta, self.score = claims.written, claims.delta, claims.score
-        self.changed = [change.date.isoformat() for change in claims.change]
+        self.changed = list(dict.fromkeys(change.date.isoformat() for change in claims.change))
         self.pilot = pilot
         self.claims = [claim for claim in claims.claim if claim.experiment == experiment]
         self.gaps = [gap for gap in claims.gap if gap.experiment == experiment]
@@ -226,6 +226,20 @@ class Comparison(Report):
         turned = self._turns(self.strongest(gap)) if found is Weight.MATTERS else ""
         return (Weight.UNDECIDED, turned) if turned else (found, "")
 
+    def _control(self, claim: Claim) -> str:
+        """What the control of a claim says: it should have the other sign, if what is claimed is what works."""
+        if not claim.control or not self.whole:
+            return ""
+        better, worse = claim.control
+        control = t_interval(self.sample(Contrast(better, worse, claim.measure)).tolist())
+        if not control.defined:
+            return ""
+        said = "its sign is not told"
+        if control.low > 0 or control.high < 0:
+            same = control.value * self.estimates[self.worst(claim)].value > 0
+            said = "the same sign, so that something else is at work" if same else "the other sign, as it should have"
+        return f"the control, {claim.control[0]}, has {in_text(control, '+.3f')}: {said}"
+
     def _too_few(self, contrasts: list[Contrast]) -> str:
         few = min(self.estimates[contrast].n for contrast in contrasts)
         return f"{few} replicates, at least {LEAST} are needed" if few < LEAST else ""
@@ -284,7 +298,8 @@ class Comparison(Report):
             worst = self.worst(claim)
             which = "Its worst contrast" if len(_contrasts(claim)) > 1 else "Its contrast"
             decided = f" {which} is {self._said(worst)}." if self.estimates[worst].defined else ""
-            sentences.append(f"{claim.id} ({claim.wording.rstrip('.')}): {found}{because}.{decided}")
+            controlled = f" {control[0].upper()}{control[1:]}." if (control := self._control(claim)) else ""
+            sentences.append(f"{claim.id} ({claim.wording.rstrip('.')}): {found}{because}.{decided}{controlled}")
         if self.gaps and self.done:
             by_weight = {one: [gap.id for gap in self.gaps if self.examine(gap)[0] is one] for one in Weight}
             sentences.append(
@@ -331,8 +346,11 @@ class Comparison(Report):
         entries = []
         for claim in self.claims:
             found, why = self.decide(claim)
-            among = page.count(len(_contrasts(claim)), "contrast")
-            entries.append(self._entry(claim, found, self.worst(claim), why or f"worst of {among}", "Verdicts"))
+            among = len(_contrasts(claim))
+            reason = why or (f"worst of {among} contrasts" if among > 1 else "its only contrast")
+            if control := self._control(claim):
+                reason += f"; {control}"
+            entries.append(self._entry(claim, found, self.worst(claim), reason, "Verdicts"))
         for gap in self.gaps:
             examined, why = self.examine(gap)
             strongest = self.strongest(gap)

@@ -83,6 +83,16 @@ def test_a_gain_of_the_rare_is_the_height_of_the_line_at_2_above_that_at_50_perc
     assert report.decide(report.claims[0])[0] is Verdict.SUPPORTED
     swapped = report.sample(Contrast("exponents (1.2, .8)", "exponents (1, 1)", "rarity"))
     assert swapped.to_numpy() == pytest.approx(slopes * (0.5 - 0.02), abs=1e-4)
+    assert "the other sign, as it should have" in report.summary().entries[0].reason
+
+
+def test_a_control_of_the_same_sign_is_said_beside_the_verdict(tmp_path: Path) -> None:
+    def score(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
+        return 0.7 if arm == "exponents (1, 1)" else rare_gain("exponents (.8, 1.2)", noise, au, replicate)
+
+    report = Ablation(make(tmp_path, score, arms=IMBALANCE), experiment="imbalance")
+    assert report.decide(report.claims[0])[0] is Verdict.SUPPORTED
+    assert "the same sign, so that something else is at work" in report.findings().data
 
 
 def test_the_figure_of_rarity_draws_the_gains_that_it_saves(tmp_path: Path) -> None:

@@ -52,7 +52,11 @@ def inputs(folder, small):
     passed, failed = outcomes("test_security.py")
     names = {"group": "names, error texts, paths and checkpoints", "tried": passed + failed, "failed": failed}
     passed, failed = outcomes("", "-k", "mutated", "--mutations", str(mutations))
-    damaged = {"group": "damaged label and landmark files", "tried": mutations * (passed + failed), "failed": mutations * failed}
+    damaged = {
+        "group": "damaged label and landmark files",
+        "tried": mutations * (passed + failed),
+        "failed": mutations * failed,
+    }
     return [names, damaged]
 
 
