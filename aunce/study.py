@@ -659,7 +659,7 @@ def need_clone() -> None:
     Raises:
         UsageError: the notebooks are not there.
     """
-    if not (NOTEBOOKS / "studies").is_dir():
+    if not (PROJECT / "notebooks").is_dir():
         raise UsageError(
             "studies and reports execute the notebooks, which the installed package does not carry: clone the "
             "project's repository and call `make reproduce`, or `pip install -e .` and `aunce`, in the clone. "
