@@ -26,11 +26,11 @@ reproduce: $(READY)
 	$(BIN)/aunce study laptop
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not long" tests
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not long" tests
 	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
 
 test-all: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope --mutations 2000 tests
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --mutations 2000 tests
 	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
 
 lint: $(READY)

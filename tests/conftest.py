@@ -8,6 +8,11 @@ import pytest
 os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="agg", OMP_NUM_THREADS="1")
 
 
+def pytest_collection_modifyitems(items):
+    """The few tests that take longest come first, so that no core waits for them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_faults.py")
+
+
 def pytest_addoption(parser):
     parser.addoption("--mutations", type=int, default=200, help="damaged label files for each data set")
 
