@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 
 from aunce import page
-from aunce.comparison import OFTEN, RARE, Comparison, Contrast
+from aunce.comparison import NOTHING, Comparison, Contrast, lines
+from aunce.data.writing import OFTEN, RARE
 from aunce.report import PRIMARY, THRESHOLD, in_cells, in_text
 from aunce.statistics import Estimate, t_interval
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
-
-NOTHING = "No replicate has finished yet."
 
 
 class Change(NamedTuple):
@@ -31,10 +30,6 @@ class Change(NamedTuple):
 class Ablation(Comparison):
     """Sections of the ablation reports; arguments are those of `Comparison`."""
 
-    @property
-    def empty(self) -> bool:
-        return not self.done or not len(self.macro)
-
     def rarity(self, *pairs: tuple[str, str]) -> "Markdown":
         """Gain of one arm over another, AU by AU, against prevalence, with the mean line of each pair."""
         from aunce import figures
@@ -44,17 +39,17 @@ class Ablation(Comparison):
         contrasts = [Contrast(*pair, "rarity") for pair in pairs]
         names = [f"{one.better} minus {one.worse}" for one in contrasts]
         points = [self.gains(one).assign(contrast=name) for one, name in zip(contrasts, names, strict=True)]
-        lines = [
-            {"contrast": name, "prevalence": at, "gain": float(np.mean(heights))}
+        means = [
+            {"contrast": name, "prevalence": at, "gain": float(np.mean([line(at) for line in lines(table).values()]))}
             for name, table in zip(names, points, strict=True)
-            for at, heights in _heights(table)
+            for at in np.geomspace(RARE, OFTEN, 20).tolist()
         ]
         table = pd.concat(points, ignore_index=True)
         spoken = [f"{one}: {in_text(t_interval(self.sample(one).tolist()), '+.3f')}" for one in contrasts]
         return page.figure(
             self.out,
             "rarity",
-            figures.gains(table, pd.DataFrame(lines)),
+            figures.gains(table, pd.DataFrame(means)),
             table,
             alt=f"Gain in AUC of each AU against its prevalence. {'; '.join(spoken)}.",
             caption=(
@@ -184,13 +179,6 @@ class Ablation(Comparison):
         counts = self.counts[(self.counts[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)]
         counts = counts[(counts["arm"] == arm) & (counts["threshold"] == THRESHOLD) & self._enters(counts)]
         return evaluation.f1(counts, ["replicate", *by, "au"]).groupby("replicate").mean()
-
-
-def _heights(gains: pd.DataFrame) -> Iterator[tuple[float, list[float]]]:
-    """Heights of the lines of the replicates at some prevalences."""
-    lines = [np.polyfit(part["prevalence"], part["gain"], 1) for _, part in gains.groupby("replicate") if len(part) > 2]
-    for at in np.geomspace(RARE, OFTEN, 20):
-        yield float(at), [float(np.polyval(line, at)) for line in lines]
 
 
 def _flipped(usual: pd.DataFrame, changed: pd.DataFrame) -> "pd.Series[float]":

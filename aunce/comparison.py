@@ -15,6 +15,7 @@ import pandas as pd
 
 from aunce import page
 from aunce.claims import Claim, Gap, load_claims
+from aunce.data.writing import OFTEN, RARE
 from aunce.errors import UsageError
 from aunce.findings import Entry, Findings
 from aunce.report import PRIMARY, Report, in_cells, in_text
@@ -38,15 +39,14 @@ if TYPE_CHECKING:
 LEAST = 8
 """Replicates without which nothing is decided: as many as the pilot had."""
 
+NOTHING = "No replicate has finished yet."
+
 COLUMNS = ("Contrast", "AUC", "95 % interval", "Sign-flip p", "Replicates", "Could see", "Verdict")
 
 PLANNED = (16, 32)
 """Replicates of the main study in its CPU and its GPU size."""
 
 CONDITIONS = ("noise", "setting", "dataset", "start")
-
-RARE, OFTEN = 0.02, 0.5
-"""Prevalences between which a gain is compared."""
 
 FEWEST = 10
 """Positive test frames without which an AU has no part in a slope on prevalence."""
@@ -135,6 +135,11 @@ class Comparison(Report):
         self.conditions = pd.DataFrame.from_dict(rows, orient="index").sort_index()
         super()._score()
 
+    @property
+    def empty(self) -> bool:
+        """True as long as no replicate has finished in every arm."""
+        return not self.done or not len(self.macro)
+
     def _enters(self, table: pd.DataFrame) -> "pd.Series[bool]":
         """Data set and test subjects of each replicate decide which AUs enter."""
         pairs = zip(table["replicate"], table["au"], strict=True)
@@ -145,7 +150,7 @@ class Comparison(Report):
 
         Where replicates have several conditions each, the first of the study is meant, unless `noise` names another.
         """
-        if not self.done or not len(self.macro):
+        if self.empty:
             return pd.Series(dtype="float64")
         levels = list(self.labels)[:1] if self.crossed else list(self.labels)
         parts = [self._values(arm, level, score, **reading) for level in ([noise] if noise else levels)]
@@ -153,13 +158,12 @@ class Comparison(Report):
 
     def sample(self, contrast: Contrast) -> "pd.Series[float]":
         """What a contrast is in each replicate that both arms have, see `Contrast`."""
-        if not self.done or not len(self.macro):
+        if self.empty:
             return pd.Series(dtype="float64")
         better, worse, measure, noise = contrast
         if measure == "rarity":
-            gains = self.gains(contrast)
-            lines = {int(str(at)): _between(part) for at, part in gains.groupby("replicate") if len(part) > 2}
-            return pd.Series(lines, dtype="float64")
+            heights = {at: float(line(RARE) - line(OFTEN)) for at, line in lines(self.gains(contrast)).items()}
+            return pd.Series(heights, dtype="float64")
         difference = self._paired(better, worse, noise)
         if measure == "noise":
             without = self._paired(better, worse, "")
@@ -410,7 +414,7 @@ class Comparison(Report):
         """Contrasts that decide nothing, written down or not before the runs: each with an interval of its own."""
         samples = {contrast: self.sample(contrast) for contrast in (Contrast(*one) for one in contrasts)}
         if not any(map(len, samples.values())):
-            return page.markdown("No replicate has finished yet.")
+            return page.markdown(NOTHING)
         rows = [
             [page.text(str(contrast)), *in_cells(t_interval(sample.tolist()), "+.3f"), str(len(sample))]
             for contrast, sample in samples.items()
@@ -447,8 +451,8 @@ class Comparison(Report):
         """Each contrast in each condition: a figure, whose intervals are not adjusted and decide nothing."""
         from aunce import figures
 
-        if not self.done or not len(self.macro):
-            return page.markdown("No replicate has finished yet.")
+        if self.empty:
+            return page.markdown(NOTHING)
         rows = []
         varied = [condition for condition in CONDITIONS if len(set(self.conditions[condition])) > 1]
         for contrast in [contrast for claim in self.claims for contrast in _contrasts(claim)]:
@@ -479,8 +483,8 @@ class Comparison(Report):
 
     def arms_table(self) -> "Markdown":
         """Every arm by every reading, means over replicates."""
-        if not self.done or not len(self.macro):
-            return page.markdown("No replicate has finished yet.")
+        if self.empty:
+            return page.markdown(NOTHING)
         columns: list[tuple[str, str, dict[str, str]]] = [
             ("AUC", "auc", {}),
             ("AUC own head", "auc", {"head": "own"}),
@@ -521,7 +525,7 @@ class Comparison(Report):
     def design(self) -> "Markdown":
         """The conditions of each replicate."""
         if not self.done:
-            return page.markdown("No replicate has finished yet.")
+            return page.markdown(NOTHING)
         rows = [
             [
                 str(row.Index),
@@ -560,10 +564,13 @@ def _contrasts(asked: Claim | Gap) -> list[Contrast]:
     return [Contrast(better, worse, asked.measure, noise) for better, worse in asked.contrasts for noise in levels]
 
 
-def _between(gains: pd.DataFrame) -> float:
-    """Height at `RARE` minus height at `OFTEN` of the line of least squares through gains against prevalence."""
-    slope, _ = np.polyfit(gains["prevalence"], gains["gain"], 1)
-    return float(slope * (RARE - OFTEN))
+def lines(gains: pd.DataFrame) -> dict[int, "np.poly1d"]:
+    """Replicate -> line of least squares through its gains against prevalence, where three AUs at least have a gain."""
+    return {
+        int(str(at)): np.poly1d(np.polyfit(part["prevalence"], part["gain"], 1))
+        for at, part in gains.groupby("replicate")
+        if len(part) > 2
+    }
 
 
 def _level(condition: str, level: str) -> str:

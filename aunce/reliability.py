@@ -97,14 +97,17 @@ class Reliability:
         return self._shown("kills", ["Killed", "Times", "Seconds after it was seen first"], rows, "lrr")
 
     def inputs(self) -> "Markdown":
+        """One row per group of hostile or damaged inputs."""
         rows = [[page.text(row.group), f"{row.tried:,}", str(row.failed)] for row in self.tables["inputs"].itertuples()]
         return self._shown("inputs", ["Input", "Tried", "Did harm"], rows, "lrr")
 
     def slurm(self) -> "Markdown":
+        """One row per fault on a real Slurm."""
         rows = [[page.text(row.fault), "yes" if row.survived else "no"] for row in self.tables["slurm"].itertuples()]
         return self._shown("slurm", ["Fault", "Survived"], rows, "ll")
 
     def engine(self) -> "Markdown":
+        """Time of the engine for commands that do nothing, and of such a command alone."""
         rows = [
             [
                 f"{row.commands:,}",

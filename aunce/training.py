@@ -703,7 +703,6 @@ def fit_moving_probe(
     epochs: int = 100,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
-    weight_decay: float = 1e-6,
     device: str = "cpu",
     crop: int = 0,
 ) -> LinearProbe:
@@ -741,7 +740,6 @@ def fit_moving_probe(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
-            weight_decay=weight_decay,
         )
 
 
@@ -754,7 +752,7 @@ def _fit_probe(
     epochs: int,
     batch_size: int,
     learning_rate: float,
-    weight_decay: float,
+    weight_decay: float = 1e-6,
 ) -> LinearProbe:
     """The probe on `features`, from rows (B,) of `labels` (n, K) to (B, K, D)."""
     with torch.random.fork_rng(devices=[]):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aunce import page
 from aunce.claims import Ledger
 from aunce.data import adapter
 from aunce.study import PROJECT
@@ -66,6 +67,10 @@ def test_the_first_table_says_of_each_claim_what_the_ledger_says():
         for group in groups or without:
             expected[group].add(claim.id)
     assert said == expected, "README's first table is not what the ledger says"
+    for one in (one for claim in ledger.claims.claim for one in ledger.said[claim.id]):
+        if one.entry.low is not None and one.entry.high is not None:
+            numbers = [page.number(value, "+.3f") for value in (one.entry.value, one.entry.low, one.entry.high)]
+            assert "{}, {} to {}".format(*numbers) in TEXT.replace(" AUC,", ","), one.entry.id
 
 
 @pytest.mark.long

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 RATES = ("own", "dealt")
-MOST, LEAST = 0.5, 0.02
+OFTEN, RARE = 0.5, 0.02
 """Ends of the dealt rates."""
 
 
@@ -206,9 +206,9 @@ def deal(parts: Mapping[str, tuple[str, ...]], count: int) -> list[str]:
 
 
 def dealt_rates(aus: Iterable[int], seed: int) -> dict[int, float]:
-    """AU -> rate: from `MOST` to `LEAST` in equal ratios, in an order that `seed` deals."""
+    """AU -> rate: from `OFTEN` to `RARE` in equal ratios, in an order that `seed` deals."""
     order = np.random.default_rng([seed, zlib.crc32(b"rates")]).permutation(sorted(aus))
-    return dict(zip(order.tolist(), np.geomspace(MOST, LEAST, len(order)).tolist(), strict=True))
+    return dict(zip(order.tolist(), np.geomspace(OFTEN, RARE, len(order)).tolist(), strict=True))
 
 
 def spread(length: int, frames: int | None) -> NDArray[np.int64]:

@@ -52,12 +52,9 @@ def inputs(folder, small):
     passed, failed = outcomes("test_security.py")
     names = {"group": "names, error texts, paths and checkpoints", "tried": passed + failed, "failed": failed}
     passed, failed = outcomes("", "-k", "mutated", "--mutations", str(mutations))
-    damaged = {
-        "group": "damaged label and landmark files",
-        "tried": mutations * (passed + failed),
-        "failed": mutations * failed,
-    }
-    return [names, damaged]
+    if failed:  # a test ends with the first file that does harm, and nobody knows how many would
+        raise SystemExit(f"{failed} of {passed + failed} tests of damaged files failed: mend that first")
+    return [names, {"group": "damaged label and landmark files", "tried": mutations * passed, "failed": 0}]
 
 
 def slurm(folder, small):
