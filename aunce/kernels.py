@@ -2,41 +2,15 @@
 
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
-from traitlets import Float
-from traitlets.config import Config
-
 from aunce.errors import TimeLimitError
-from aunce.processes import die_with_starter, end
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
-
-
-class TiedKernel(AsyncKernelManager):
-    """A kernel that leaves with this process, killed or not, and is ended with all that it started after `seconds`."""
-
-    seconds = Float(0.0, help="0 is no limit").tag(config=True)
-
-    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
-        if os.name == "posix":
-            options["preexec_fn"] = die_with_starter
-        await super().start_kernel(**options)
-        if self.seconds:
-            self._timer = threading.Timer(self.seconds, end, [self.provisioner.pid])  # type: ignore[union-attr]
-            self._timer.start()
-
-    async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
-        if self.seconds:
-            self._timer.cancel()
-        await super().cleanup_resources(restart)
 
 
 def execute_notebook(
@@ -64,7 +38,12 @@ def execute_notebook(
         nbclient.exceptions.DeadKernelError: the kernel died.
         TimeLimitError: it was ended.
     """
+    # Imported here: they take seconds, which a run that is done already and a data set need not wait for.
     import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
+    from aunce.tied import TiedKernel
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="aunce-") as sockets:

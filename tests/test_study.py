@@ -211,8 +211,9 @@ def test_no_field_of_data_and_run_share_a_name_by_accident():
     assert DataSpec.model_fields.keys() & RunSpec.model_fields.keys() == {"dataset", "root", "test_root"}
 
 
-def test_importing_studies_is_light():
-    code = "import sys, aunce.cli; print({'torch', 'pandas', 'cv2', 'papermill'} & sys.modules.keys())"
+def test_importing_studies_and_what_executes_them_is_light():
+    heavy = "{'torch', 'pandas', 'cv2', 'papermill', 'nbformat', 'jupyter_client'}"
+    code = f"import sys, aunce.cli, aunce.execution, aunce.engine; print({heavy} & sys.modules.keys())"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "set()"

@@ -1,0 +1,29 @@
+"""The kernel of a notebook that leaves with whoever started it. Imports Jupyter, which takes seconds."""
+
+import os
+import threading
+from typing import Any
+
+from jupyter_client.manager import AsyncKernelManager
+from traitlets import Float
+
+from aunce.processes import die_with_starter, end
+
+
+class TiedKernel(AsyncKernelManager):
+    """A kernel that leaves with this process, killed or not, and is ended with all that it started after `seconds`."""
+
+    seconds = Float(0.0, help="0 is no limit").tag(config=True)
+
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+        if os.name == "posix":
+            options["preexec_fn"] = die_with_starter
+        await super().start_kernel(**options)
+        if self.seconds:
+            self._timer = threading.Timer(self.seconds, end, [self.provisioner.pid])  # type: ignore[union-attr]
+            self._timer.start()
+
+    async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
+        if self.seconds:
+            self._timer.cancel()
+        await super().cleanup_resources(restart)
