@@ -1,4 +1,4 @@
-"""The command: messages, exit codes, and one whole study from rendered faces to a page."""
+"""The command: messages and exit codes."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -40,7 +39,7 @@ replicate = [0]
 
 [axes.arm]
 "BCE" = {{ method = "bce" }}
-"AUNCE <i>released</i>" = {{ method = "aunce" }}
+"AUNCE" = {{ method = "aunce" }}
 "raw pixels" = {{ method = "pixels" }}
 """
 
@@ -75,30 +74,6 @@ def start(*words):
         text=True,
         start_new_session=True,
     )
-
-
-def test_a_study_runs_from_rendered_faces_to_a_page_and_once_only(project):
-    path = project()
-    first = start("study", path)
-    output, _ = first.communicate(timeout=240)
-    assert first.returncode == 0, output
-    study = load_study(str(path))
-    assert [run.state for run in study.runs] == ["done"] * 3
-    assert re.search(r"\[3/3\] .*left", output)
-    page = Path(output.strip().splitlines()[-1])
-    assert page == study.folder / "index.html"
-    text = page.read_text()
-    assert "Rendered faces" in text
-    assert "<i>released" not in text
-    assert "Tiny study" in (study.folder.parent / "README.md").read_text()
-    assert not re.search(r"""(src|href)=["']https?:""", text)
-    runs = pd.read_parquet(study.folder / "runs.parquet")
-    assert set(runs["status"]) == {"done"}
-    metrics = [(run.folder / "metrics.json").stat().st_mtime_ns for run in study.runs]
-    again = subprocess.run([sys.executable, "-m", "aunce", "study", path], capture_output=True, text=True, check=True)
-    assert "3 done" in again.stdout
-    assert [(run.folder / "metrics.json").stat().st_mtime_ns for run in study.runs] == metrics
-    assert not list(study.folder.glob(".engine-*"))
 
 
 def numbers(study):
@@ -137,19 +112,6 @@ def test_a_study_killed_in_the_middle_continues_to_the_same_numbers(project, tmp
     continued = numbers(study)
     for name, table in whole.items():
         pd.testing.assert_frame_equal(continued[name], table, check_exact=True)
-
-
-def test_a_failed_run_is_told_and_the_others_go_on(project):
-    path = project()
-    path.write_text(path.read_text().replace('method = "aunce"', 'method = "aunce", backbone = "no/such"'))
-    process = start("study", path)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 1
-    study = load_study(str(path))
-    assert [run.state for run in study.runs] == ["done", "failed", "done"]
-    assert "needs a pinned revision" in output
-    assert "Traceback" not in output
-    assert "PARTIAL" in (study.folder / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
-"""Nothing is lost: kills, two at once, and GPUs that several want."""
+"""A whole study from rendered faces to a page, and that nothing is lost: kills, two at once, GPUs that several want."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 from faults import harness
 
@@ -13,7 +15,7 @@ from faults import harness
 def whole(tmp_path_factory):
     """A study that nobody interrupted."""
     trial = harness.Trial(tmp_path_factory.mktemp("whole") / "study")
-    assert trial.finish() == 0
+    assert trial.finish() == 0, (trial.folder / "log").read_text()
     return trial
 
 
@@ -25,6 +27,20 @@ def check(trial, whole):
     report = trial.study.folder
     left = [*report.glob(".engine-*"), *report.glob(".render-*"), *report.rglob("*.partial")]
     assert left == []
+
+
+def test_a_study_runs_from_rendered_faces_to_a_page_and_once_only(whole):
+    said = (whole.folder / "log").read_text()
+    assert re.search(r"\[3/3\] .*left", said)
+    page = whole.study.folder / "index.html"
+    assert said.splitlines()[-1] == str(page)
+    assert "Rendered faces" in page.read_text()
+    assert not re.search(r"""(src|href)=["']https?:""", page.read_text())
+    assert "Tiny study" in (whole.study.folder.parent / "README.md").read_text()
+    assert set(pd.read_parquet(whole.study.folder / "runs.parquet")["status"]) == {"done"}
+    assert whole.finish() == 0
+    assert "3 done" in (whole.folder / "log").read_text().removeprefix(said)
+    check(whole, whole)
 
 
 def test_a_study_that_was_killed_here_and_there_ends_as_if_nothing_had_happened(whole, tmp_path):

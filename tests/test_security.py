@@ -80,20 +80,24 @@ class Page(HTMLParser):
         self.found += [name for name, value in attrs if name.startswith("on") or "javascript:" in (value or "")]
 
 
-def test_names_and_errors_of_a_whole_study_are_text_on_its_pages(tmp_path):
+def test_the_names_and_the_failed_run_of_a_whole_study_are_text_on_its_pages(tmp_path, monkeypatch):
     path = tmp_path / "<b onclick=alert(1)> '$x' {y}.toml"
     path.write_text(STUDY)
     places = {"AUNCE_DATA": str(tmp_path / "{data} ü"), "AUNCE_REPORTS": str(tmp_path / "reports 'x'")}
     command = [sys.executable, "-m", "aunce", "study", str(path)]
     ended = subprocess.run(command, env=os.environ | places, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 1  # one run has no such backbone
-    assert "Traceback" not in ended.stderr
+    assert "needs a pinned revision" in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+    monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "reports 'x'")
+    assert [run.state for run in load_study(str(path)).runs] == ["done", "failed"]
     written = list((tmp_path / "reports 'x'").rglob("index.html"))
     assert len(written) == 2
     for one in written:
         assert Page(one.read_text()).found == [], one
     report = next(one for one in written if one.parent.name == path.stem)
     assert "&lt;script&gt;alert(3)&lt;/script&gt;{x}" in report.read_text()
+    assert "PARTIAL" in report.with_name("report.md").read_text()
     for drawn in (report.parent / "figures").glob("*.svg"):
         assert "<script" not in drawn.read_text()
     assert not list(tmp_path.rglob("pwned"))
