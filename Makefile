@@ -27,11 +27,11 @@ reproduce: $(READY)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not long" tests
-	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
 
 test-all: $(READY) lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --mutations 2000 tests
-	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aunce.data import bp4d, landmarks, load, synthetic
+from aunce.data import bp4d, landmarks, load, synthetic, writing
 from aunce.data.frames import Protocol
 from aunce.data.labels import read_labels
 from aunce.errors import DataError, UsageError
@@ -510,7 +510,8 @@ def test_plan_of_all_frames_is_the_published_segments():
         assert job.times[-1] == (line.frames - 1) / 25
 
 
-def test_processes_and_repetition_change_no_byte(rendered, tmp_path):
+def test_processes_and_repetition_change_no_byte(rendered, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "PIXELS_A_WORKER", 1)  # else so few faces are rendered by one process
     seen = []
     bp4d.write(tmp_path / "two", **OPTIONS, workers=2, progress=lambda done, total: seen.append((done, total)))
     assert bytes_of(tmp_path / "two") == bytes_of(rendered)

@@ -351,6 +351,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_lab_names_its_folder_and_gets_a_report(roots, project):
     """DISFA has the longest way: videos, landmarks in small files, fold logs to compare with."""
     folder = run_study("disfa", roots["disfa"], project, only=("setting=released", "test_part=3"))

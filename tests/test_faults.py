@@ -24,20 +24,19 @@ def check(trial, whole):
     assert trial.differing(whole) == []
     assert trial.repeated() == []
     assert trial.orphans() == []
-    report = trial.study.folder
-    left = [*report.glob(".engine-*"), *report.glob(".render-*"), *report.rglob("*.partial")]
+    left = [*trial.report.glob(".engine-*"), *trial.report.glob(".render-*"), *trial.report.rglob("*.partial")]
     assert left == []
 
 
 def test_a_study_runs_from_rendered_faces_to_a_page_and_once_only(whole):
     said = (whole.folder / "log").read_text()
     assert re.search(r"\[3/3\] .*left", said)
-    page = whole.study.folder / "index.html"
+    page = whole.report / "index.html"
     assert said.splitlines()[-1] == str(page)
     assert "Rendered faces" in page.read_text()
     assert not re.search(r"""(src|href)=["']https?:""", page.read_text())
-    assert "Tiny study" in (whole.study.folder.parent / "README.md").read_text()
-    assert set(pd.read_parquet(whole.study.folder / "runs.parquet")["status"]) == {"done"}
+    assert "Tiny study" in (whole.report.parent / "README.md").read_text()
+    assert set(pd.read_parquet(whole.report / "runs.parquet")["status"]) == {"done"}
     assert whole.finish() == 0
     assert "3 done" in (whole.folder / "log").read_text().removeprefix(said)
     check(whole, whole)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 RATES = ("own", "dealt")
 OFTEN, RARE = 0.5, 0.02
 """Ends of the dealt rates."""
+PIXELS_A_WORKER = 4_000_000
+"""About as many can be rendered in the time that another process takes to start."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def render(
         size: side of the square images in pixels. Default: the layout's.
         rates: "own", those of each subject's part; or "dealt": from 50 % to 2 % in equal ratios, dealt by chance to the
             AUs that have a rate, and the same for all parts. So how rare an AU is tells nothing of which it is.
-        workers: processes.
+        workers: processes at most; few faces are rendered sooner by one.
         progress: called with sequences done and sequences in all.
 
     Raises:
@@ -258,12 +260,15 @@ Arguments = tuple[Layout, str, list[str], str, int, int, str]
 
 def _run(arguments: Arguments, jobs: list[Job], workers: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Writes the sequences and yields the intensities of each as it is done."""
+    *_, size, _ = arguments
+    pixels = sum(len(job.frames) for job in jobs) * size**2
+    workers = min(workers, len(jobs), 1 + pixels // PIXELS_A_WORKER)
     if workers == 1:  # one process is enough, and keeps errors and debuggers close
         yield from map(_Writer(*arguments).write, jobs)
         return
     # Spawned, not forked: the parent may hold threads of OpenCV or torch, and forked locks hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, arguments) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, arguments) as pool:
         futures = [pool.submit(_work, job) for job in jobs]
         try:
             for future in as_completed(futures):

@@ -68,7 +68,7 @@ class Trial:
         self.places = {"AUNCE_DATA": str(folder / "data"), "AUNCE_REPORTS": str(folder / "reports")}
         with mock.patch("aunce.study.REPORTS", folder / "reports"):
             self.study = load_study(str(folder / "tiny.toml"))
-            self.runs = self.study.runs
+            self.runs, self.report = self.study.runs, self.study.folder
         self.first_done = {}
         self.family = {}
         self.process = None
