@@ -40,7 +40,10 @@ def execute_all(study: Study, runs: Sequence[Run], profile: str) -> bool:
         files.write(work / PLAN, json.dumps(plan(study, runs)))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(NOTEBOOKS / "Snakefile")]
         command += ["--directory", str(work), "--profile", str(folder)]
-        return subprocess.run(command, env=os.environ | {ENGINE: str(os.getpid())}).returncode == 0
+        ended_well = subprocess.run(command, env=os.environ | {ENGINE: str(os.getpid())}).returncode == 0
+        if ended_well:  # else its logs, which Snakemake has named, stay until the next call
+            shutil.rmtree(work, ignore_errors=True)
+        return ended_well
 
 
 def plan(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
@@ -86,5 +89,4 @@ def _workplace(folder: Path) -> Iterator[Path]:
     try:
         yield work
     finally:
-        shutil.rmtree(work, ignore_errors=True)
         lock.release()

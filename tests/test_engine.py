@@ -68,7 +68,17 @@ def test_what_a_killed_call_left_is_removed_and_what_one_at_work_needs_is_not(ma
     (folder / ".engine-at-work").mkdir()
     with FileLock(folder / ".engine-at-work" / ".lock"), engine._workplace(folder) as work:
         assert {path.name for path in folder.glob(".engine-*")} == {".engine-at-work", work.name}
-    assert not work.exists()
+
+
+def test_the_logs_of_jobs_that_failed_stay_until_the_next_call(many, tmp_path):
+    study = many(1)
+    with stand_in(tmp_path / "fails", "raise SystemExit(1)"):
+        assert not engine.execute_all(study, study.runs, "laptop")
+    (left,) = study.folder.glob(".engine-*")
+    assert list((left / ".snakemake" / "log").iterdir())
+    with stand_in(tmp_path / "does", ""):
+        assert engine.execute_all(study, study.runs, "laptop")
+    assert not list(study.folder.glob(".engine-*"))
 
 
 @pytest.mark.parametrize("profile", ["laptop", "gpus"])
