@@ -101,7 +101,8 @@ def cost(folder, small):
 
 def alone(place):
     command = [sys.executable, "-m", "aunce", "run"]
-    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(place)}).returncode == 0
+    # In its folder, too: where this one was started from there may be the real one.
+    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(place)}, cwd=place).returncode == 0
 
 
 def timed(work):
