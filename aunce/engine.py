@@ -19,7 +19,7 @@ from aunce.study import NOTEBOOKS, Run, Study
 
 PLAN = "plan.json"  # read by notebooks/Snakefile, in its working directory
 MOST_JOBS = 300
-"""Snakemake's own time grows faster than the number of jobs (reports/reliability): more runs than this share jobs."""
+"""A job costs the engine time, whatever it does (reports/reliability): more runs than this share jobs."""
 
 
 def execute_all(study: Study, runs: Sequence[Run], profile: str) -> bool:
