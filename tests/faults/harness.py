@@ -95,7 +95,9 @@ class Trial:
         None if the study ended without one: nothing of the kind was left to do.
         """
         until = time.monotonic() + LONGEST_S
-        wait, seen, started_again = choose.uniform(0, 4), None, False
+        # Rendering so few faces is soon over, and what was not killed before the runs are done cannot be killed later.
+        most = 1.5 if kind == "rendering and packing" else 4
+        wait, seen, started_again = choose.uniform(0, most), None, False
         while time.monotonic() < until:
             if not self.look():
                 if started_again and seen is None:
