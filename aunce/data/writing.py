@@ -39,7 +39,8 @@ RATES = ("own", "dealt")
 OFTEN, RARE = 0.5, 0.02
 """Ends of the dealt rates."""
 PIXELS_A_WORKER = 4_000_000
-"""About as many can be rendered in the time that another process takes to start."""
+"""Fewer are rendered sooner by one process: on 2 cores of an Intel Xeon two overtook one between 1 and 8 million, at
+sides of 32 to 128."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,8 @@ def render(
     if not _prepare(layout, out, settings):
         return
     arguments = (layout, str(out), people, setting, seed, size, rates)
+    pixels = sum(len(job.frames) for job in jobs) * size**2
+    workers = min(workers, len(jobs), 1 + pixels // PIXELS_A_WORKER)
     intensities = {}
     for done, (name, intensity) in enumerate(_run(arguments, jobs, workers), start=1):
         intensities[name] = intensity
@@ -260,9 +263,6 @@ Arguments = tuple[Layout, str, list[str], str, int, int, str]
 
 def _run(arguments: Arguments, jobs: list[Job], workers: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Writes the sequences and yields the intensities of each as it is done."""
-    *_, size, _ = arguments
-    pixels = sum(len(job.frames) for job in jobs) * size**2
-    workers = min(workers, len(jobs), 1 + pixels // PIXELS_A_WORKER)
     if workers == 1:  # one process is enough, and keeps errors and debuggers close
         yield from map(_Writer(*arguments).write, jobs)
         return

@@ -40,14 +40,15 @@ probe_epochs = 5
 "raw pixels" = { method = "pixels" }
 """
 VICTIMS = {
-    "rendering and packing": lambda words, parent: " prepare " in words or "spawn_main" in words,
-    "kernel of a run": lambda words, parent: "ipykernel_launcher" in words and " run " in parent,
-    "aunce run with papermill": lambda words, parent: "-m aunce run " in words and "bash" not in words,
-    "Snakemake": lambda words, parent: "-m snakemake " in words,
-    "kernel of the page": lambda words, parent: "ipykernel_launcher" in words and "-m aunce study " in parent,
-    "aunce study": lambda words, parent: "-m aunce study " in words,
+    "rendering and packing": (2, lambda words, parent: " prepare " in words or "spawn_main" in words),
+    "kernel of a run": (4, lambda words, parent: "ipykernel_launcher" in words and " run " in parent),
+    "aunce run with papermill": (4, lambda words, parent: "-m aunce run " in words and "bash" not in words),
+    "Snakemake": (4, lambda words, parent: "-m snakemake " in words),
+    "kernel of the page": (3, lambda words, parent: "ipykernel_launcher" in words and "-m aunce study " in parent),
+    "aunce study": (4, lambda words, parent: "-m aunce study " in words),
 }
-"""Kind of process -> whether one is of it, by its own command line and its parent's; in the order of a study."""
+"""Kind of process -> seconds within which it is killed, about as long as it lives at least; and whether a process is of
+it, by its own command line and its parent's. In the order of a study."""
 LONGEST_S = 900
 
 
@@ -92,12 +93,11 @@ class Trial:
     def kill(self, kind, choose):
         """Kill one process of this kind at a random moment after it turned up; the seconds that it lived since.
 
-        None if the study ended without one: nothing of the kind was left to do.
+        None if it ended before that moment, so that the study is not over before the next kind had its turn; or if the
+        study ended without one: nothing of the kind was left to do.
         """
         until = time.monotonic() + LONGEST_S
-        # Rendering so few faces is soon over, and what was not killed before the runs are done cannot be killed later.
-        most = 1.5 if kind == "rendering and packing" else 4
-        wait, seen, started_again = choose.uniform(0, most), None, False
+        wait, seen, started_again = choose.uniform(0, VICTIMS[kind][0]), None, False
         while time.monotonic() < until:
             if not self.look():
                 if started_again and seen is None:
@@ -111,7 +111,7 @@ class Trial:
                 choose.choice(found).kill()
                 return time.monotonic() - seen
             if seen is not None and not found:
-                seen, wait = None, 0  # it has ended: take the next one at once
+                return None
             time.sleep(0.02)
         raise TimeoutError(f"no {kind} in {LONGEST_S} s; see {self.folder / 'log'}")
 
@@ -119,7 +119,9 @@ class Trial:
         try:
             parent = process.parent()
             words = " ".join(process.cmdline()) + " "
-            return lives(process) and VICTIMS[kind](words, "" if parent is None else " ".join(parent.cmdline()) + " ")
+            return lives(process) and VICTIMS[kind][1](
+                words, "" if parent is None else " ".join(parent.cmdline()) + " "
+            )
         except psutil.Error:
             return False
 
