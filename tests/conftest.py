@@ -30,6 +30,6 @@ def small_disk(tmp_path):
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
     if os.name != "posix" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small disk is mounted for this test, which only root can do")
+        pytest.skip("a small disk has to be mounted for this test: run it as root on Linux")
     yield place, lambda: subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
     subprocess.run(["umount", "--lazy", str(place)], check=True)
