@@ -1,5 +1,7 @@
 """The page on speed: a target is met only by a measurement, and tiny sizes meet none."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -7,8 +9,8 @@ from aunce.speed import Speed
 
 
 @pytest.fixture
-def speed(monkeypatch) -> Speed:
-    page = Speed(full=False)
+def speed(tmp_path) -> Speed:
+    page = Speed(full=False, tables=str(tmp_path))
     page.full = True
     page.__dict__ |= {
         "faces": (3000, 2.0),
@@ -51,3 +53,23 @@ def test_what_was_not_measured_is_no_number_on_the_page(speed):
     rows = speed.targets[speed.targets["met"] == "not measured"]
     assert set(rows["measured"]) == {""}
     assert "6 were not measured" in speed.verdicts().data
+
+
+def test_what_another_machine_measured_on_its_gpu_is_said_with_that_machine(speed, tmp_path):
+    record = {
+        "date": "2030-01-02",
+        "hardware": "Some GPU",
+        "torch": "2.13.0",
+        "rates": {"flops": 1e15},
+        "operations": 2 * 64 * 10**11,
+        "losses": [{"other": "published", "ratio": 7.0}, {"other": "SupConLoss per AU", "ratio": 1.0}],
+        "eager": [{"part": "model alone", "other": 200.0, "ours": 500.0, "ratio": 2.5, "low": 2.4, "high": 2.6}],
+    }
+    (tmp_path / "gpu.json").write_text(json.dumps(record))
+    rows = speed.targets.set_index("what")
+    assert rows.loc["GPU, loss in bf16 at B = 512: times as fast as published", "measured"] == "7 times"
+    share = rows.loc["GPU, Swin-B at 224 px: share of the measured matrix rate, eager"]
+    assert (share["measured"], share["met"]) == ("10 %", "no")
+    # the record was cut short before its last part
+    assert rows.loc["GPU, Swin-B at 224 px: the same, compiled", "met"] == "not measured"
+    assert "measured on 2030-01-02 on: Some GPU, torch 2.13.0" in speed.title().data
