@@ -36,7 +36,7 @@ def measure_gpu(path: Path) -> dict[str, Any]:
 
     Returns:
         Its content: date, hardware, torch; rates (see `timing.rates`, bf16), operations (of a step of the network),
-        and rows of `losses` (at 512 images in bf16), `eager` and `compiled` (see `timing.compare_steps`) and `disk`
+        and rows of `losses` (at 512 images in bf16), `compiled` and `eager` (see `timing.compare_steps`) and `disk`
         (see `timing.from_disk`).
     """
     place = timing.Place("cuda", torch.bfloat16)
@@ -44,9 +44,9 @@ def measure_gpu(path: Path) -> dict[str, Any]:
         "rates": lambda: timing.rates(place),
         "operations": lambda: timing.operations(BIG),
         "losses": lambda: _rows(timing.compare_losses([512], place=place)),
+        "compiled": lambda: _rows(timing.compare_steps(replace(BIG, compiled=True), rounds=ROUNDS)),
         "eager": lambda: _rows(timing.compare_steps(BIG, rounds=ROUNDS)),
         "disk": lambda: _rows(timing.from_disk(BIG, rounds=ROUNDS)),
-        "compiled": lambda: _rows(timing.compare_steps(replace(BIG, compiled=True), rounds=ROUNDS)),
     }
     record = {"date": datetime.date.today().isoformat(), "hardware": hardware("cuda"), "torch": torch.__version__}
     for name, measure in parts.items():

@@ -63,13 +63,13 @@ def test_what_another_machine_measured_on_its_gpu_is_said_with_that_machine(spee
         "rates": {"flops": 1e15},
         "operations": 2 * 64 * 10**11,
         "losses": [{"other": "published", "ratio": 7.0}, {"other": "SupConLoss per AU", "ratio": 1.0}],
-        "eager": [{"part": "model alone", "other": 200.0, "ours": 500.0, "ratio": 2.5, "low": 2.4, "high": 2.6}],
+        "compiled": [{"part": "model alone", "other": 200.0, "ours": 500.0, "ratio": 2.5, "low": 2.4, "high": 2.6}],
     }
     (tmp_path / "gpu.json").write_text(json.dumps(record))
     rows = speed.targets.set_index("what")
     assert rows.loc["GPU, loss in bf16 at B = 512: times as fast as published", "measured"] == "7 times"
-    share = rows.loc["GPU, Swin-B at 224 px: share of the measured matrix rate, eager"]
+    share = rows.loc["GPU, Swin-B at 224 px: the same, compiled"]
     assert (share["measured"], share["met"]) == ("10 %", "no")
     # the record was cut short before its last part
-    assert rows.loc["GPU, Swin-B at 224 px: the same, compiled", "met"] == "not measured"
+    assert rows.loc["GPU, Swin-B at 224 px: share of the measured matrix rate, eager", "met"] == "not measured"
     assert "measured on 2030-01-02 on: Some GPU, torch 2.13.0" in speed.title().data
