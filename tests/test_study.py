@@ -396,7 +396,13 @@ def test_a_size_that_a_study_does_not_have_is_refused(write):
 
 @pytest.mark.parametrize(
     ("name", "tuning"),
-    [("pilot", "tune"), ("main", "tune"), ("imbalance", "imbalance_tune"), ("positives", "positives_tune")],
+    [
+        ("pilot", "tune"),
+        ("main", "tune"),
+        ("imbalance", "imbalance_tune"),
+        ("positives", "positives_tune"),
+        ("negatives", "negatives_tune"),
+    ],
 )
 def test_what_a_study_runs_is_what_the_committed_trials_chose(name, tuning):
     """The highest inner-validation AUC of each arm at each noise level that was tuned; the first of equals."""
