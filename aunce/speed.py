@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from aunce import figures, files, findings, page, timing
-from aunce.results import hardware
+from aunce.results import hardware, provenance
 from aunce.study import REPORTS
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def measure_gpu(path: Path) -> dict[str, Any]:
         path: the record, written again after each part: what stands then is kept if the machine is taken away.
 
     Returns:
-        Its content: date, hardware, torch; rates (see `timing.rates`, bf16), operations (of a step of the network),
-        and rows of `losses` (at 512 images in bf16), `compiled` and `eager` (see `timing.compare_steps`) and `disk`
-        (see `timing.from_disk`).
+        Its content: date, revision, hardware, torch; rates (see `timing.rates`, bf16), operations (of a step of the
+        network), and rows of `losses` (at 512 images in bf16), `compiled` and `eager` (see `timing.compare_steps`) and
+        `disk` (see `timing.from_disk`).
     """
     place = timing.Place("cuda", torch.bfloat16)
     parts: dict[str, Callable[[], Any]] = {
@@ -48,7 +48,12 @@ def measure_gpu(path: Path) -> dict[str, Any]:
         "eager": lambda: _rows(timing.compare_steps(BIG, rounds=ROUNDS)),
         "disk": lambda: _rows(timing.from_disk(BIG, rounds=ROUNDS)),
     }
-    record = {"date": datetime.date.today().isoformat(), "hardware": hardware("cuda"), "torch": torch.__version__}
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "revision": provenance("cuda", 1)["revision"],
+        "hardware": hardware("cuda"),
+        "torch": torch.__version__,
+    }
     for name, measure in parts.items():
         record[name] = measure()
         files.write(path, json.dumps(record, indent=1) + "\n")
@@ -201,7 +206,7 @@ class Speed:
             lines += ["", "**Tiny sizes: these numbers show that the measurements work, and nothing else.**"]
         elif self.on_gpu and not self.gpu:
             record = self.on_gpu
-            where = f"{page.text(record['hardware'])}, torch {record['torch']}"
+            where = f"{page.text(record['hardware'])}, torch {record['torch']}, code revision {record['revision']}"
             lines += ["", f"What needs a GPU was measured on {record['date']} on: {where}."]
         elif not self.gpu:
             lines += ["", "No GPU was at hand: what needs one is *not measured*."]

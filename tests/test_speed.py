@@ -58,6 +58,7 @@ def test_what_was_not_measured_is_no_number_on_the_page(speed):
 def test_what_another_machine_measured_on_its_gpu_is_said_with_that_machine(speed, tmp_path):
     record = {
         "date": "2030-01-02",
+        "revision": "abc",
         "hardware": "Some GPU",
         "torch": "2.13.0",
         "rates": {"flops": 1e15},
@@ -72,4 +73,4 @@ def test_what_another_machine_measured_on_its_gpu_is_said_with_that_machine(spee
     assert (share["measured"], share["met"]) == ("10 %", "no")
     # the record was cut short before its last part
     assert rows.loc["GPU, Swin-B at 224 px: share of the measured matrix rate, eager", "met"] == "not measured"
-    assert "measured on 2030-01-02 on: Some GPU, torch 2.13.0" in speed.title().data
+    assert "measured on 2030-01-02 on: Some GPU, torch 2.13.0, code revision abc" in speed.title().data
