@@ -7,6 +7,7 @@ never used.
 
 import io
 import itertools
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,19 +81,29 @@ def headline(table: pd.DataFrame) -> Figure:
     levels = [noise for noise in noises if noise != "any"]
     # a gap between the arms that compete and the rows they are measured against
     place = {arm: index + 0.5 * (kinds[arm] != "arm") for index, arm in enumerate(arms)}
-    figure = Figure(figsize=(WIDTH, 1.15 + len(arms) * (0.16 + 0.11 * len(levels))), layout="constrained")
+    of_level = 0.11 if len(levels) <= 3 else 0.17  # inches: more levels share the height of an arm
+    figure = Figure(figsize=(WIDTH, 1.15 + len(arms) * (0.16 + of_level * len(levels))), layout="constrained")
     panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for axes, score in zip(panels, scores, strict=True):
         part = table[table["score"] == score]
         limits = _limits(part["value"], part["estimate"])
         for (arm, noise), rows in part.groupby(["arm", "noise"], sort=False):
             own = [level for level in noises if ((part["arm"] == arm) & (part["noise"] == level)).any()]
-            y = place[arm] + _dodge(own.index(noise), len(own), 0.28 * len(own))
+            spread = min(0.28, 0.84 / len(own))
+            y = place[arm] + _dodge(own.index(noise), len(own), spread * len(own))
             colour, marker = GREY, "|"
             if noise in levels:
                 slot = levels.index(noise)
                 colour, marker = COLOURS[slot % len(COLOURS)], MARKERS[slot % len(MARKERS)]
-            axes.plot(rows["value"], [y - 0.15] * len(rows), ".", color=colour, alpha=0.6, markersize=4, zorder=2)
+            axes.plot(
+                rows["value"],
+                [y - min(0.15, 0.54 * spread)] * len(rows),
+                ".",
+                color=colour,
+                alpha=0.6,
+                markersize=4,
+                zorder=2,
+            )
             _estimate(axes, rows.iloc[0], y, colour, marker, limits)
         axes.set(title=score, xlim=limits, ylim=(max(place.values()) + 0.6, -0.6))
         axes.set_yticks(list(place.values()), list(place))
@@ -190,12 +201,15 @@ def conditions(table: pd.DataFrame, *, delta: float) -> Figure:
     levels = list(dict.fromkeys(zip(table["condition"], table["level"], strict=True)))
     columns = min(3, len(contrasts))
     rows = -(-len(contrasts) // columns)
-    figure = Figure(figsize=(WIDTH, rows * (0.6 + 0.17 * len(levels)) + 0.3), layout="constrained")
+    sides = [contrast.replace(" minus ", "\nminus ", 1).splitlines() for contrast in contrasts]
+    titles = ["\n".join(textwrap.fill(side, 78 // columns) for side in both) for both in sides]
+    of_titles = 0.36 + 0.12 * max(title.count("\n") + 1 for title in titles)  # inches
+    figure = Figure(figsize=(WIDTH, rows * (of_titles + 0.17 * len(levels)) + 0.3), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     ends = table[["estimate", "low", "high"]].to_numpy(dtype=np.float64)
     widest = float(np.abs(ends[np.isfinite(ends)]).max(initial=0.01))
     limits = (-1.1 * widest, 1.1 * widest)
-    for axes, contrast in zip(panels, contrasts, strict=False):
+    for axes, contrast, title in zip(panels, contrasts, titles, strict=False):
         part = table[table["contrast"] == contrast]
         for _, row in part.iterrows():
             y = levels.index((row["condition"], row["level"]))
@@ -204,7 +218,7 @@ def conditions(table: pd.DataFrame, *, delta: float) -> Figure:
         axes.axvspan(-delta, delta, color="#E5E5E5", linewidth=0, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
         axes.set(xlim=limits, ylim=(len(levels) - 0.5, -0.5))
-        axes.set_title(contrast.replace(" minus ", "\nminus "), fontsize=7)
+        axes.set_title(title, fontsize=7)
         axes.grid(axis="x", visible=True)
     for axes in panels[len(contrasts) :]:
         axes.set_visible(False)
