@@ -19,6 +19,10 @@ export GOMP_SPINCOUNT := 0
 # Nothing here needs a model hub.
 export HF_HUB_OFFLINE ?= 1
 
+# Two processes of one thread each fill two cores; tests first, and the notebooks, which are short, even out the end.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder \
+	--nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider
+
 .PHONY: reproduce test test-all lab docs lint lock clean
 .DELETE_ON_ERROR:
 
@@ -26,12 +30,10 @@ reproduce: $(READY)
 	$(BIN)/aunce study laptop
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not long" tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
+	$(PYTEST) -m "not long" tests notebooks
 
 test-all: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --mutations 2000 tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider notebooks
+	$(PYTEST) --mutations 2000 tests notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -226,8 +226,9 @@ class Ledger:
         findings.write(self.out, self.about(title, question, found))
         return page.markdown(
             f"# {title}\n\n**Asked.** {question} **Found.** {page.text(found)} The claims were written on "
-            f"{self.claims.written.isoformat()} (`notebooks/claims.toml`, hash `{self.hash}`), before the runs that "
-            f"decide them. Delta is {self.claims.delta:g} in macro-{'AUC' if self.claims.score == 'auc' else 'F1'}."
+            f"{self.claims.written.isoformat()} (`notebooks/claims.toml`, hash `{self.hash}`); what [changed "
+            "since](#changes-since), and before or after which runs, is below. Delta is "
+            f"{self.claims.delta:g} in macro-{'AUC' if self.claims.score == 'auc' else 'F1'}."
         )
 
     def about(self, title: str, question: str, found: str) -> Findings:

@@ -82,7 +82,10 @@ def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
         overrides |= {name: str(Path(place).resolve()) for name, place in places.items() if place}
         command(*args, overrides=overrides, **options)
 
-    help_text = "Give a field of every run another value, such as epochs=5; may be given several times."
+    help_text = (
+        "Give a field of every run another value, such as epochs=5; may be given several times. The fields are those "
+        "of the first code cell of notebooks/train.ipynb."
+    )
     call = click.option("--set", multiple=True, metavar="FIELD=VALUE", help=help_text)(call)
     for option, what in (("--test-root", "of the other data set to test on"), ("--root", "of the data set")):
         place = click.Path(exists=True, file_okay=False)
@@ -112,14 +115,15 @@ def _assignment(text: str) -> tuple[str, Any]:
 def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, ...], dry_run: bool) -> None:
     """Do all runs of STUDY that are not done yet, then write its report.
 
-    STUDY is a name in notebooks/studies or the path of a TOML file. Running again continues.
+    STUDY is a name in notebooks/studies or the path of a TOML file; NAME:gpu is the study in the size of a GPU, and
+    NAME:again the same on other people. Running again continues.
     """
     from aunce import engine
 
     plan = load_study(study, overrides)
     runs = plan.select(only)
     state = progress(plan, runs)
-    side_by_side = max(1, cores() // max(run.spec.threads for run in runs))
+    side_by_side = min(map(at_once, runs))
     gigabytes = sum(map(disk_of_data, {data.name: data for run in runs for data in run.data}.values()))
     click.echo(
         f"{plan.title}: {len(runs)} runs, {state.done} done, about {duration(state.seconds_left / side_by_side)} to go "
@@ -137,6 +141,15 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     if failed:
         raise AunceError(f"some runs failed, the report is marked partial: {page}\nSee them with: aunce status {study}")
     click.echo(str(page))
+
+
+def at_once(one: Run) -> int:
+    """How many runs such as this work side by side here: by cores, and by GPUs where they are leased."""
+    from aunce import execution
+
+    by_cores = max(1, cores() // one.spec.threads)
+    leased = one.spec.device != "cpu" and "CUDA_VISIBLE_DEVICES" not in os.environ
+    return min(by_cores, len(execution.list_gpus()) or by_cores) if leased else by_cores
 
 
 @main.command()
@@ -175,7 +188,7 @@ def _execute(plan: Study, this: Run) -> None:
         click.echo(f"{key}: done already")
         return
     state = progress(plan, plan.runs)
-    left = state.seconds_left / max(1, cores() // this.spec.threads)
+    left = state.seconds_left / at_once(this)
     seconds = this.read("metrics.json")["duration_s"]
     click.echo(f"[{state.done}/{state.total}] {key}: {seconds:.0f} s, about {duration(left)} left")
 

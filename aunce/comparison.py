@@ -7,6 +7,7 @@ the mean over replicates is a mean over conditions, and the interval holds the c
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -383,7 +384,7 @@ class Comparison(Report):
                 own = verdict([self.estimates[contrast]], delta=self.delta, runs=LEAST)
                 name = f"{claim.id}: **{found}**" if contrast == self.worst(claim) else claim.id
                 rows.append(self._row(name, contrast, str(own if self.whole else Verdict.UNDECIDED)))
-        return page.markdown(page.table(["Claim", *COLUMNS], rows, "llrlrrrl"))
+        return page.markdown(_with_ends(page.table(["Claim", *COLUMNS], rows, "llrlrrrl")))
 
     def gaps_table(self) -> "Markdown":
         """Every contrast of every gap, with simultaneous intervals over the gaps of this report."""
@@ -395,7 +396,8 @@ class Comparison(Report):
                 name = f"{gap.id}: **{found}**" if contrast == self.strongest(gap) else gap.id
                 rows.append(self._row(name, contrast, str(own if self.whole else Weight.UNDECIDED)))
         worded = "\n".join(f"- {gap.id}: {page.text(gap.wording)}" for gap in self.gaps)
-        return page.markdown(f"{page.table(['Gap', *COLUMNS], rows, 'llrlrrrl')}\n\n{worded}")
+        drawn = _with_ends(page.table(["Gap", *COLUMNS], rows, "llrlrrrl"))
+        return page.markdown(f"{drawn}\n\n{worded}")
 
     def _row(self, name: str, contrast: Contrast, found: str) -> list[str]:
         sample = self.samples[contrast]
@@ -581,3 +583,13 @@ def _level(condition: str, level: str) -> str:
 def _numbers(sample: "pd.Series[float]") -> dict[str, float]:
     estimate = t_interval(sample.tolist())
     return {"estimate": estimate.value, "low": estimate.low, "high": estimate.high, "replicates": estimate.n}
+
+
+def _with_ends(drawn: str) -> str:
+    """A table, and below it what an interval that ends next to 0 means, where one does."""
+    if not re.search("just (above|below) 0", drawn):
+        return drawn
+    return (
+        f"{drawn}\n\n*Just above 0* and *just below 0*: Holm's test leaves 0 out, but an interval that holds for all "
+        "rows at once can say no more than that."
+    )

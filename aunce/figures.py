@@ -25,7 +25,7 @@ WIDTH = 5.4
 GREY = "#767676"
 # The order puts the most different ones first; yellow is left out, it is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7A5195")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")  # from the ninth series on they are hollow, see `_fill`
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -138,8 +138,8 @@ def learning_curves(history: pd.DataFrame) -> Figure:
                 dash = "-" if run["flat"].all() else (0, (3, 2))
                 axes.plot(run["epoch"], run["val_auc"], color=colour, linewidth=0.8, alpha=0.55, linestyle=dash)
             mean = part.groupby("epoch")["val_auc"].mean()
-            marker = MARKERS[index % len(MARKERS)]
-            axes.plot(mean.index, mean, color=colour, linewidth=1.8, marker=marker, markersize=4)
+            look: dict[str, Any] = {"marker": MARKERS[index % len(MARKERS)], "markerfacecolor": _fill(index)}
+            axes.plot(mean.index, mean, color=colour, linewidth=1.8, markersize=4, **look)
         axes.set_title(f"Noise {noise}")
         axes.grid(visible=True)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -176,7 +176,8 @@ def forest(table: pd.DataFrame) -> Figure:
                 y = aus.index(row["au"]) + _dodge(index, len(arms), 0.7)
                 colour = COLOURS[index % len(COLOURS)] if row["enters"] else "#B5B5B5"
                 row = row.rename({"value": "estimate"})
-                _estimate(axes, row, y, colour, MARKERS[index % len(MARKERS)], limits, size=4)
+                marker = MARKERS[index % len(MARKERS)]
+                _estimate(axes, row, y, colour, marker, limits, size=4, hollow=index >= len(COLOURS))
         axes.set(title=f"Noise {noise}", xlabel="AUC on clean labels", xlim=limits, ylim=(len(aus) - 0.5, -0.5))
         axes.axvline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
         axes.grid(axis="x", visible=True)
@@ -295,8 +296,8 @@ def shares(table: pd.DataFrame, *, label: str) -> Figure:
     for index, arm in enumerate(arms):
         own = table[table["arm"] == arm].sort_values("epoch")
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        dashes = (0, (4, 2)) if index >= len(COLOURS) else "-"
-        axes.plot(own["epoch"], own["value"], color=colour, marker=marker, markersize=4, linestyle=dashes)
+        look: dict[str, Any] = {"marker": marker, "markersize": 4, "markerfacecolor": _fill(index)}
+        axes.plot(own["epoch"], own["value"], color=colour, **look)
     axes.set(ylim=(0, 1.03), xlabel="Epoch", ylabel=label)
     axes.grid(visible=True)
     _legend(figure, arms, columns=2)
@@ -723,8 +724,21 @@ def _limits(*columns: pd.Series) -> tuple[float, float]:
     return max(0.0, float(values.min()) - margin), min(1.01, float(values.max()) + margin)
 
 
+def _fill(index: int) -> str:
+    """Face colour of the markers of series `index`, by which those that share colour and shape differ."""
+    return COLOURS[index] if index < len(COLOURS) else "white"
+
+
 def _estimate(
-    axes: Axes, row: pd.Series, y: float, colour: str, marker: str, limits: tuple[float, float], *, size: float = 5.5
+    axes: Axes,
+    row: pd.Series,
+    y: float,
+    colour: str,
+    marker: str,
+    limits: tuple[float, float],
+    *,
+    size: float = 5.5,
+    hollow: bool = False,
 ) -> None:
     """A mean with its interval; an end outside the axis is cut there and shown as an arrow."""
     if np.isfinite(row["low"]) and np.isfinite(row["high"]):
@@ -734,10 +748,11 @@ def _estimate(
             if cut:
                 axes.plot([end], [y], arrow, color=colour, markersize=0.8 * size, clip_on=False, zorder=3)
     if np.isfinite(row["estimate"]):
-        edge, width = (colour, 1.3) if marker == "|" else ("white", 0.6)
+        edge, width = (colour, 1.3) if hollow or marker == "|" else ("white", 0.6)
         axes.plot(
             *([row["estimate"]], [y], marker),
             color=colour,
+            markerfacecolor="white" if hollow else colour,
             markersize=size + 1,
             markeredgecolor=edge,
             markeredgewidth=width,
@@ -749,8 +764,11 @@ def _estimate(
 def _legend(
     figure: Figure, names: Sequence[str], *, title: str | None = None, extra: Sequence[Line2D] = (), columns: int = 2
 ) -> None:
-    looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), names, strict=False)
-    handles = [Line2D([], [], color=c, marker=m, markersize=5, linewidth=1.3, label=name) for c, m, name in looks]
+    looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), map(_fill, range(len(names))), names, strict=False)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markerfacecolor=fill, markersize=5, linewidth=1.3, label=name)
+        for colour, marker, fill, name in looks
+    ]
     figure.legend(
         handles=[*handles, *extra], loc="outside lower center", ncols=columns, title=title, title_fontsize=8.5
     )

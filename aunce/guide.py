@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from aunce import anatomy, findings, page
-from aunce.claims import Ledger
+from aunce.claims import Ledger, effect
 from aunce.losses import AUNCELoss, aunce_loss, infonce, supcon
 from aunce.study import REPORTS
 from aunce.training import fit_probe
@@ -127,4 +127,6 @@ class Guide:
             for said in self.ledger.said[name]
         ]
         linked = f" ({', '.join(places)})" if places else ""
-        return f"{name} {page.text(wordings[name])} **{page.text(self.ledger.verdicts(name))}**{linked}"
+        measured = [effect(said.entry) for said in self.ledger.said[name] if said.entry.replicates is not None]
+        shown = "".join(f", {', '.join(one)}" for one in measured)
+        return f"{name} {page.text(wordings[name])} **{page.text(self.ledger.verdicts(name))}**{shown}{linked}"

@@ -64,9 +64,11 @@ class Reliability:
         if len(kills):
             trials = kills.drop_duplicates("trial")[["runs", "lost", "repeated", "differing", "orphans"]].sum()
             said.append(
-                f"After {page.count(len(kills), 'kill')} at random moments, of {trials['runs']} runs {trials['lost']} "
-                f"were lost, {trials['repeated']} were done twice, the numbers of {trials['differing']} differed in a "
-                f"bit from those of a study that nobody interrupted, and {trials['orphans']} processes stayed behind."
+                f"{len(kills)} times a process was killed at a random moment, in "
+                f"{page.count(kills['trial'].nunique(), 'trial')} of a small study. Of {trials['runs']} runs "
+                f"{trials['lost']} were lost and {trials['repeated']} done twice; {trials['differing']} had numbers "
+                "that are not, bit for bit, those of a study that nobody interrupted; "
+                f"{trials['orphans']} processes stayed behind."
             )
         if len(inputs):
             said.append(f"Of {inputs['tried'].sum():,} hostile or damaged inputs, {inputs['failed'].sum()} did harm.")
@@ -91,7 +93,7 @@ class Reliability:
         """One row per kind of process, with when it was killed."""
         table = self.tables["kills"]
         rows = [
-            [page.text(kind), f"{len(part)}", f"{part['lived_s'].min():.1f} to {part['lived_s'].max():.1f}"]
+            [page.text(kind), f"{len(part)}", _span(part["lived_s"])]
             for kind, part in table.groupby("victim", sort=False)
         ]
         return self._shown("kills", ["Killed", "Times", "Seconds after it was seen first"], rows, "lrr")
@@ -119,7 +121,8 @@ class Reliability:
             ]
             for row in self.tables["engine"].itertuples()
         ]
-        headers = ["Commands", "In one job", "Jobs", "Seconds", "Each, ms", "Each without engine, ms"]
+        each = ("Per command, all cores at work, ms", "One command alone, ms")
+        headers = ["Commands", "In one job", "Jobs", "Seconds", *each]
         return self._shown("engine", headers, rows, "rrrrrr")
 
     def _shown(self, name: str, headers: list[str], rows: list[list[str]], align: str) -> "Markdown":
@@ -127,3 +130,8 @@ class Reliability:
         hardware = ", ".join(self.tables[name]["hardware"].drop_duplicates())
         where = f" Recorded on: {page.text(hardware)}." if rows else ""
         return page.markdown(f"{drawn}\n\nRepeat: `{command(name)}`.{where}")
+
+
+def _span(seconds: pd.Series) -> str:
+    low, high = (f"{value:.1f}" for value in (seconds.min(), seconds.max()))
+    return low if low == high else f"{low} to {high}"

@@ -619,14 +619,15 @@ class Report:
         flat = self.runs.set_index("key")["flat"].astype("str") == "True"
         table = self.history[self.history["kind"] == "arm"][["key", "arm", "noise", "replicate", "epoch", "val_auc"]]
         table = table.assign(noise=table["noise"].map(self.labels), flat=table["key"].map(flat))
-        last = table.sort_values("epoch").groupby(["noise", "arm"], sort=False)["val_auc"].last()
+        means = table.groupby(["noise", "arm", "epoch"], sort=False)["val_auc"].mean()
+        last = means.sort_index(level="epoch", sort_remaining=False).groupby(level=["noise", "arm"], sort=False).last()
         ends = [f"{arm} {value:.3f} at noise {noise}" for (noise, arm), value in last.items()]
         return page.figure(
             self.out,
             "learning_curves",
             figures.learning_curves(table),
             table,
-            alt=f"Inner-validation AUC against epoch, one line per arm. At the last check: {'; '.join(ends)}.",
+            alt=f"Inner-validation AUC against epoch, one line per arm. Means at the last check: {'; '.join(ends)}.",
             caption=(
                 "Inner-validation macro-AUC on noisy labels; thin lines are runs, thick lines their mean. "
                 + self._not_flat()

@@ -26,6 +26,12 @@ BIG = timing.Setting("swin-base", 224, 64, 12, 1024, "cuda", "bf16", steps=10)
 """The training whose speed counts on a GPU: the paper's network and size of images."""
 ROUNDS = 3  # of its pairs: the released path takes a second a step on a good GPU
 RECORD = "gpu.json"
+GPU_PARTS = {
+    "losses": "the losses",
+    "compiled": "compiled steps",
+    "eager": "eager steps",
+    "disk": "steps from a pack on disk",
+}
 
 
 def measure_gpu(path: Path) -> dict[str, Any]:
@@ -68,8 +74,10 @@ class Speed:
     """The page. Everything is measured when it is first asked for, and once.
 
     Args:
-        full: measure at the sizes of the report, some minutes; else at tiny ones, whose numbers mean nothing.
-        tables: folder of the record of a GPU; empty takes that of the committed report.
+        full: measure at the sizes of the report, ten minutes and some more for a GPU; else at tiny ones, whose numbers
+            mean nothing.
+        tables: folder of the record of a GPU, which is written again where there is one; empty takes that of the
+            committed report.
         out: folder for figures and their data; empty saves nothing.
     """
 
@@ -195,7 +203,8 @@ class Speed:
     # The page
 
     def title(self) -> "Markdown":
-        where = hardware("cuda") if self.gpu else f"{hardware('cpu')}, {torch.get_num_threads()} threads"
+        where = f"{hardware('cpu')}, {torch.get_num_threads()} threads"
+        where += f"; {hardware('cuda')}" if self.gpu else ""
         lines = [
             "# How fast it is",
             "",
@@ -207,7 +216,8 @@ class Speed:
         elif self.on_gpu and not self.gpu:
             record = self.on_gpu
             where = f"{page.text(record['hardware'])}, torch {record['torch']}, code revision {record['revision']}"
-            lines += ["", f"What needs a GPU was measured on {record['date']} on: {where}."]
+            parts = [what for name, what in GPU_PARTS.items() if name in record]
+            lines += ["", f"Of what needs a GPU, {', '.join(parts)} were measured on {record['date']} on: {where}."]
         elif not self.gpu:
             lines += ["", "No GPU was at hand: what needs one is *not measured*."]
         return page.markdown("\n".join(lines))
@@ -224,16 +234,17 @@ class Speed:
         return page.markdown(said + "\n\n" + page.table(["What", "Target", "Measured", "Met"], rows, "llll"))
 
     def losses_table(self) -> "Markdown":
+        on_gpu = pd.DataFrame(self.on_gpu.get("losses", []), columns=self.losses.columns)
         rows = [
             [
-                str(row.images),
+                f"{row.images}{', GPU, bf16' if row.Index >= len(self.losses) else ''}",
                 page.text(row.other),
                 f"{1e3 * row.other_s:.1f}",
                 f"{1e3 * row.ours_s:.1f}",
                 f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})",
                 *(_share(row, name) for name in ("bytes", "scores")),
             ]
-            for row in self.losses.itertuples()
+            for row in pd.concat([self.losses, on_gpu], ignore_index=True).itertuples()
         ]
         headers = ["Images", "Other side", "Other, ms", "Ours, ms", "Times as fast", "Memory, MB", "Of scores, MB"]
         return page.markdown(page.table(headers, rows, "rlrrrrr"))
@@ -270,10 +281,10 @@ class Speed:
         few, more, many = whole[whole["axis"] == whole["axis"].iloc[0]].iloc[[0, 1, -1]].itertuples()
         limits = (
             f"What limits it now: with {few.size} images it takes {1e3 * few.seconds:.1f} ms where the floor is "
-            f"{1e3 * few.floor:.2f} ms, and with {more.size} only {more.seconds / few.seconds:.2f} times as long, so "
-            f"that calls cost more than numbers there. With {many.size} images it takes "
-            f"{many.seconds / many.floor:.1f} times the floor, which is the two products of matrices; what the rest is "
-            "was not taken apart."
+            f"{1e3 * few.floor:.2f} ms, and with {more.size} {more.seconds / few.seconds:.2f} times as long: as far as "
+            f"that is less than {more.size / few.size:g} times, calls cost more than numbers there. With {many.size} "
+            f"images it takes {many.seconds / many.floor:.1f} times the floor, which is the two products of matrices; "
+            "what the rest is was not taken apart."
         )
         return page.markdown(f"{page.table(headers, rows, 'llrrrr')}\n\n{limits}")
 

@@ -137,7 +137,8 @@ class Summary:
         return page.markdown(
             f"# {title}\n\n{page.text(found)} In brackets: simultaneous 95 % intervals over replicates. Links lead "
             f"to the evidence. Reasons, power and sources: the [ledger]({LEDGER}). The claims were written on "
-            f"{self.ledger.claims.written.isoformat()}, before the runs that decide them."
+            f"{self.ledger.claims.written.isoformat()}; [what changed since]({LEDGER}#changes-since), and before or "
+            "after which runs, is listed there."
         )
 
     def banner(self) -> "Markdown":
@@ -159,7 +160,8 @@ class Summary:
             return page.markdown("No claim has been decided by runs yet.")
         table = pd.DataFrame(rows)
         spoken = [
-            f"{row.claim} {row.contrast} {row.estimate:+.3f} ({row.low:+.3f} to {row.high:+.3f}), {row.group}"
+            f"{row.claim} {row.contrast} {page.number(row.estimate, '+.3f')} "
+            f"({page.number(row.low, '+.3f')} to {page.number(row.high, '+.3f')}), {row.group}"
             for row in table.itertuples()
         ]
         return page.figure(
@@ -191,6 +193,8 @@ class Summary:
         lines = []
         for claim, said in self._said(self.claims, group):
             shown = effect(said.entry) + (["rendered faces"] if said.of.kind == "rendered faces" else [])
+            if said.entry.replicates is not None:
+                shown.append(page.text(said.entry.reason))
             verdict = ": ".join(part for part in (f"*{page.text(said.verdict)}*", ", ".join(shown)) if part)
             lines.append(f"{_named(claim)} {verdict} ([{page.text(said.report)}]({said.place}))")
         return lines

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from aunce import cli
+from aunce import cli, execution
 from aunce.data import tiny
 from aunce.study import load_study
 
@@ -150,6 +151,19 @@ def test_dry_run_counts_runs_hours_and_disk_and_starts_nothing(aunce, project):
     assert re.search(r"3 runs, 0 done, about 2 min to go", result.output)
     assert "GB of disk" in result.output
     assert not load_study(str(project())).folder.exists()
+
+
+def test_the_time_that_is_left_counts_gpus_which_a_run_leases(monkeypatch, project):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    one = load_study(str(project())).runs[0]
+    one = replace(one, spec=one.spec.model_copy(update={"threads": 1, "device": "auto"}))
+    monkeypatch.setattr(cli, "cores", lambda: 16)
+    monkeypatch.setattr(execution, "list_gpus", list)
+    assert cli.at_once(one) == 16
+    monkeypatch.setattr(execution, "list_gpus", lambda: ["GPU-a", "GPU-b"])
+    assert cli.at_once(one) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # nothing is leased: as many share it as there are cores
+    assert cli.at_once(one) == 16
 
 
 def test_with_folders_of_ones_own_a_study_of_several_data_sets_is_done_one_pair_at_a_time(aunce, project):

@@ -183,4 +183,5 @@ def test_an_end_at_zero_that_is_excluded_is_said_in_words(tmp_path: Path) -> Non
     report = Comparison(make(tmp_path, {"AUNCE released": 0.75, "AUNCE hcl": 0.749}))
     rows = [line for line in report.verdicts().data.splitlines() if line.startswith("| C")]
     assert any("just above 0 to" in row for row in rows)  # rejected, while hcl is left
+    assert "*Just above 0* and *just below 0*: Holm's test leaves 0 out" in report.verdicts().data
     assert not any("0.000 to" in row for row in rows)

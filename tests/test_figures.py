@@ -148,6 +148,29 @@ def test_runs_that_have_not_flattened_are_dashed(history) -> None:
     np.testing.assert_allclose(means[0], [0.605, 0.705, 0.805])
 
 
+def test_more_arms_than_colours_are_told_apart_by_hollow_markers(history) -> None:
+    one = history[history["arm"] == history["arm"].iloc[0]]
+    more = pd.concat([one.assign(arm=f"arm {number}", key=f"key {number}") for number in range(11)])
+    figure = drawn(figures.learning_curves(more))
+    means = [line for line in figure.axes[0].lines if line.get_linewidth() > 1]
+    legend = [line for line in figure.legends[0].legend_handles if line.get_label().startswith("arm")]
+    for lines in (means, legend):
+        looks = [(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in lines]
+        assert len(set(looks)) == len(looks) == 11
+    assert [line.get_markerfacecolor() for line in means] == [line.get_markerfacecolor() for line in legend]
+
+
+def test_many_noise_levels_stay_within_the_row_of_their_arm(scores) -> None:
+    one = scores[scores["noise"] == scores["noise"].iloc[0]]
+    levels = pd.concat([one.assign(noise=f"kind {number}") for number in range(7)])
+    axes = drawn(figures.headline(levels)).axes[0]
+    places = sorted({round(float(y), 3) for line in axes.lines for y in line.get_ydata() if line.get_marker() != "."})
+    bottom, top = axes.get_ylim()
+    assert top < places[0] - 0.1
+    assert places[-1] < bottom
+    assert len([y for y in places if y < 0.5]) == 7  # of the first arm alone
+
+
 def test_three_noise_levels_leave_no_empty_panel(history) -> None:
     more = pd.concat([history, history[history["noise"] == "none"].assign(noise="flip 0.2")])
     figure = drawn(figures.learning_curves(more))

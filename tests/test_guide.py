@@ -8,8 +8,8 @@ from aunce.guide import Guide
 from aunce.losses import AUNCELoss
 
 
-def report(folder, verdict):
-    entry = Entry(id="C2", verdict=verdict, reason="Because.", section="Verdicts, all")
+def report(folder, verdict, **measured):
+    entry = Entry(id="C2", verdict=verdict, reason="Because.", section="Verdicts, all", **measured)
     about = {"title": "Main", "question": "Does it?", "found": "No.", "kind": "rendered faces"}
     findings.write(folder / "main", Findings(**about, entries=[entry]))
 
@@ -21,6 +21,12 @@ def test_what_is_said_of_a_preset_is_read_from_the_findings_and_linked(tmp_path)
     for name in ("released", "hcl", "supcon", "infonce"):  # the arms of C2
         assert "**reversed** ([main](../main/index.html#verdicts-all))" in rows[name]
     assert "C2" not in rows["as_read"]
+    # whom the verdict is about: it need not be the preset in whose row it stands
+    measured = {"contrast": "AUNCE minus SupCon", "value": -0.03, "low": -0.05, "high": -0.01, "unit": "AUC"}
+    report(tmp_path, "reversed", **measured, replicates=16)
+    assert (
+        "**reversed**, AUNCE minus SupCon, −0.030 AUC (−0.050 to −0.010) (" in Guide(reports=tmp_path).readings().data
+    )
     assert "D6 " in rows["supcon"]
     assert "see its options" in rows["as_read"]
 
@@ -54,3 +60,13 @@ def test_a_page_shows_the_code_of_a_cell_that_asks_for_it():
     assert "```python\nshown = '<2>'\n```" in parts["markdown"]
     assert "hidden" not in parts["markdown"] + parts["main"]
     assert "&lt;2&gt;" in parts["main"]
+
+
+def test_the_markdown_of_a_page_leads_to_the_markdown_of_others():
+    for target, led in (
+        ("../main/index.html#verdicts", "../main/report.md#verdicts"),
+        ("../data/bp4d/index.html", "../data/bp4d/report.md"),
+        ("../index.html", "../index.html"),
+        ("https://example.org/x/index.html", "https://example.org/x/index.html"),
+    ):
+        assert page._between_markdown(f"see [it]({target}), too") == f"see [it]({led}), too"

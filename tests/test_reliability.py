@@ -22,12 +22,13 @@ def test_what_was_recorded_is_counted_once_a_trial_and_harm_is_said(tmp_path):
     write(tmp_path, "inputs", ["names", 20, 0, "a <b> CPU"], ["label files", 2000, 1, "another"])
     page = Reliability(tables=str(tmp_path), out=str(tmp_path / "out"))
     said = page.verdicts().data
-    assert "After 3 kills at random moments, of 6 runs 1 were lost, 2 were done twice" in said
-    assert "of 1 differed" in said
+    assert "3 times a process was killed at a random moment, in 2 trials of a small study." in said
+    assert "Of 6 runs 1 were lost and 2 done twice; 1 had numbers that are not" in said
     assert "4 processes stayed behind" in said
     assert "Of 2,020 hostile or damaged inputs, 1 did harm." in said
     assert "Not recorded yet: slurm, engine." in said
     assert "| Snakemake | 2 | 0.5 to 3.5 |" in page.kills().data
+    assert "| aunce study | 1 | 2.0 |" in page.kills().data
     assert "a &lt;b&gt; CPU" in page.kills().data
     assert "Not recorded yet" in page.slurm().data
     assert '"partial"' in (tmp_path / "out" / "findings.json").read_text()
