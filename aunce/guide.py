@@ -29,6 +29,7 @@ READINGS: Mapping[str, Any] = {
 OPTIONS = {
     "exponents": ("C3", "D4", "D5"),
     "positive": ("C4", "D3"),
+    "positive_probs": ("C5",),
     "exclude": ("D1",),
     "positive_mean": ("D2",),
 }
