@@ -75,12 +75,12 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
         os.replace(Path(staging) / "figures", folder / "figures")
         for file in (path for path in Path(staging).iterdir() if path.is_file()):
             os.replace(file, folder / file.name)
-        files.write(folder / "report.md", _between_markdown(parts["markdown"]))
+        files.write(folder / "report.md", between_markdown(parts["markdown"]))
         files.write(folder / "index.html", made)
     return folder / "index.html"
 
 
-def _between_markdown(text: str) -> str:
+def between_markdown(text: str) -> str:
     """The text with links to the Markdown of other reports: a code host shows that, and the source of HTML."""
     return re.sub(r"(\]\((?:\.\./)+[\w/-]+)/index\.html", r"\1/report.md", text)
 

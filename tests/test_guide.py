@@ -69,4 +69,4 @@ def test_the_markdown_of_a_page_leads_to_the_markdown_of_others():
         ("../index.html", "../index.html"),
         ("https://example.org/x/index.html", "https://example.org/x/index.html"),
     ):
-        assert page._between_markdown(f"see [it]({target}), too") == f"see [it]({led}), too"
+        assert page.between_markdown(f"see [it]({target}), too") == f"see [it]({led}), too"
