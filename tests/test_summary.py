@@ -249,4 +249,4 @@ def test_the_figure_shows_what_decides_each_claim_that_has_an_interval(summary, 
             "high": -0.01,
         }
     ]
-    assert "-0.020 (-0.030 to -0.010), reversed" in text
+    assert "−0.020 (−0.030 to −0.010), reversed" in text
