@@ -60,6 +60,7 @@ TRAINING = """
 """
 
 
+@pytest.mark.long
 def test_two_processes_train_to_the_numbers_of_one(tmp_path):
     script = tmp_path / "training.py"
     script.write_text(textwrap.dedent(TRAINING))

@@ -106,7 +106,7 @@ if len(tries.read_text()) <= {times}:
         ("os._exit(138)", 2, "the kernel died", "memory"),
         ("os.kill(os.getpid(), signal.SIGKILL)", 1, "the kernel died", "memory"),
         ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", 2, "GPU memory ran out", "batch_size"),
-        ("time.sleep(600)", 2, "the time limit", "limit_minutes"),
+        pytest.param("time.sleep(600)", 2, "the time limit", "limit_minutes", marks=pytest.mark.long),
     ],
     ids=["exit", "kill", "gpu memory", "hang"],
 )

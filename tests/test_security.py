@@ -80,6 +80,7 @@ class Page(HTMLParser):
         self.found += [name for name, value in attrs if name.startswith("on") or "javascript:" in (value or "")]
 
 
+@pytest.mark.long  # the same names reach a command, and a data card, in tests that take no study
 def test_the_names_and_the_failed_run_of_a_whole_study_are_text_on_its_pages(tmp_path, monkeypatch):
     path = tmp_path / "<b onclick=alert(1)> '$x' {y}.toml"
     path.write_text(STUDY)
