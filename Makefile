@@ -1,7 +1,7 @@
 # Two commands from a fresh clone: `make reproduce` and `make test`. Both set up .venv first; running again continues.
 #
 #   make reproduce   render the data, do the laptop study, write reports/laptop/index.html
-#   make test        the tests, at most 5 minutes on 2 cores; `make test-all` the long ones too
+#   make test        the tests; `make test-all` the long ones too
 #   make lab         JupyterLab on the notebooks
 #   make docs        a page for every public name, from the docstrings, in docs/api
 #
