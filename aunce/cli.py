@@ -4,7 +4,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     plan = load_study(study, overrides)
     runs = plan.select(only)
     state = progress(plan, runs)
-    side_by_side = min(map(at_once, runs))
+    side_by_side = at_once(runs)
     gigabytes = sum(map(disk_of_data, {data.name: data for run in runs for data in run.data}.values()))
     click.echo(
         f"{plan.title}: {len(runs)} runs, {state.done} done, about {duration(state.seconds_left / side_by_side)} to go "
@@ -143,12 +143,12 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     click.echo(str(page))
 
 
-def at_once(one: Run) -> int:
-    """How many runs such as this work side by side here: by cores, and by GPUs where they are leased."""
+def at_once(runs: Sequence[Run]) -> int:
+    """How many of these work side by side on this machine: by cores, and by GPUs where they are leased."""
     from aunce import execution
 
-    by_cores = max(1, cores() // one.spec.threads)
-    leased = one.spec.device != "cpu" and "CUDA_VISIBLE_DEVICES" not in os.environ
+    by_cores = max(1, cores() // max(run.spec.threads for run in runs))
+    leased = "CUDA_VISIBLE_DEVICES" not in os.environ and any(run.spec.device != "cpu" for run in runs)
     return min(by_cores, len(execution.list_gpus()) or by_cores) if leased else by_cores
 
 
@@ -188,7 +188,7 @@ def _execute(plan: Study, this: Run) -> None:
         click.echo(f"{key}: done already")
         return
     state = progress(plan, plan.runs)
-    left = state.seconds_left / at_once(this)
+    left = state.seconds_left / at_once([this])
     seconds = this.read("metrics.json")["duration_s"]
     click.echo(f"[{state.done}/{state.total}] {key}: {seconds:.0f} s, about {duration(left)} left")
 

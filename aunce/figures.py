@@ -89,15 +89,15 @@ def headline(table: pd.DataFrame) -> Figure:
         limits = _limits(part["value"], part["estimate"])
         for (arm, noise), rows in part.groupby(["arm", "noise"], sort=False):
             own = [level for level in noises if ((part["arm"] == arm) & (part["noise"] == level)).any()]
-            spread = min(0.28, 0.84 / len(own))
-            y = place[arm] + _dodge(own.index(noise), len(own), spread * len(own))
+            apart = min(0.28, 0.84 / len(own))  # rows of one arm; those of the next are a unit below
+            y = place[arm] + _dodge(own.index(noise), len(own), apart * len(own))
             colour, marker = GREY, "|"
             if noise in levels:
                 slot = levels.index(noise)
                 colour, marker = COLOURS[slot % len(COLOURS)], MARKERS[slot % len(MARKERS)]
             axes.plot(
                 rows["value"],
-                [y - min(0.15, 0.54 * spread)] * len(rows),
+                [y - min(0.15, 0.54 * apart)] * len(rows),
                 ".",
                 color=colour,
                 alpha=0.6,

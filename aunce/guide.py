@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -123,11 +122,9 @@ class Guide:
         """A claim or gap with what has become of it, and a link to the evidence."""
         claims = self.ledger.claims
         wordings = {claim.id: claim.wording for claim in claims.claim} | {gap.id: gap.wording for gap in claims.gap}
-        places = [
-            f"[{page.text(said.report)}](../{quote(said.report)}/index.html#{page.anchor(said.entry.section)})"
-            for said in self.ledger.said[name]
-        ]
-        linked = f" ({', '.join(places)})" if places else ""
-        measured = [effect(said.entry) for said in self.ledger.said[name] if said.entry.replicates is not None]
+        behind = self.ledger.said[name]
+        places = ", ".join(f"[{page.text(said.report)}]({said.place})" for said in behind)
+        linked = f" ({places})" if places else ""
+        measured = [effect(said.entry) for said in behind if said.entry.replicates is not None]
         shown = "".join(f", {', '.join(one)}" for one in measured)
         return f"{name} {page.text(wordings[name])} **{page.text(self.ledger.verdicts(name))}**{shown}{linked}"

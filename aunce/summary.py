@@ -193,7 +193,7 @@ class Summary:
         lines = []
         for claim, said in self._said(self.claims, group):
             shown = effect(said.entry) + (["rendered faces"] if said.of.kind == "rendered faces" else [])
-            if said.entry.replicates is not None:
+            if said.entry.replicates is not None and said.entry.reason:  # a proof's reason has a page of its own
                 shown.append(page.text(said.entry.reason))
             verdict = ": ".join(part for part in (f"*{page.text(said.verdict)}*", ", ".join(shown)) if part)
             lines.append(f"{_named(claim)} {verdict} ([{page.text(said.report)}]({said.place}))")

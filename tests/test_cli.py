@@ -159,11 +159,11 @@ def test_the_time_that_is_left_counts_gpus_which_a_run_leases(monkeypatch, proje
     one = replace(one, spec=one.spec.model_copy(update={"threads": 1, "device": "auto"}))
     monkeypatch.setattr(cli, "cores", lambda: 16)
     monkeypatch.setattr(execution, "list_gpus", list)
-    assert cli.at_once(one) == 16
+    assert cli.at_once([one, one]) == 16
     monkeypatch.setattr(execution, "list_gpus", lambda: ["GPU-a", "GPU-b"])
-    assert cli.at_once(one) == 2
+    assert cli.at_once([one, one]) == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # nothing is leased: as many share it as there are cores
-    assert cli.at_once(one) == 16
+    assert cli.at_once([one, one]) == 16
 
 
 def test_with_folders_of_ones_own_a_study_of_several_data_sets_is_done_one_pair_at_a_time(aunce, project):

@@ -489,6 +489,20 @@ def test_every_figure_has_alt_text_a_caption_a_file_and_its_data(page: Path) -> 
     )
 
 
+def test_curves_are_spoken_of_by_the_mean_of_an_arm_at_its_last_check(copy: FakeStudy) -> None:
+    report.collect(copy)  # type: ignore[arg-type]
+    shown = report.Report(copy.folder, out=str(copy.folder))
+    bce = (shown.history["arm"] == "BCE") & (shown.history["noise"] == "none")
+    keys = list(pd.unique(shown.history.loc[bce, "key"]))
+    assert len(keys) == 2
+    last = shown.history.loc[bce, "epoch"].max()
+    for key, value in zip(keys, (0.25, 0.75), strict=True):
+        shown.history.loc[bce & (shown.history["key"] == key), "val_auc"] = 0.1
+        shown.history.loc[bce & (shown.history["key"] == key) & (shown.history["epoch"] == last), "val_auc"] = value
+    shown.history = shown.history.sample(frac=1, random_state=0)  # whatever the order of the table
+    assert re.search(r"BCE 0\.500 at noise none", words(shown.learning_curves()))
+
+
 def test_no_code_and_no_markup_from_names_is_on_the_page(page: Path) -> None:
     text = page.read_text()
     assert "Report(" not in text

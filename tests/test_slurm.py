@@ -38,7 +38,7 @@ probe_epochs = 5
 @pytest.fixture(scope="module")
 def slurm():
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
-        pytest.skip("Snakemake's plugin for Slurm is not installed: pip install -e .[slurm]")
+        pytest.skip("Snakemake's plugin for Slurm is not installed: pip install -e '.[slurm]'")
     started = subprocess.run([UP], capture_output=True, text=True)
     if started.returncode == 3:
         pytest.skip(started.stderr.strip())
