@@ -26,7 +26,7 @@ from torch import Tensor
 from aunce import figures, findings, page
 from aunce.claims import load_claims
 from aunce.data import bp4d
-from aunce.losses import BRANCHES, AUNCELoss, aunce_loss, infonce, supcon
+from aunce.losses import BRANCHES, AUNCELoss, aunce_loss, infonce, own_view_share, supcon
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -345,26 +345,19 @@ def max_branch(exclude: str, present: int = 6) -> MaxBranch:
     return MaxBranch(attraction, (own - explained).abs().max().item(), distance.abs().max().item())
 
 
-def own_view_share(view: float, same: float, *, present: int = 6, seed: int = 0, exclude: str = "self") -> float:
-    """The share of anchors whose most similar positive is their own other view."""
-    labels = occurrence(present)
-    x = embeddings(labels, view=view, same=same, other=0, seed=seed).flatten(0, 2)  # (2B, D)
-    kinds = _kinds(labels)
-    positive = (kinds == 2) | ((kinds == 1) & (exclude != "image")) | ((kinds == 0) & (exclude == "none"))
-    nearest = torch.where(positive, x @ x.T, -torch.inf).argmax(1, keepdim=True)  # (2B, 1)
-    return (kinds.gather(1, nearest) == 1).double().mean().item()
-
-
 @cache
 def own_view_shares(seeds: int = 20) -> pd.DataFrame:
-    """`own_view_share` averaged over batches: one row per view cosine, one column per cosine of the same label."""
+    """`losses.own_view_share` averaged over batches: a row per view cosine, a column per cosine of the same label."""
     sames, views = (0.2, 0.4, 0.6, 0.8), (0.4, 0.6, 0.7, 0.8, 0.9)
+    labels = occurrence(6)
+
+    def share(view: float, same: float, seed: int) -> float:
+        return own_view_share(embeddings(labels, view=view, same=same, other=0, seed=seed), labels)
+
     rows: list[dict[Any, float]] = [
         {"view": view}
         | {
-            same: float(np.mean([own_view_share(view, same, seed=seed) for seed in range(seeds)]))
-            if same <= view
-            else np.nan
+            same: float(np.mean([share(view, same, seed) for seed in range(seeds)])) if same <= view else np.nan
             for same in sames
         }
         for view in views

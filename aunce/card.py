@@ -14,6 +14,7 @@ from aunce import page
 from aunce.data import adapter, data_set, load
 from aunce.data.frames import FrameTable
 from aunce.data.recipes import Recipe
+from aunce.errors import DataError
 from aunce.findings import Findings
 from aunce.findings import write as write_findings
 
@@ -205,7 +206,10 @@ class DataCard:
         rows = with_image[np.linspace(0, len(with_image) - 1, count).astype(int)]
         some = dataclasses.replace(self.table, frames=self.table.frames.iloc[rows])
         with TemporaryDirectory(prefix="aunce-card-") as folder:
-            made = images.pack(some, self.root, Path(folder) / "pack", recipe=Recipe(SHOWN_PIXELS))
+            try:
+                made = images.pack(some, self.root, Path(folder) / "pack", recipe=Recipe(SHOWN_PIXELS))
+            except DataError as error:  # one image of these few that is broken is too many for a pack
+                return page.markdown(f"Faces are not shown. {page.text(str(error))}")
             shown: Any = np.array(made.images)
         shown = shown[: len(shown) // SHOWN_COLUMNS * SHOWN_COLUMNS]
         sheet = shown.reshape(-1, SHOWN_COLUMNS, *shown.shape[1:])

@@ -49,6 +49,7 @@ class Claim(StrictModel):
     noise: list[str] = Field(default_factory=list)
     control: list[str] = Field(default_factory=list)
     undecidable: str = ""
+    limit: str = ""
 
     @model_validator(mode="after")
     def _can_be_decided(self) -> "Claim":
@@ -75,6 +76,7 @@ class Gap(StrictModel):
     home: str
     experiment: str = ""
     contrasts: list[list[str]] = Field(default_factory=list)
+    limit: str = ""
 
     @model_validator(mode="after")
     def _can_be_examined(self) -> "Gap":
@@ -244,16 +246,20 @@ class Ledger:
         )
 
     def banner(self) -> "Markdown":
-        """Which verdicts rest on rendered faces."""
+        """Which verdicts rest on rendered faces, and what else limits all of them."""
         rendered = [
             name.id for name in self.claims.both if any(one.of.kind == "rendered faces" for one in self.said[name.id])
         ]
         if not rendered:
             return page.markdown("")
+        behind = {one.report: one.of for one in itertools.chain.from_iterable(self.said.values()) if one.of.unflat}
+        short = ", ".join(f"{name} {of.unflat} of {of.curves}" for name, of in sorted(behind.items()))
+        trained = f" Trainings whose curve had not flattened at the end: {page.text(short)}." if short else ""
         return page.markdown(
             f"> **Rendered faces: the verdicts of {', '.join(rendered)} rest on them.** They were drawn by this "
             "project's renderer; no person and no licensed image is behind a verdict. It says nothing about the same "
-            "method on recorded faces."
+            "method on recorded faces. Encoders are small and learn from rendered faces alone, where the paper "
+            f"fine-tunes a large one; each arm has one setting, chosen by few trials on other people.{trained}"
         )
 
     def table(self) -> "Markdown":
@@ -264,7 +270,7 @@ class Ledger:
             rows.append(
                 [
                     f"**{claim.id}** {page.text(claim.wording)}",
-                    _lines([f"**{page.text(self.verdict(claim))}**", *(page.text(one.entry.reason) for one in said)]),
+                    _lines([f"**{page.text(self.verdict(claim))}**", *_because(claim, said)]),
                     _lines(part for one in said for part in effect(one.entry)),
                     _lines("" if one.entry.replicates is None else str(one.entry.replicates) for one in said),
                     _lines(_number(one.entry.detectable, one.entry.unit, sign="") for one in said),
@@ -273,7 +279,7 @@ class Ledger:
                     page.text(claim.source),
                 ]
             )
-        headers = ["Claim", "Verdict", "Effect (interval)", "Replicates", "Finds at 80 % power", "Evidence"]
+        headers = ["Claim", "Verdict", "Effect (interval)", "Replicates", "Contrast finds at 80 %", "Evidence"]
         return page.markdown(page.table([*headers, "Decided by", "Source"], rows, "llllllll"))
 
     def _experiment(self, claim: Claim) -> str:
@@ -297,16 +303,20 @@ class Ledger:
         rows = []
         for gap in self.claims.gap:
             said = self.said[gap.id]
-            found = [f"**{page.text(self.verdicts(gap.id))}**", *(page.text(one.entry.reason) for one in said)]
             rows.append(
                 [
                     f"**{gap.id}** {page.text(gap.wording)}",
-                    _lines(found),
+                    _lines([f"**{page.text(self.verdicts(gap.id))}**", *_because(gap, said)]),
                     _lines(map(_evidence, said)),
                     page.text(gap.home),
                 ]
             )
         return page.markdown(page.table(["What differs", "Verdict", "Evidence", "Where it is examined"], rows, "llll"))
+
+
+def _because(asked: Claim | Gap, said: Iterable[Said]) -> list[str]:
+    """The reasons of its reports, and what its contrasts leave open."""
+    return [page.text(one.entry.reason) for one in said] + ([f"*{page.text(asked.limit)}*"] if asked.limit else [])
 
 
 def _lines(parts: Iterable[str]) -> str:

@@ -263,7 +263,9 @@ def report(name: str, overrides: dict[str, Any]) -> None:
     need_clone()
     studies = sorted(file.stem for file in (NOTEBOOKS / "studies").glob("*.toml"))
     if ".toml" in name or name.partition(":")[0] in studies:
-        written = write_report(load_study(name, overrides))
+        plan = load_study(name, overrides)
+        _refuse_other_settings(plan)
+        written = write_report(plan)
     elif name not in (*PAGES, "index"):
         raise UsageError(f"no report '{name}'; studies: {', '.join(studies)}; without runs: {', '.join(PAGES)}, index")
     elif overrides:
@@ -275,6 +277,17 @@ def report(name: str, overrides: dict[str, Any]) -> None:
         written = write_page(name)
     draw_index(written.parent.parent)
     click.echo(str(written))
+
+
+def _refuse_other_settings(plan: Study) -> None:
+    """Runs of other settings are not this study's: to collect none of them would drop the tables of all."""
+    made = list((plan.folder / "runs").glob("*/metrics.json"))
+    if made and not {path.parent.name for path in made} & {one.key for one in plan.runs}:
+        raise UsageError(
+            f"study '{plan.name}': none of the {len(made)} finished runs in {plan.folder / 'runs'} has these settings; "
+            "give the --root, --test-root and --set that they were made with; the line Rebuild of the report names "
+            "them"
+        )
 
 
 @main.command()

@@ -5,9 +5,11 @@ also has conditions of its own (data set, setting of the renderer, label noise, 
 the mean over replicates is a mean over conditions, and the interval holds the conditions' differences too.
 """
 
+import itertools
 import json
 import math
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +28,7 @@ from aunce.statistics import (
     Weight,
     detectable_difference,
     holm_intervals,
+    holm_p,
     independent_difference,
     sign_flip_p,
     t_interval,
@@ -42,7 +45,7 @@ LEAST = 8
 
 NOTHING = "No replicate has finished yet."
 
-COLUMNS = ("Contrast", "AUC", "95 % interval", "Sign-flip p", "Replicates", "Could see", "Verdict")
+COLUMNS = ("Contrast", "AUC", "95 % interval", "Sign-flip p, adjusted", "Replicates", "Could see", "Verdict")
 
 PLANNED = (16, 32)
 """Replicates of the main study in its CPU and its GPU size."""
@@ -100,14 +103,27 @@ class Comparison(Report):
         # Claims and gaps are two families: what is asked beside the claims does not widen their intervals.
         self.samples: dict[Contrast, pd.Series[float]] = {}
         self.estimates: dict[Contrast, Estimate] = {}
-        self.beside: dict[Contrast, int] = {}
+        self.families: list[list[Contrast]] = []
         for asked in (self.claims, self.gaps):
             family = {contrast: self.sample(contrast) for one in asked for contrast in _contrasts(one)}
             family = {contrast: sample for contrast, sample in family.items() if contrast not in self.samples}
             estimates = holm_intervals([sample.tolist() for sample in family.values()])
             self.samples |= family
             self.estimates |= dict(zip(family, estimates, strict=True))
-            self.beside |= dict.fromkeys(family, len(family))
+            self.families.append(list(family))
+
+    @cached_property
+    def flip_p(self) -> dict[Contrast, float]:
+        """Sign-flip p values, adjusted by Holm within each family."""
+        adjusted: dict[Contrast, float] = {}
+        for family in self.families:
+            values = holm_p([sign_flip_p(self.samples[contrast].tolist()) for contrast in family])
+            adjusted |= dict(zip(family, values, strict=True))
+        return adjusted
+
+    def _beside(self, contrast: Contrast) -> int:
+        """How many contrasts its family has."""
+        return next(len(family) for family in self.families if contrast in family)
 
     def _score(self) -> None:
         finished = self.runs[self.runs["status"] == "done"]
@@ -132,6 +148,7 @@ class Comparison(Report):
                     "each condition replicates of its own"
                 )
         self.crossed = any(len(levels) > 1 for levels in noises.values())
+        self.first = str(self.runs["noise"].iloc[0])  # of the study, whether or not its runs have ended well
         rows = {replicate: {"noise": ", ".join(noises[replicate])} | row for replicate, row in rows.items()}
         self.conditions = pd.DataFrame.from_dict(rows, orient="index").sort_index()
         super()._score()
@@ -153,7 +170,7 @@ class Comparison(Report):
         """
         if self.empty:
             return pd.Series(dtype="float64")
-        levels = list(self.labels)[:1] if self.crossed else list(self.labels)
+        levels = [self.first] if self.crossed else list(self.labels)
         parts = [self._values(arm, level, score, **reading) for level in ([noise] if noise else levels)]
         return pd.concat(parts).sort_index()
 
@@ -163,10 +180,11 @@ class Comparison(Report):
             return pd.Series(dtype="float64")
         better, worse, measure, noise = contrast
         if measure == "rarity":
-            heights = {at: float(line(RARE) - line(OFTEN)) for at, line in lines(self.gains(contrast)).items()}
-            return pd.Series(heights, dtype="float64")
+            return rises(self.gains(contrast))
         difference = self._paired(better, worse, noise)
         if measure == "noise":
+            if not self.first.startswith("none"):
+                raise UsageError(f"{contrast}: the study's first condition, '{self.first}', is not without noise")
             without = self._paired(better, worse, "")
             shared = difference.index.intersection(without.index)
             difference = difference[shared] - without[shared]
@@ -231,6 +249,38 @@ class Comparison(Report):
         turned = self._turns(self.strongest(gap)) if found is Weight.MATTERS else ""
         return (Weight.UNDECIDED, turned) if turned else (found, "")
 
+    def _alone(self, asked: Claim | Gap, contrast: Contrast) -> Verdict | Weight:
+        """What one contrast of a claim or gap comes to by itself."""
+        rule = weight if isinstance(asked, Gap) else verdict
+        return rule([self.estimates[contrast]] if self.whole else [], delta=self.delta, runs=LEAST)
+
+    def _others(self, asked: Claim | Gap, deciding: Contrast) -> str:
+        """The contrasts beside the one that decides, by what each comes to alone; empty without any."""
+        said: dict[str, list[str]] = {}
+        for contrast in _contrasts(asked):
+            if contrast != deciding and self.estimates[contrast].defined:
+                varied = contrast.noise or (contrast.better if isinstance(asked, Gap) else contrast.worse)
+                value = page.number(self.estimates[contrast].value, "+.3f")
+                said.setdefault(str(self._alone(asked, contrast)), []).append(f"{varied} {value}")
+        return "; ".join(f"beside it {found}: {', '.join(named)}" for found, named in said.items())
+
+    def _strict(self, contrast: Contrast) -> str:
+        """What a slope comes to over the AUs that enter the means alone: looked at after the runs, decides nothing."""
+        if contrast.measure != "rarity" or self.empty:
+            return ""
+        gains = self.gains(contrast)
+        kept = gains[self._enters(gains)]
+        rise = in_text(t_interval(rises(kept).tolist()), "+.3f")
+        return f"with the {len(kept)} of {len(gains)} gains alone of AUs that enter the means it would be {rise}"
+
+    def _doubt(self, found: Verdict | Weight, contrast: Contrast) -> str:
+        """That the check of a decision does not agree with its interval; empty if it does, or nothing is decided."""
+        estimate = self.estimates[contrast]
+        excluded = estimate.low > 0 or estimate.high < 0
+        if not excluded or found in (Verdict.UNDECIDED, Weight.UNDECIDED) or not (p := self.flip_p[contrast]) > 0.05:
+            return ""
+        return f"at the edge, as the sign-flip test, adjusted, does not tell it from 0 (p {p:.3f})"
+
     def _control(self, claim: Claim) -> str:
         """What the control of a claim says: it should have the other sign, if what is claimed is what works."""
         if not claim.control or not self.whole:
@@ -282,7 +332,7 @@ class Comparison(Report):
     def detectable(self, contrast: Contrast) -> float:
         """The true difference that so many replicates find with a power of 80 %, at the strictest step of Holm's."""
         sample = self.samples[contrast]
-        return self._seen(float(sample.std(ddof=1)), len(sample), self.beside[contrast])
+        return self._seen(float(sample.std(ddof=1)), len(sample), self._beside(contrast))
 
     @staticmethod
     def _seen(deviation: float, n: int, contrasts: int) -> float:
@@ -303,13 +353,14 @@ class Comparison(Report):
             worst = self.worst(claim)
             which = "Its worst contrast" if len(_contrasts(claim)) > 1 else "Its contrast"
             decided = f" {which} is {self._said(worst)}." if self.estimates[worst].defined else ""
+            for more in (self._others(claim, worst), self._strict(worst), self._doubt(found, worst)):
+                decided += f" {more[0].upper()}{more[1:]}." if more else ""
             controlled = f" {control[0].upper()}{control[1:]}." if (control := self._control(claim)) else ""
             sentences.append(f"{claim.id} ({claim.wording.rstrip('.')}): {found}{because}.{decided}{controlled}")
         if self.gaps and self.done:
             by_weight = {one: [gap.id for gap in self.gaps if self.examine(gap)[0] is one] for one in Weight}
-            sentences.append(
-                "Gaps: " + "; ".join(f"{', '.join(ids)} {one}" for one, ids in by_weight.items() if ids) + "."
-            )
+            said = "; ".join(f"{one} ({', '.join(ids)})" for one, ids in by_weight.items() if ids)
+            sentences.append(f"Gaps: {said}.")
         return sentences
 
     def findings(self) -> "Markdown":
@@ -352,15 +403,16 @@ class Comparison(Report):
         for claim in self.claims:
             found, why = self.decide(claim)
             among = len(_contrasts(claim))
-            reason = why or (f"worst of {among} contrasts" if among > 1 else "its only contrast")
-            if control := self._control(claim):
-                reason += f"; {control}"
-            entries.append(self._entry(claim, found, self.worst(claim), reason, "Verdicts"))
+            worst = self.worst(claim)
+            parts = [why or (f"worst of {among} contrasts" if among > 1 else "its only contrast")]
+            parts += [self._others(claim, worst), self._strict(worst), self._doubt(found, worst)]
+            parts.append(self._control(claim))
+            entries.append(self._entry(claim, found, worst, "; ".join(filter(None, parts)), "Verdicts"))
         for gap in self.gaps:
             examined, why = self.examine(gap)
             strongest = self.strongest(gap)
-            reason = f"{self._said(strongest)}{f'; {why}' if why else ''}"
-            entries.append(self._entry(gap, examined, strongest, reason, "Gaps"))
+            parts = [self._said(strongest), self._others(gap, strongest), self._doubt(examined, strongest), why]
+            entries.append(self._entry(gap, examined, strongest, "; ".join(filter(None, parts)), "Gaps"))
         return entries
 
     def _entry(self, one: Claim | Gap, found: Verdict | Weight, contrast: Contrast, reason: str, section: str) -> Entry:
@@ -381,10 +433,22 @@ class Comparison(Report):
         for claim in self.claims:
             found, _ = self.decide(claim)
             for contrast in _contrasts(claim):
-                own = verdict([self.estimates[contrast]], delta=self.delta, runs=LEAST)
                 name = f"{claim.id}: **{found}**" if contrast == self.worst(claim) else claim.id
-                rows.append(self._row(name, contrast, str(own if self.whole else Verdict.UNDECIDED)))
-        return page.markdown(_with_ends(page.table(["Claim", *COLUMNS], rows, "llrlrrrl")))
+                rows.append(self._row(name, contrast, str(self._alone(claim, contrast))))
+        return page.markdown(f"{_with_ends(page.table(['Claim', *COLUMNS], rows, 'llrlrrrl'))}{self._breadth()}")
+
+    def _breadth(self) -> str:
+        """How many AUs the means have, where data sets differ in that."""
+        if self.empty:
+            return ""
+        counts = pd.Series({replicate: len(aus) for replicate, aus in self.entering_of.items()})
+        ends = counts.groupby(self.conditions["dataset"]).agg(["min", "max"])
+        if len(ends) < 2:
+            return ""
+        spans = [
+            f"{few} to {many} on {name}" if few < many else f"{few} on {name}" for name, few, many in ends.itertuples()
+        ]
+        return f"\n\nEach replicate counts once, however many AUs enter its mean: {page.text(', '.join(spans))}."
 
     def gaps_table(self) -> "Markdown":
         """Every contrast of every gap, with simultaneous intervals over the gaps of this report."""
@@ -392,16 +456,15 @@ class Comparison(Report):
         for gap in self.gaps:
             found, _ = self.examine(gap)
             for contrast in _contrasts(gap):
-                own = weight([self.estimates[contrast]], delta=self.delta, runs=LEAST)
                 name = f"{gap.id}: **{found}**" if contrast == self.strongest(gap) else gap.id
-                rows.append(self._row(name, contrast, str(own if self.whole else Weight.UNDECIDED)))
+                rows.append(self._row(name, contrast, str(self._alone(gap, contrast))))
         worded = "\n".join(f"- {gap.id}: {page.text(gap.wording)}" for gap in self.gaps)
         drawn = _with_ends(page.table(["Gap", *COLUMNS], rows, "llrlrrrl"))
         return page.markdown(f"{drawn}\n\n{worded}")
 
     def _row(self, name: str, contrast: Contrast, found: str) -> list[str]:
         sample = self.samples[contrast]
-        flip = sign_flip_p(sample.tolist())
+        flip = self.flip_p[contrast]
         return [
             name,
             page.text(str(contrast)),
@@ -422,6 +485,26 @@ class Comparison(Report):
             for contrast, sample in samples.items()
         ]
         return page.markdown(page.table(["Contrast", "AUC", "95 % interval", "Replicates"], rows, "lrlr"))
+
+    def instead(self, arm: str, other: str) -> "Markdown":
+        """What each contrast would have come to with `other` in the place of `arm`; it decides nothing."""
+        rows = []
+        swapped = {
+            claim.id: [
+                contrast._replace(better=other if contrast.better == arm else contrast.better)
+                for contrast in _contrasts(claim)
+            ]
+            for claim in self.claims
+        }
+        family = list(itertools.chain.from_iterable(swapped.values()))
+        estimates = dict(zip(family, holm_intervals([self.sample(one).tolist() for one in family]), strict=True))
+        for claim in self.claims:
+            for contrast in swapped[claim.id]:
+                alone = str(verdict([estimates[contrast]] if self.whole else [], delta=self.delta, runs=LEAST))
+                rows.append([claim.id, page.text(str(contrast)), *in_cells(estimates[contrast], "+.3f"), alone])
+        return page.markdown(
+            _with_ends(page.table(["Claim", "Contrast", "AUC", "95 % interval", "Would be"], rows, "llrll"))
+        )
 
     def again(self) -> "Markdown":
         """Each contrast beside the same one of the study's other base seed, and how far the two are apart."""
@@ -493,6 +576,7 @@ class Comparison(Report):
             ("AUC kNN", "auc", {"head": "knn"}),
             ("AUC within subject", "auc_within", {}),
             ("AUC noisy test", "auc", {"labels": "noisy"}),
+            ("AUC inner-val. epoch", "auc", {"epoch_rule": "inner_val"}),
             ("AUC best test epoch", "auc", {"epoch_rule": "oracle"}),
             ("F1", "f1", {}),
             ("F1 at 0.5", "f1", {"threshold": "0.5"}),
@@ -517,9 +601,11 @@ class Comparison(Report):
             kind = "" if arm in self.arms else f" ({curves.loc[curves['arm'] == arm, 'kind'].iloc[0]})"
             shown = f"{(flat == 'True').sum()} of {len(flat)}" if arm in self.arms else ""
             rows.append([page.text(arm) + kind, *in_cells(t_interval(values[0].tolist())), *numbers[1:], shown])
-        for (name, score), values in self._blind().groupby(["arm", "score"], sort=False)["value"]:
+        blind = self._blind()
+        blind = blind[blind["noise"].isin(["any", noise])] if noise else blind
+        for (name, score), values in blind.groupby(["arm", "score"], sort=False)["value"]:
             if score == "f1":  # the AUC of a score that does not depend on the image is one half
-                rows.append([f"{name} (floor)", "0.500", "by definition", *[""] * 5, page.number(values.mean())])
+                rows.append([f"{name} (floor)", "0.500", "by definition", *[""] * 6, page.number(values.mean())])
                 rows[-1] += [""] * 3
         headers = ["Arm", "AUC", "95 % interval", *(name for name, *_ in columns[1:]), "Curves flat"]
         return page.table(headers, rows, "l" + "r" * (len(headers) - 1))
@@ -551,7 +637,7 @@ class Comparison(Report):
             if len(sample) < 2:
                 continue
             deviation = float(sample.std(ddof=1))
-            seen = [page.number(self._seen(deviation, n, self.beside[contrast])) for n in counts]
+            seen = [page.number(self._seen(deviation, n, self._beside(contrast))) for n in counts]
             rows.append([page.text(str(contrast)), str(len(sample)), page.number(deviation), *seen])
         if not rows:
             return page.markdown("No pair of arms has finished two replicates yet.")
@@ -573,6 +659,12 @@ def lines(gains: pd.DataFrame) -> dict[int, "np.poly1d"]:
         for at, part in gains.groupby("replicate")
         if len(part) > 2
     }
+
+
+def rises(gains: pd.DataFrame) -> "pd.Series[float]":
+    """How much higher the line of each replicate is at a prevalence of 2 % than at 50 %."""
+    heights = {at: float(line(RARE) - line(OFTEN)) for at, line in lines(gains).items()}
+    return pd.Series(heights, dtype="float64")
 
 
 def _level(condition: str, level: str) -> str:

@@ -144,20 +144,21 @@ def auc(pairs: pd.DataFrame, by: str | Sequence[str] = "au", *, within_subjects:
     return (pooled["concordant"] / pooled["pairs"]).rename("auc")
 
 
+ENOUGH_SUBJECTS, ENOUGH_POSITIVES = 5, 10
+"""An AU enters the means with so many test subjects who have so many positive frames each."""
+
+
 def entering_aus(
     clean_labels: Array,
     subjects: ArrayLike,
     aus: Sequence[int],
     null_aus: Sequence[int] = (),
-    *,
-    min_subjects: int = 5,
-    min_positives: int = 10,
 ) -> tuple[int, ...]:
     """The AUs of the mean: at least 5 test subjects with at least 10 positive frames each, and not a null AU."""
     codes, names = _subjects(subjects, len(clean_labels))
     positives = np.zeros((len(names), len(aus)), dtype=np.int64)  # (S, K)
     np.add.at(positives, codes, np.asarray(clean_labels) == 1)
-    enough = (positives >= min_positives).sum(0) >= min_subjects
+    enough = (positives >= ENOUGH_POSITIVES).sum(0) >= ENOUGH_SUBJECTS
     return tuple(au for au, enters in zip(aus, enough, strict=True) if enters and au not in null_aus)
 
 
@@ -220,10 +221,13 @@ def subject_accuracy(features: Array, subjects: ArrayLike, sequences: ArrayLike)
     return float(balanced_accuracy_score(truth[~trains], reader.predict(x[~trains])))
 
 
-def flat(curve: ArrayLike, *, gain: float = 0.005) -> bool:
+FLAT_GAIN = 0.005
+
+
+def flat(curve: ArrayLike) -> bool:
     """Whether a curve of inner-validation AUC has flattened.
 
-    Rule: the best value in the last third of the checks (rounded up) is less than `gain` above the best before it.
+    Rule: the best value in the last third of the checks (rounded up) is less than `FLAT_GAIN` above the best before it.
     Values that are NaN (epochs without a check) are left out; fewer than 3 checks cannot tell and are not flat.
     """
     values = np.asarray(curve, dtype=np.float64)
@@ -231,7 +235,7 @@ def flat(curve: ArrayLike, *, gain: float = 0.005) -> bool:
     if len(values) < 3:
         return False
     last = -(-len(values) // 3)
-    return bool(values[-last:].max() - values[:-last].max() < gain)
+    return bool(values[-last:].max() - values[:-last].max() < FLAT_GAIN)
 
 
 def macro(values: pd.Series, aus: Sequence[int]) -> float:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +102,7 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
                 break
         os.replace(partial, metrics)
         files.sync(run.folder)
+        shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)  # not before: the results may still be lost
         error_file.unlink(missing_ok=True)
     return True
 

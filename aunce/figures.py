@@ -21,6 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from aunce.data.noise import is_noise
+
 WIDTH = 5.4
 GREY = "#767676"
 # The order puts the most different ones first; yellow is left out, it is too pale on white.
@@ -112,7 +114,7 @@ def headline(table: pd.DataFrame) -> Figure:
             axes.axvline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
     for label in panels[0].get_yticklabels():
         label.set_color("#222222" if kinds[label.get_text()] == "arm" else GREY)
-    _legend(figure, levels, title="Label noise in training")
+    _legend(figure, levels, title="Label noise in training" if all(map(is_noise, levels)) else None)
     return figure
 
 
@@ -140,14 +142,14 @@ def learning_curves(history: pd.DataFrame) -> Figure:
             mean = part.groupby("epoch")["val_auc"].mean()
             look: dict[str, Any] = {"marker": MARKERS[index % len(MARKERS)], "markerfacecolor": _fill(index)}
             axes.plot(mean.index, mean, color=colour, linewidth=1.8, markersize=4, **look)
-        axes.set_title(f"Noise {noise}")
+        axes.set_title(_titled(noise))
         axes.grid(visible=True)
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in panels[len(noises) :]:
         axes.set_visible(False)
     for axes in panels[-columns:]:
         axes.set_xlabel("Epoch")
-    figure.supylabel("Inner-validation AUC (noisy labels)", fontsize=9)
+    figure.supylabel("Inner-validation AUC\n(noisy labels)", fontsize=9)  # one line is longer than a row of panels
     thin = Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (3, 2)), label="run that has not flattened")
     _legend(figure, arms, extra=[thin], columns=3)
     return figure
@@ -178,7 +180,7 @@ def forest(table: pd.DataFrame) -> Figure:
                 row = row.rename({"value": "estimate"})
                 marker = MARKERS[index % len(MARKERS)]
                 _estimate(axes, row, y, colour, marker, limits, size=4, hollow=index >= len(COLOURS))
-        axes.set(title=f"Noise {noise}", xlabel="AUC on clean labels", xlim=limits, ylim=(len(aus) - 0.5, -0.5))
+        axes.set(title=_titled(noise), xlabel="AUC on clean labels", xlim=limits, ylim=(len(aus) - 0.5, -0.5))
         axes.axvline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
         axes.grid(axis="x", visible=True)
     counts = [f"\n{facts.loc[au, 'positives']} frames,\n{facts.loc[au, 'subjects']} subjects" for au in aus]
@@ -759,6 +761,10 @@ def _estimate(
             clip_on=False,
             zorder=4,
         )
+
+
+def _titled(condition: str) -> str:
+    return f"Noise {condition}" if is_noise(condition) else condition[:1].upper() + condition[1:]
 
 
 def _legend(

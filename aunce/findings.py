@@ -69,6 +69,8 @@ class Findings(StrictModel):
         runs: finished runs behind it, 0 for a report that trains nothing.
         hours: of work of all runs.
         hardware: of the runs.
+        curves: finished runs of arms that train.
+        unflat: those of them whose curve had not flattened at the end.
         entries: claims and gaps that it speaks of.
     """
 
@@ -80,6 +82,8 @@ class Findings(StrictModel):
     runs: int = 0
     hours: float = 0.0
     hardware: str = ""
+    curves: int = 0
+    unflat: int = 0
     entries: list[Entry] = Field(default_factory=list)
 
 

@@ -60,6 +60,10 @@ class Guide:
         findings.write(self.out, findings.Findings(title=title, question=question, found=found, kind="computation"))
         return page.markdown(f"# {title}\n\n**Asked.** {question} **Found.** {found}")
 
+    def banner(self) -> "Markdown":
+        """Which verdicts that are quoted rest on rendered faces."""
+        return self.ledger.banner()
+
     def readings(self) -> "Markdown":
         """Table: the presets and relatives, what each is, and the claims of the ledger that name it."""
         rows = []
@@ -125,6 +129,8 @@ class Guide:
         behind = self.ledger.said[name]
         places = ", ".join(f"[{page.text(said.report)}]({said.place})" for said in behind)
         linked = f" ({places})" if places else ""
-        measured = [effect(said.entry) for said in behind if said.entry.replicates is not None]
-        shown = "".join(f", {', '.join(one)}" for one in measured)
+        measured = [said.entry for said in behind if said.entry.replicates is not None]
+        # the reason of a gap has its numbers
+        texts = [[*(effect(entry) if name.startswith("C") else []), page.text(entry.reason)] for entry in measured]
+        shown = "".join(f", {', '.join(one)}" for one in texts)
         return f"{name} {page.text(wordings[name])} **{page.text(self.ledger.verdicts(name))}**{shown}{linked}"

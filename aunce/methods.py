@@ -155,7 +155,8 @@ def train(
             history = fit_supervised(encoder, head, pack.images, noisy, loss=objective, check=scores, **options)
     if spec.moving_probe:
         # Its scores need the last encoder alone, and a training that is continued has it again.
-        scores.scores["last"]["moving"] = moving_probe(encoder, pack, split, noisy, spec, device)
+        moved = moving_probe(encoder, pack, split, noisy, spec, device)
+        scores.scores["last"] = scores.scores["last"] | {"moving": moved}  # other rules may share the dictionary
     return Trained(history, scores, encoder)
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
+from aunce import files
 from aunce.data import data_set, images
 from aunce.data.faces import Finder, finder
 from aunce.devices import pick_device
@@ -256,16 +257,13 @@ def write(tables: Iterable[pd.DataFrame], out: Path | None) -> int:
         raise UsageError(f"{out}: expected a name that ends with .csv or .parquet")
     if out is None:
         return _write_csv(tables, sys.stdout)
-    partial = out.with_name(f"{out.name}.partial")
-    if suffix == ".csv":
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            rows = _write_csv(tables, stream)
-    else:
+    with files.beside(out) as partial:
+        if suffix == ".csv":
+            with partial.open("w", encoding="utf-8", newline="") as stream:
+                return _write_csv(tables, stream)
         whole = pd.concat(tables, ignore_index=True)
         whole.to_parquet(partial, index=False)
-        rows = len(whole)
-    os.replace(partial, out)
-    return rows
+        return len(whole)
 
 
 def regions(model: Model, faces: NDArray[np.uint8], aus: list[int]) -> NDArray[np.float32]:

@@ -66,7 +66,8 @@ class Reliability:
             said.append(
                 f"{len(kills)} times a process was killed at a random moment, in "
                 f"{page.count(kills['trial'].nunique(), 'trial')} of a small study. Of {trials['runs']} runs "
-                f"{trials['lost']} were lost and {trials['repeated']} done twice; {trials['differing']} had numbers "
+                f"{trials['lost']} were lost and {trials['repeated']} done twice{_at_most(*trials[['lost', 'runs']])}; "
+                f"{trials['differing']} had numbers "
                 "that are not, bit for bit, those of a study that nobody interrupted; "
                 f"{trials['orphans']} processes stayed behind."
             )
@@ -130,6 +131,11 @@ class Reliability:
         hardware = ", ".join(self.tables[name]["hardware"].drop_duplicates())
         where = f" Recorded on: {page.text(hardware)}." if rows else ""
         return page.markdown(f"{drawn}\n\nRepeat: `{command(name)}`.{where}")
+
+
+def _at_most(lost: int, runs: int) -> str:
+    """With none lost, the share that could be lost and not be seen with a probability of 5 %: 1 - .05 ** (1 / runs)."""
+    return "" if lost else f" (so up to {1 - 0.05 ** (1 / runs):.0%} may be lost, at 95 %)"
 
 
 def _span(seconds: pd.Series) -> str:

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import math
-import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,20 @@ import pandas as pd
 import pyarrow.parquet
 
 from aunce import files, page
-from aunce.data.noise import KINDS
+from aunce.data.noise import is_noise
 from aunce.errors import UsageError
 from aunce.findings import Findings
 from aunce.findings import write as write_findings
-from aunce.statistics import Estimate, always_positive_f1, guess_f1, paired_difference, sign_flip_p, t_interval
+from aunce.statistics import (
+    Estimate,
+    always_positive_f1,
+    guess_f1,
+    jackknife_interval,
+    leave_one_out_auc,
+    leave_one_out_f1,
+    sign_flip_p,
+    t_interval,
+)
 from aunce.study import CEILING, FLOORS, NOTEBOOKS, Run, Study, duration
 from aunce.verification import hashes
 
@@ -37,6 +45,8 @@ ARM_AXES = ("arm", "method", "preset")
 NOISE_AXES = ("noise", "noise_kind", "noise_rate")
 TRIED = ("learning_rate", "temperature", "weight_decay")
 """What tuning varies."""
+F1_WANTED, PIXELS_WANTED = (0.5, 0.9), (0.0, 0.75)
+"""What the dials of the renderer were to give for each AU: F1 of supervised training, AUC of a probe on raw pixels."""
 SCORES = {"auc": "Macro-AUC", "f1": "Macro-F1"}
 POINT = ["noise", "arm", "kind", "replicate"]
 READING = ["head", "epoch_rule", "threshold", "labels"]
@@ -314,7 +324,11 @@ class Report:
         self.synthetic = [fact["synthetic"] for fact in facts if fact.get("synthetic")]
         self.null_aus = sorted({int(au) for fact in facts for au in fact["null_aus"]})
         self.facts = dict(zip(finished["key"], facts, strict=True))
-        self.labels = {noise: self._label(str(noise), rows) for noise, rows in finished.groupby("noise", sort=False)}
+        ended = dict(list(finished.groupby("noise", sort=False)))
+        order = [noise for noise in pd.unique(self.runs["noise"]) if noise in ended]  # of the study, whatever failed
+        self.labels = {noise: self._label(noise, ended[noise]) for noise in order}
+        of_noise = all(is_noise(noise) for noise in order)
+        self.condition, self.at = ("Label noise", "at noise ") if of_noise else ("Condition", "in ")
         arms = self.runs[self.runs["kind"] == "arm"]
         whole = arms.assign(done=arms["status"] == "done").groupby(["noise", "replicate"], sort=False)["done"].all()
         self.dropped = [point for point, complete in whole.items() if not complete]
@@ -323,7 +337,7 @@ class Report:
         self.why_empty = (
             "No replicate has finished in every arm yet."
             if self.entering
-            else "No AU has enough positive test frames in every run: there is no macro score."
+            else "No AU has enough positive test frames (10 in each of 5 people) in every run: there is no macro score."
         )
         self.arms = list(pd.unique(arms["arm"]))
         measured = self.runs[self.runs["kind"] != "arm"].sort_values("kind", kind="stable")  # ceiling before floors
@@ -332,7 +346,7 @@ class Report:
         self.reference = str(references.iloc[0]) if len(references) else None
 
     def _label(self, noise: str, rows: pd.DataFrame) -> str:
-        """Noise with Cohen's kappa between clean and noisy training labels, mean over entering AUs and runs."""
+        """Noise with Cohen's kappa between clean and noisy labels, mean over entering AUs and runs."""
         kappas = [
             float(value)
             for key in rows["key"]
@@ -382,29 +396,78 @@ class Report:
         return table.set_index("replicate")["value"].sort_index()
 
     def _difference(self, arm: str, noise: str, score: str) -> tuple[Estimate, float] | None:
-        """Paired difference to the reference arm with its sign-flip p value; None for the reference itself."""
+        """Paired difference to the reference arm with its sign-flip p value; None for the reference itself.
+
+        Seeds of recorded faces are no replicates: there the p value is NaN.
+        """
         if self.reference is None or arm == self.reference or arm not in self.arms:
             return None
         one, other = self._values(arm, noise, score).align(self._values(self.reference, noise, score), join="inner")
-        return paired_difference(one.tolist(), other.tolist()), sign_flip_p((one - other).tolist())
+        p = sign_flip_p((one - other).tolist()) if self.synthetic else math.nan
+        return self._interval(arm, noise, score, minus=self.reference), p
+
+    def _interval(self, arm: str, noise: str, score: str, *, minus: str = "") -> Estimate:
+        """The primary macro score of an arm, or its difference to the arm `minus`, with its interval.
+
+        Replicates of rendered faces are the unit; on recorded ones, which come once, subjects and seeds are.
+        """
+        values = self._values(arm, noise, score)
+        left_out = None if self.synthetic else self._left_out(arm, noise, score)
+        if minus:
+            values = (values - self._values(minus, noise, score)).dropna()
+            left_out = None if left_out is None else left_out - self._left_out(minus, noise, score)
+        if left_out is None:
+            return t_interval(values.tolist())
+        return jackknife_interval(values.tolist(), left_out.loc[values.index].to_numpy().reshape(len(values), -1))
+
+    def _unit(self) -> str:
+        return "replicates" if self.synthetic else "subjects and seeds"
+
+    def _left_out(self, arm: str, noise: str, score: str) -> "pd.Series[float]":
+        """The primary macro score of each replicate without each of the test subjects, indexed by both, sorted."""
+        from aunce import evaluation
+
+        table = self._kept(self.auc if score == "auc" else self.counts)
+        table = table[(table[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1) & self._enters(table)]
+        table = table[(table["arm"] == arm) & (table["noise"] == noise)]
+        if score == "f1":
+            table = table[table["threshold"] == THRESHOLD]
+        place = ["replicate", "au"]
+        if score == "auc":
+            whole, rest = evaluation.auc(table, place), leave_one_out_auc(table, place)
+        else:
+            whole, rest = evaluation.f1(table, place), leave_one_out_f1(table, place)
+        subjects = sorted(set(rest.index.get_level_values("subject")))
+        every = pd.MultiIndex.from_tuples(
+            [(*at, one) for at in whole.index for one in subjects], names=rest.index.names
+        )
+        # an AU that knows nothing of a subject is the same without it
+        values = rest.reindex(every).where(every.isin(rest.index), whole.loc[every.droplevel("subject")].to_numpy())
+        return values.groupby(["replicate", "subject"]).agg(lambda values: values.mean(skipna=False))
 
     def _blind(self) -> pd.DataFrame:
-        """What needs no run: always "present", and a guess at the prevalence; macro scores per replicate."""
+        """What needs no run: always "present", and a guess at the prevalence; macro scores per replicate.
+
+        The noise is "any" where all conditions of the study are tested on the same clean labels.
+        """
         clean = self._kept(self.counts[(self.counts[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)])
-        clean = clean[self._enters(clean)].drop_duplicates(["replicate", "part", "subject", "au"])
-        truth = clean.assign(p=clean["tp"] + clean["fn"], n=clean["fp"] + clean["tn"])
-        truth = truth.groupby(["replicate", "au"])[["p", "n"]].sum().reset_index()
+        place = ["noise", "replicate", "part", "subject", "au"]
+        clean = clean[self._enters(clean)].drop_duplicates(place)
+        clean = clean.assign(p=clean["tp"] + clean["fn"], n=clean["fp"] + clean["tn"])
+        if not clean.drop_duplicates([*place[1:], "p", "n"]).duplicated(place[1:]).any():
+            clean = clean.drop_duplicates(place[1:]).assign(noise="any")
+        truth = clean.groupby(["noise", "replicate", "au"], sort=False)[["p", "n"]].sum().reset_index()
         rows = []
-        for replicate, aus in truth.groupby("replicate"):
+        for (noise, replicate), aus in truth.groupby(["noise", "replicate"], sort=False):
             f1 = {
                 "always positive": [always_positive_f1(p, n) for p, n in zip(aus["p"], aus["n"], strict=True)],
                 "prevalence guess": [guess_f1(p, n, rate=p / (p + n)) for p, n in zip(aus["p"], aus["n"], strict=True)],
             }
             for arm, values in f1.items():
-                place = {"arm": arm, "kind": "floor", "noise": "any", "replicate": replicate}
+                one = {"arm": arm, "kind": "floor", "noise": noise, "replicate": replicate}
                 rows += [
-                    place | {"score": "auc", "value": 0.5},
-                    place | {"score": "f1", "value": sum(values) / len(values)},
+                    one | {"score": "auc", "value": 0.5},
+                    one | {"score": "f1", "value": sum(values) / len(values)},
                 ]
         return pd.DataFrame(rows)
 
@@ -437,7 +500,13 @@ class Report:
             runs=states["done"],
             hours=round(self.provenance["duration_s"] / 3600, 1),
             hardware="; ".join(hardware),
+            curves=len(self._curves()),
+            unflat=int((self._curves()["flat"].astype("str") == "False").sum()),
         )
+
+    def _curves(self) -> pd.DataFrame:
+        """The finished runs of arms, which have a curve each."""
+        return self.runs[(self.runs["status"] == "done") & (self.runs["kind"] == "arm")]
 
     def _found(self) -> str:
         """The findings as plain text."""
@@ -470,16 +539,18 @@ class Report:
 
     def _sentence(self, noise: str) -> str:
         reference = self.reference or self.arms[0]
-        estimate = t_interval(self._values(reference, noise, "auc").tolist())
-        kind = "label noise " if re.split("[ ,]", noise)[0] in KINDS else ""  # else an axis of a study without noise
+        estimate = self._interval(reference, noise, "auc")
+        kind = "label noise " if is_noise(noise) else ""  # else an axis of a study without noise
         text = f"With {kind}{self.labels[noise]}, {reference} reached macro-AUC {in_text(estimate)}"
         pairs = [(arm, pair[0]) for arm in self.arms if (pair := self._difference(arm, noise, "auc")) is not None]
         if pairs:
             text += "; differences to it: " + ", ".join(f"{arm} {in_text(pair, '+.3f')}" for arm, pair in pairs)
-        return f"{text} (mean over {page.count(estimate.n, 'replicate')}, 95 % interval)."
+        unit = page.count(estimate.n, "replicate" if self.synthetic else "seed")
+        condition = f", {estimate.condition}" if estimate.condition else ""
+        return f"{text} (mean over {unit}, 95 % interval{condition})."
 
     def _not_flat(self) -> str:
-        curves = self.runs[(self.runs["status"] == "done") & (self.runs["kind"] == "arm")]
+        curves = self._curves()
         unfinished = curves[curves["flat"].astype("str") == "False"]
         if not len(curves):
             return "No curve of an arm is there yet."
@@ -494,9 +565,10 @@ class Report:
         ]
         return f"Inner-validation curves had not flattened for {', '.join(shares)}."
 
-    @_section
     def banner(self) -> "Markdown":
         """Whether the faces were rendered; decided by what the runs recorded."""
+        if not self.done:
+            return page.markdown("No run has finished yet.")
         drawn, total = len(self.synthetic), len(self.facts)
         if not drawn:
             return page.markdown(
@@ -524,8 +596,10 @@ class Report:
         order = {arm: index for index, arm in enumerate([*self.arms, *self.others])}
         table = pd.concat([table.sort_values("arm", key=lambda arms: arms.map(order), kind="stable"), self._blind()])
         table = table[["arm", "kind", "noise", "score", "replicate", "value"]].reset_index(drop=True)
+        blind = set(self._blind()["arm"])
         estimates = {
-            place: t_interval(values.tolist()) for place, values in table.groupby(["arm", "noise", "score"])["value"]
+            (arm, noise, score): t_interval(values.tolist()) if arm in blind else self._interval(arm, noise, score)
+            for (arm, noise, score), values in table.groupby(["arm", "noise", "score"])["value"]
         }
         for name, attribute in (("estimate", "value"), ("low", "low"), ("high", "high")):
             places = zip(table["arm"], table["noise"], table["score"], strict=True)
@@ -534,7 +608,7 @@ class Report:
         table["score"] = table["score"].map(SCORES)
         table = table.sort_values("score", kind="stable")
         spoken = [
-            f"{arm} {estimates[arm, noise, 'auc'].value:.3f} at noise {self.labels[noise]}"
+            f"{arm} {estimates[arm, noise, 'auc'].value:.3f} {self.at}{self.labels[noise]}"
             for arm in self.arms
             for noise in self.labels
             if (arm, noise, "auc") in estimates
@@ -546,8 +620,9 @@ class Report:
             table,
             alt=f"Macro-AUC and macro-F1 of each arm, ceiling and floor. Macro-AUC: {'; '.join(spoken)}.",
             caption=(
-                "Small dots are replicates, large marks their mean, lines 95 % intervals over replicates; an arrow "
-                "means that the interval goes on. Below the gap: ceiling and floors. The dashed line is chance."
+                f"Small dots are replicates, large marks their mean, lines 95 % intervals over {self._unit()}; "
+                f"an arrow means that the interval goes on. Below the gap: {_and(table['kind'])}. The dashed line is "
+                "chance."
             ),
         )
 
@@ -566,7 +641,7 @@ class Report:
         for noise, label in self.labels.items():
             rows = []
             for arm, kind in self._rows(noise):
-                estimate = t_interval(self._values(arm, noise, score).tolist())
+                estimate = self._interval(arm, noise, score)
                 pair = self._difference(arm, noise, score)
                 difference = (
                     [*in_cells(pair[0], "+.3f"), "" if math.isnan(pair[1]) else f"{pair[1]:.2f}"]
@@ -576,17 +651,17 @@ class Report:
                 role = "" if kind == "arm" else f" ({kind})"
                 cells = [*in_cells(estimate), *difference, str(estimate.n), verdict if pair else ""]
                 rows.append([page.text(arm) + role, *cells])
-            for arm in pd.unique(blind["arm"]):
-                values = blind.loc[(blind["arm"] == arm) & (blind["score"] == score), "value"]
+            here = blind[blind["noise"].isin(["any", noise]) & (blind["score"] == score)]
+            for arm, values in here.groupby("arm", sort=False)["value"]:
                 shown = ["0.500", "by definition"] if score == "auc" else in_cells(t_interval(values.tolist()))
                 rows.append([f"{arm} (floor)", *shown, "", "", "", str(len(values)), ""])
-            texts.append(f"**Label noise {page.text(label)}**\n\n{page.table(headers, rows, 'lrrrrrrl')}")
+            texts.append(f"**{self.condition} {page.text(label)}**\n\n{page.table(headers, rows, 'lrrrrrrl')}")
         return page.markdown("\n\n".join(texts))
 
     @_section
     def behind(self) -> "Markdown":
         """What stands behind the scores: runs, whether their curves have flattened, inner validation."""
-        headers = ["Label noise", "Arm", "Runs finished", "Curves flat", "Inner-validation macro-F1"]
+        headers = [self.condition, "Arm", "Runs finished", "Curves flat", "Inner-validation macro-F1"]
         checks = self.history["key"].value_counts() if len(self.history) else pd.Series(dtype=int)
         curves = set(checks.index[checks > 1])
         rows = []
@@ -613,6 +688,7 @@ class Report:
     def learning_curves(self) -> "Markdown":
         """Inner-validation AUC against epoch."""
         from aunce import figures
+        from aunce.evaluation import FLAT_GAIN
 
         if not len(self.history):
             return page.markdown("No run has recorded a curve.")
@@ -621,7 +697,7 @@ class Report:
         table = table.assign(noise=table["noise"].map(self.labels), flat=table["key"].map(flat))
         means = table.groupby(["noise", "arm", "epoch"], sort=False)["val_auc"].mean()
         last = means.sort_index(level="epoch", sort_remaining=False).groupby(level=["noise", "arm"], sort=False).last()
-        ends = [f"{arm} {value:.3f} at noise {noise}" for (noise, arm), value in last.items()]
+        ends = [f"{arm} {value:.3f} {self.at}{noise}" for (noise, arm), value in last.items()]
         return page.figure(
             self.out,
             "learning_curves",
@@ -631,7 +707,8 @@ class Report:
             caption=(
                 "Inner-validation macro-AUC on noisy labels; thin lines are runs, thick lines their mean. "
                 + self._not_flat()
-                + " An arm that has not flattened may look robust to noise only because it is undertrained."
+                + f" One has if the best of the last third of its checks is less than {FLAT_GAIN:g} above the best "
+                "before. An arm that has not flattened may look robust to noise only because it is undertrained."
             ),
         )
 
@@ -673,16 +750,22 @@ class Report:
             "per_au",
             figures.forest(result),
             result,
-            alt=f"AUC of {result['au'].nunique()} AUs for each arm, one panel per noise level. {grey}.",
-            caption=f"AUC per AU on clean labels with 95 % intervals over replicates. {grey}.",
+            alt=f"AUC of {result['au'].nunique()} AUs for each arm, one panel per condition. {grey}.",
+            caption=(
+                f"AUC per AU on clean labels with 95 % intervals over {'replicates' if self.synthetic else 'seeds'}. "
+                f"{grey}."
+            ),
         )
 
     def _positives(self) -> pd.DataFrame:
-        """Per AU, smallest over parts and replicates: positive test frames, and subjects with at least 10 of them."""
+        """Per AU, smallest over conditions, parts and replicates: positive test frames, subjects with 10 of them."""
+        from aunce.evaluation import ENOUGH_POSITIVES
+
         clean = self.counts[(self.counts[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)]
-        clean = clean.drop_duplicates(["replicate", "part", "subject", "au"])
-        clean = clean.assign(positives=clean["tp"] + clean["fn"], subjects=clean["tp"] + clean["fn"] >= 10)
-        return clean.groupby(["replicate", "part", "au"])[["positives", "subjects"]].sum().groupby("au").min()
+        clean = clean.drop_duplicates(["noise", "replicate", "part", "subject", "au"])
+        positives = clean["tp"] + clean["fn"]
+        clean = clean.assign(positives=positives, subjects=positives >= ENOUGH_POSITIVES)
+        return clean.groupby(["noise", "replicate", "part", "au"])[["positives", "subjects"]].sum().groupby("au").min()
 
     @_section
     def dials(self) -> "Markdown":
@@ -692,12 +775,22 @@ class Report:
         rows = []
         for au in sorted(self.per_au["au"].unique()):
             note = "null AU" if au in self.null_aus else "" if au in self.entering else "too rare"
+            missed = [
+                f"{what} ({noise})"
+                for noise in self.labels
+                for what, value, (low, high) in (
+                    ("F1", trained.get((noise, au), math.nan), F1_WANTED),
+                    ("pixels", pixels.get((noise, au), math.nan), PIXELS_WANTED),
+                )
+                if not (note or low <= value <= high)
+            ]
             cells = [
                 page.number(table.get((noise, au), math.nan)) for noise in self.labels for table in (trained, pixels)
             ]
-            rows.append([f"AU{au}", *cells, note])
+            rows.append([f"AU{au}", *cells, note, ", ".join(missed)])
         columns = [f"{name}, {noise}" for noise in self.labels for name in ("F1 of BCE", "AUC of raw pixels")]
-        return page.markdown(page.table(["AU", *columns, "Outside the means"], rows, "l" + "r" * len(columns) + "l"))
+        headers = ["AU", *columns, "Outside the means", "Target missed"]
+        return page.markdown(page.table(headers, rows, "l" + "r" * len(columns) + "ll"))
 
     def _primary(self, score: str, threshold: str, arm: str) -> "pd.Series[float]":
         """Scores of one arm in the primary reading by (noise, au), means over replicates."""
@@ -724,7 +817,7 @@ class Report:
                 chosen = "chosen" if len(means) > 1 and arm == means.idxmax() else ""
                 rows.append([page.text(self.labels[noise]), page.text(arm), page.number(float(value)), flat, chosen])
         return page.markdown(
-            page.table(["Label noise", "Trial", "Inner-validation AUC", "Curves flat", "Choice"], rows, "llrrl")
+            page.table([self.condition, "Trial", "Inner-validation AUC", "Curves flat", "Choice"], rows, "llrrl")
         )
 
     @_section
@@ -756,7 +849,7 @@ class Report:
                     cells.append(page.number(float(values.mean())) if len(values) else "")
                 if any(cells):
                     rows.append([page.text(label), page.text(arm), *cells])
-        return page.table(["Label noise", "Arm", *(name for name, *_ in columns)], rows, "ll" + "r" * len(columns))
+        return page.table([self.condition, "Arm", *(name for name, *_ in columns)], rows, "ll" + "r" * len(columns))
 
     @_section
     def leak(self) -> "Markdown":
@@ -778,7 +871,7 @@ class Report:
             "co-occurrence and identity, not from the face's action."
         )
         return page.markdown(
-            f"{text}\n\n" + page.table(["Label noise", "Arm", "AUC minus 0.5 (95 % interval)"], rows, "llr")
+            f"{text}\n\n" + page.table([self.condition, "Arm", "AUC minus 0.5 (95 % interval)"], rows, "llr")
         )
 
     @_section
@@ -806,7 +899,7 @@ class Report:
             if (noise, arm) in mean.index
         ]
         text = "The literature averages F1 over parts; everything above pools the counts of all parts first."
-        headers = ["Label noise", "Arm", "F1 mean of parts", "F1 pooled"]
+        headers = [self.condition, "Arm", "F1 mean of parts", "F1 pooled"]
         return page.markdown(f"{text}\n\n{page.table(headers, rows, 'llrr')}")
 
     def match(self, *, arm: str, setting: str) -> "Markdown":
@@ -890,7 +983,7 @@ class Report:
         text = f"{len(self.runs) - len(rest)} of {len(self.runs)} runs finished."
         if self.done and self.dropped:
             dropped = "; ".join(
-                f"replicate {replicate} at noise {page.text(noise)}" for noise, replicate in self.dropped
+                f"replicate {replicate} {self.at}{page.text(noise)}" for noise, replicate in self.dropped
             )
             text += f" Left out for every arm, so that all are compared on the same replicates: {dropped}."
         return page.markdown(f"{text}\n\n{page.table(['Run', 'Status', 'Reason'], rows, 'lll')}")
@@ -941,6 +1034,11 @@ class Report:
         ]
         said = f"**Mixed {' and '.join(mixed)}**: the runs below were not all made alike.\n\n" if mixed else ""
         return page.markdown(said + page.table(["What", "Value"], rows, "ll"))
+
+
+def _and(kinds: "pd.Series[str]") -> str:
+    """What stands below the arms of the headline figure."""
+    return "ceiling and floors" if (kinds == "ceiling").any() else "floors"
 
 
 def in_text(estimate: Estimate, form: str = ".3f") -> str:

@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 import time
@@ -55,7 +54,7 @@ class Recorder:
 
     def weights(self, encoder: nn.Module | None, probe: nn.Module | None) -> None:
         """Write the weights of the encoder, if there is one, and of its probe as safetensors, as `aunce predict` reads
-        them; the checkpoint has done its work."""
+        them."""
         if not first_process():
             return
         if encoder is not None:
@@ -64,7 +63,6 @@ class Recorder:
                     tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
                     with files.beside(self.folder / name) as partial:
                         safetensors.torch.save_file(tensors, partial)
-        shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
 
     def save(
         self,

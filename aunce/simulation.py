@@ -27,7 +27,7 @@ from aunce.statistics import (
 
 Floats = NDArray[np.float64]
 
-DELTA = 0.01  # one F1 point, as in the claims of the study
+DELTA = 0.01  # one F1 point: the size of a step in published tables; the claims here have a delta of their own, in AUC
 PARTS, SUBJECTS = 3, 9  # DISFA: 27 subjects, nine in a part
 REPLICATES, SEEDS = (3, 5, 8), (3, 5, 10)
 # Frames with the AU in a subject that shows it, and how many of nine subjects do: five are the fewest with which an AU

@@ -115,6 +115,21 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     return float(test.pvalue)
 
 
+def holm_p(values: Sequence[float]) -> list[float]:
+    """p values of one family, adjusted by Holm: each is the smallest level at which the step-down test rejects it.
+
+    A NaN stays one, and counts in the family.
+
+    Source:
+        Holm, Scandinavian Journal of Statistics 6 (1979), 65-70.
+    """
+    adjusted, highest = list(values), 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), values[i]))):
+        if not math.isnan(values[index]):
+            highest = adjusted[index] = max(highest, min(1.0, (len(values) - rank) * values[index]))
+    return adjusted
+
+
 def holm_intervals(families: Sequence[Sequence[float]], *, level: float = 0.95) -> list[Estimate]:
     """Simultaneous intervals of the means of several contrasts that exclude 0 where Holm's test rejects.
 

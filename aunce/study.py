@@ -4,6 +4,7 @@ Imports neither torch nor pandas: `aunce status` and the Snakefile read this mod
 read from its folder, never from memory: `metrics.json` alone says *done*.
 """
 
+import contextlib
 import difflib
 import hashlib
 import itertools
@@ -13,7 +14,7 @@ import re
 import time
 import tomllib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -71,6 +72,8 @@ class StrictModel(BaseModel):
             return f"'{name}' is missing"
         value = detail["input"]
         hint = " (a number in quotes is text: write it without quotes)" if _is_number(value) else ""
+        if detail["type"] == "string_type" and isinstance(value, int | float):
+            hint = f""" (a text: write '"{value}"', after --set with both kinds of quotes)"""
         return f"'{name}' = {value!r}: {detail['msg'][0].lower() + detail['msg'][1:]}{hint}"
 
 
@@ -481,6 +484,7 @@ class Study:
 
         Raises:
             DataError: no point goes with the folder.
+            UsageError: `exclude` leaves no point, or two are the same run.
         """
         runs = []
         for point in self._points():
@@ -490,6 +494,8 @@ class Study:
                 self._refused.append(({axis: label for axis, (label, _) in point.items()}, error))
         if self._refused and not runs:
             raise self._refused[0][1]
+        if not runs:
+            raise UsageError(f"{self.path}: [[exclude]] leaves no run of the grid")
         seen: dict[str, Run] = {}
         for run in runs:
             identity = run.key[-8:]
@@ -524,11 +530,11 @@ class Study:
         close = difflib.get_close_matches(key, [run.key for run in self.runs], n=3)
         raise UsageError(f"study '{self.name}' has no run '{key}'" + (f"; close: {', '.join(close)}" if close else ""))
 
-    def select(self, only: Iterable[str]) -> list[Run]:
+    def select(self, only: Sequence[str]) -> list[Run]:
         """The runs that match every `AXIS=VALUE` of `only`; several values of one axis are alternatives.
 
         Raises:
-            UsageError: no such axis or value, with those there are.
+            UsageError: no such axis or value, with those there are; or all that match are excluded.
             DataError: a run that is wanted does not go with the folder of its data.
         """
         wanted: dict[str, set[str]] = {}
@@ -550,6 +556,8 @@ class Study:
         for labels, error in self._refused:
             if is_wanted(labels):
                 raise error
+        if not runs:
+            raise UsageError(f"--only {' --only '.join(only)}: [[exclude]] of {self.path} takes this combination out")
         return runs
 
     def _values(self, axis: str) -> list[tuple[str, dict[str, Any]]]:
@@ -683,13 +691,13 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
         if not path.is_file():
             raise UsageError(f"no study file at {path}")
         return Study(path.resolve(), overrides, size=size)
-    path = NOTEBOOKS / "studies" / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.toml")))
+    studies = {file.stem: file for file in sorted((NOTEBOOKS / "studies").glob("*.toml"))}
+    if name not in studies:
+        known = ", ".join(studies)
         raise UsageError(
             f"no study '{name}'; known: {known}; a study of your own is named by the path of its .toml file"
         )
-    return Study(path, overrides, size=size)
+    return Study(studies[name], overrides, size=size)
 
 
 def without_size(name: str) -> str:
@@ -730,15 +738,17 @@ def progress(study: Study, runs: list[Run]) -> Progress:
         state = run.state
         states[state] += 1
         if state == "done":
-            durations.setdefault(run.spec.method, []).append(float(run.read("metrics.json")["duration_s"]))
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: the report says so
+                seconds = float(run.read("metrics.json")["duration_s"])
+                durations.setdefault(run.spec.method, []).append(seconds)
             last_hour += now - (run.folder / "metrics.json").stat().st_mtime < 3600
         elif state != "failed":
             left.append(run)
     known = [seconds for values in durations.values() for seconds in values]
     default = [sum(known) / len(known)] if known else [study.file.study.seconds_per_run]
     costs = [durations.get(run.spec.method, default) for run in left]
-    seconds = sum(sum(cost) / len(cost) for cost in costs)
-    return Progress(states["done"], states["failed"], states["running"], states["to do"], seconds, last_hour)
+    seconds_left = sum(sum(cost) / len(cost) for cost in costs)
+    return Progress(states["done"], states["failed"], states["running"], states["to do"], seconds_left, last_hour)
 
 
 def duration(seconds: float) -> str:

@@ -45,8 +45,8 @@ class Advice(StrictModel):
     Attributes:
         to: whom.
         text: plain text, without numbers: those stand in the reports and may change.
-        rests_on: claim or gap -> the verdicts that carry the text. Each of them needs one, and no report may say
-            anything else of it.
+        rests_on: claim or gap -> the verdicts that carry the text, with " +" or " -" behind one if its value has to
+            be above or below 0. Each of them needs one, and no report may say anything else of it.
     """
 
     to: Literal["authors", "field"]
@@ -79,7 +79,7 @@ def load_advice(path: Path, known: Iterable[str]) -> list[Advice]:
             place = f"{path}: advice {number} rests on {name}"
             if name not in ids:
                 raise UsageError(f"{place}, which is neither a claim nor a gap of claims.toml")
-            wrong = [verdict for verdict in verdicts if verdict not in words]
+            wrong = [verdict for verdict in verdicts if verdict.removesuffix(" +").removesuffix(" -") not in words]
             if wrong or not verdicts:
                 raise UsageError(f"{place} with the verdicts {verdicts}; known: {', '.join(words)}")
     return file.advice
@@ -135,7 +135,8 @@ class Summary:
         title, question = "AUNCE in two minutes", "What is left of the claims, and what follows?"
         findings.write(self.out, self.ledger.about(title, question, found))
         return page.markdown(
-            f"# {title}\n\n{page.text(found)} In brackets: simultaneous 95 % intervals over replicates. Links lead "
+            f"# {title}\n\n{page.text(found)} In brackets: 95 % intervals over replicates, "
+            "simultaneous within the claims, or the gaps, of one study. Links lead "
             f"to the evidence. Reasons, power and sources: the [ledger]({LEDGER}). The claims were written on "
             f"{self.ledger.claims.written.isoformat()}; [what changed since]({LEDGER}#changes-since), and before or "
             "after which runs, is listed there."
@@ -171,8 +172,9 @@ class Summary:
             table,
             alt=f"The contrast that decides each claim: {'; '.join(spoken)}.",
             caption=(
-                "The worst contrast of each claim that runs speak of, on rendered faces, with its simultaneous 95 % "
-                "interval over replicates; left of 0 the second arm is ahead. The band counts as nothing."
+                "The worst contrast of each claim that runs speak of, on rendered faces, with its 95 % interval over "
+                "replicates, simultaneous within the claims of one study; left of 0 the second arm is ahead. The band "
+                "counts as nothing."
             ),
         )
 
@@ -193,10 +195,10 @@ class Summary:
         lines = []
         for claim, said in self._said(self.claims, group):
             shown = effect(said.entry) + (["rendered faces"] if said.of.kind == "rendered faces" else [])
-            if said.entry.replicates is not None and said.entry.reason:  # a proof's reason has a page of its own
-                shown.append(page.text(said.entry.reason))
             verdict = ": ".join(part for part in (f"*{page.text(said.verdict)}*", ", ".join(shown)) if part)
-            lines.append(f"{_named(claim)} {verdict} ([{page.text(said.report)}]({said.place}))")
+            reason = f" {page.text(said.entry.reason[:1].upper() + said.entry.reason[1:].rstrip('.'))}."
+            limit = f" {page.text(claim.limit)}" if claim.limit else ""
+            lines.append(f"{_named(claim)} {verdict}.{reason}{limit} ([{page.text(said.report)}]({said.place}))")
         return lines
 
     def undecidable(self) -> "Markdown":
@@ -234,7 +236,7 @@ class Summary:
 
     def _waiting(self, of: Iterable[Claim | Gap]) -> list[Claim | Gap]:
         """Those of which runs have still to say something."""
-        return [one for one in of if self._verdicts(one.id) == {NOT_RUN}]
+        return [one for one in of if not self.ledger.said[one.id] and self._without_runs(one.id) == NOT_RUN]
 
     def advice(self, to: Literal["authors", "field"]) -> "Markdown":
         """What to tell them, with the verdicts that carry it; below it what no longer stands, and why."""
@@ -244,7 +246,7 @@ class Summary:
                 fallen = [
                     f"{name} is now {self._present(name)}, and this was written for *{' or '.join(verdicts)}*"
                     for name, verdicts in item.rests_on.items()
-                    if not self._verdicts(name) <= set(verdicts)
+                    if not self._carry(name, verdicts)
                 ]
                 if fallen:
                     withdrawn.append(f"**Withdrawn**: {page.text(item.text)} ({'; '.join(fallen)})")
@@ -253,9 +255,15 @@ class Summary:
                     stands.append(f"{page.text(item.text)} ({carried})")
         return _bullets([*stands, *withdrawn], none="Nothing.")
 
-    def _verdicts(self, name: str) -> set[str]:
-        """The present verdicts, `NOT_RUN` and `UNDECIDABLE` among them."""
-        return {one.entry.verdict for one in self.ledger.said[name]} or {self._without_runs(name)}
+    def _carry(self, name: str, verdicts: list[str]) -> bool:
+        """Whether all that is said of a claim or gap is among some verdicts, which may ask for a sign."""
+        entries = [one.entry for one in self.ledger.said[name]]
+        if not entries:
+            return self._without_runs(name) in verdicts
+        return all(
+            entry.verdict in verdicts or f"{entry.verdict} {'-' if (entry.value or 0) < 0 else '+'}" in verdicts
+            for entry in entries
+        )
 
     def _present(self, name: str) -> str:
         """The present verdicts with links to what they rest on."""

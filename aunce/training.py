@@ -34,6 +34,7 @@ from aunce.devices import Late, Processes, send, share_batch_norms
 from aunce.errors import DataError, RunError, UsageError
 from aunce.evaluation import auc, concordance, f1, knn, macro, occurrence_counts
 from aunce.model import Encoder, LinearProbe
+from aunce.study import SUPERVISED
 from aunce.views import two_views
 
 Array = NDArray[Any]
@@ -778,7 +779,6 @@ def _fit_probe(
 
 # Supervised losses. Every one is a mean over the known entries of the batch; unknown labels have no part in it.
 
-SUPERVISED = ("bce", "bce_pos_weight", "bce_au_weight", "focal", "asymmetric", "label_smoothing")
 POS_WEIGHT_CAP = 20.0  # an AU present in fewer than 1 of 21 frames would let a handful of frames rule the network
 FOCAL_GAMMA, SMOOTHING = 2.0, 0.1
 ASYMMETRIC_ABSENT, ASYMMETRIC_PRESENT, ASYMMETRIC_CLIP = 4.0, 1.0, 0.05
@@ -810,7 +810,7 @@ def supervised_loss(name: str, labels: Array) -> SupervisedLoss:
     * `label_smoothing`: bce with y replaced by .9 y + .05.
 
     Args:
-        name: one of `SUPERVISED`.
+        name: one of `study.SUPERVISED`.
         labels: (n, K) in {-1, 0, 1}, those of the training frames.
 
     Returns:
@@ -893,7 +893,8 @@ class Monitor:
         clean: (n, K) labels of the test.
         subjects: (n,).
         aus: the K AU numbers.
-        entering: the AUs of the means, see `evaluation.entering_aus`; if none enters, as in a tiny trial, all do.
+        entering: the AUs of the means, see `evaluation.entering_aus`; if none enters, as in a tiny trial, the means of
+            the curves are over all.
         seed: of the probe.
         head: the own head of a supervised arm.
         probe_epochs: see `fit_probe`, `probe_learning_rate` likewise.
@@ -919,7 +920,7 @@ class Monitor:
     ) -> None:
         self.features, self.split, self.head = features, split, head
         self.noisy, self.clean, self.subjects = noisy, clean, np.asarray(subjects)
-        self.aus, self.entering = tuple(aus), tuple(entering) or tuple(aus)
+        self.aus, self.entering = tuple(aus), tuple(entering)
         self.knn_frames = knn_frames
         self._fit = partial(fit_probe, seed=seed, epochs=probe_epochs, learning_rate=probe_learning_rate)
         self.scores: dict[str, dict[str, tuple[Array, Array]]] = {}
@@ -954,7 +955,8 @@ class Monitor:
         ):
             pairs = concordance(truth[rows], score, self.subjects[rows], self.aus)
             counts = occurrence_counts(truth[rows], score >= 0.5, self.subjects[rows], self.aus)
-            values |= {f"{name}_auc": macro(auc(pairs), self.entering), f"{name}_f1": macro(f1(counts), self.entering)}
+            of = self.entering or self.aus
+            values |= {f"{name}_auc": macro(auc(pairs), of), f"{name}_f1": macro(f1(counts), of)}
         for rule, value in zip(RULES, (float(epoch), values["val_auc"], values["test_auc"]), strict=True):
             # A mean that is undefined is better than none and worse than any.
             value = -math.inf if math.isnan(value) else value

@@ -1,5 +1,6 @@
 """Reports of ablations, on tables whose gains, flips and shares are known."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,6 +103,7 @@ def test_the_figure_of_rarity_draws_the_gains_that_it_saves(tmp_path: Path) -> N
     assert len(table) == 8 * len(RATES)
     line = stats.linregress(table["prevalence"], table["gain"])
     assert f"{line.slope * (0.02 - 0.5):+.3f}" in text
+    assert "of however many people: 32 dots. With the 32 alone that enter the means" in text
 
 
 def test_an_au_with_too_few_positive_frames_has_no_part_in_a_slope(tmp_path: Path) -> None:
@@ -129,6 +131,21 @@ def test_a_gap_matters_if_one_of_its_contrasts_does_and_not_if_all_are_within_de
 
     report = Ablation(make(tmp_path / "two", same, arms=IMBALANCE), experiment="imbalance")
     assert report.examine(report.gaps[0])[0] is Weight.NOTHING
+
+
+def test_a_gap_whose_check_does_not_reject_is_at_the_edge(tmp_path: Path) -> None:
+    def score(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
+        lost = {"batch of 128": 0.02 + 0.001 * replicate if replicate < 6 else -0.001}.get(arm, 0.001 * (replicate % 2))
+        return 0.7 - lost
+
+    report = Ablation(make(tmp_path, score, arms=IMBALANCE), experiment="imbalance")
+    contrast = Contrast("batch of 128", "exponents (.8, 1.2)")
+    assert report.examine(report.gaps[0])[0] is Weight.MATTERS
+    signs = np.array(list(itertools.product((-1, 1), repeat=8))) @ report.sample(contrast).to_numpy()
+    p = np.mean(np.abs(signs) >= abs(report.sample(contrast).sum()) - 1e-9)
+    assert report.flip_p[contrast] == pytest.approx(2 * p)
+    assert f"does not tell it from 0 (p {2 * p:.3f})" in report.summary().entries[-1].reason
+    assert f"| {2 * p:.3f} |" in report.gaps_table().data
 
 
 NOISES = ("none", "miss 0.3", "jitter 0.6", "flip 0.3", "confuse 0.3", "shift 0.3", "miss 0.3, rates not kept")
@@ -171,6 +188,21 @@ def test_flips_are_counted_pair_by_pair_within_a_replicate(tmp_path: Path) -> No
     assert table["subjects dealt anew (part 2)"] == 0
     assert table["another replicate"] == 0
     assert "head: probe in training mode" not in table.index, "these runs have none"
+
+
+def test_a_study_whose_first_condition_did_not_end_well_compares_nothing_with_another_one(tmp_path: Path) -> None:
+    def score(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
+        return 0.7 + 0.001 * replicate
+
+    tables = make(tmp_path, score, arms=("share of own views .2", "no own views"), noises=NOISES)
+    for name in ("counts", "auc", "history"):
+        table = pd.read_parquet(tables / f"{name}.parquet")
+        table[table["noise"] != "none"].to_parquet(tables / f"{name}.parquet")
+    runs = pd.read_parquet(tables / "runs.parquet")
+    runs.loc[runs["noise"] == "none", "status"] = "failed"
+    runs.to_parquet(tables / "runs.parquet")
+    report = Ablation(tables, experiment="noise")
+    assert report.decide(report.claims[0])[0] is Verdict.UNDECIDED
 
 
 def test_f1_over_parts_is_pooled_from_counts_or_a_mean_of_parts(tmp_path: Path) -> None:

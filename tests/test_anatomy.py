@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from aunce import anatomy, figures, findings
 from aunce.anatomy import Anatomy, embeddings, occurrence, pair_forces, state
-from aunce.losses import aunce_loss, infonce, supcon
+from aunce.losses import aunce_loss, infonce, own_view_share, supcon
 
 SMALL = occurrence(2, 5)
 
@@ -175,9 +175,7 @@ def test_the_share_of_own_views_by_the_forces_of_the_loss():
         forces = pair_forces(z, labels, None, positive="max", exclude="self")
         positive = torch.where(anatomy._kinds(labels) == 3, torch.inf, forces)
         share = (anatomy._kinds(labels).gather(1, positive.argmin(1, keepdim=True)) == 1).double().mean().item()
-        assert anatomy.own_view_share(view, same) == pytest.approx(share)
-    assert anatomy.own_view_share(0.9, 0.2, exclude="image") == 0
-    assert anatomy.own_view_share(0.9, 0.2, exclude="none") == 0
+        assert own_view_share(z, labels) == pytest.approx(share)
 
 
 def test_the_divisor_moves_log_p_by_the_log_of_the_rate():

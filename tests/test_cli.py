@@ -223,6 +223,18 @@ def test_report_without_runs_says_what_to_do(aunce, project):
     assert "no tables" in result.output
 
 
+def test_a_report_with_other_settings_than_its_runs_is_refused_and_the_tables_stay(aunce, project, tmp_path):
+    path = project()
+    folder = tmp_path / "reports" / "tiny"
+    (folder / "runs" / "other-0123abcd").mkdir(parents=True)
+    (folder / "runs" / "other-0123abcd" / "metrics.json").write_text("{}")
+    (folder / "counts.parquet").write_bytes(b"kept")
+    result = aunce("report", path)
+    assert result.exit_code == 2
+    assert "none of the 1 finished runs" in result.output
+    assert (folder / "counts.parquet").read_bytes() == b"kept"
+
+
 def test_the_ledger_and_the_index_need_no_runs(aunce, project, tmp_path):
     project()
     ledger = aunce("report", "claims")

@@ -1,6 +1,7 @@
 """Reports that decide claims, on tables whose AUCs are known."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,25 @@ def test_what_was_asked_after_the_runs_has_intervals_and_no_verdict(tmp_path: Pa
     assert f"{low:+.3f} to {high:+.3f}".replace("-", "\N{MINUS SIGN}") in text
     assert "undecided" not in text
     assert "No replicate" in report.afterwards(("AUNCE hcl", "unheard of")).data
+
+
+def test_the_contrasts_beside_the_deciding_one_are_told_with_what_they_come_to(tmp_path: Path) -> None:
+    tables = make(tmp_path, {"AUNCE released": 0.70, "SupCon": 0.73, "InfoNCE": 0.60, "AUNCE hcl": 0.7})
+    reason = Comparison(tables).summary().entries[1].reason
+    assert re.search(r"^worst of 3 contrasts; beside it supported: InfoNCE \+0\.(099|10\d); ", reason)
+    assert re.search(r"beside it (undecided|not supported): AUNCE hcl .0\.00\d$", reason)
+    assert "Beside it supported: InfoNCE +0." in " ".join(Comparison(tables)._sentences())
+
+
+def test_another_arm_in_the_place_of_one_is_judged_by_the_same_rules(tmp_path: Path) -> None:
+    report = Comparison(make(tmp_path, {"AUNCE released": 0.65, "AUNCE hcl": 0.75}))
+    rows = [
+        line for line in report.instead("AUNCE released", "AUNCE hcl").data.splitlines() if re.match(r"\| C\d", line)
+    ]
+    assert len(rows) == 9
+    assert all("supported |" in row and "not supported" not in row for row in rows[:8])
+    assert rows[0].startswith("| C1 | AUNCE hcl minus BCE | +0.0")
+    assert verdicts(report) == {"C1": Verdict.REVERSED, "C2": Verdict.REVERSED}
 
 
 def test_an_end_at_zero_that_is_excluded_is_said_in_words(tmp_path: Path) -> None:

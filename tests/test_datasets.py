@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from aunce import cli, methods
 from aunce.card import DataCard
-from aunce.data import DATASETS, adapter, bp4d, images, load, pack_faces, synthetic, transfer
+from aunce.data import DATASETS, adapter, bp4d, images, load, noise, pack_faces, prepare, synthetic, transfer
 from aunce.data.recipes import Recipe
 from aunce.data.writing import dealt_rates
 from aunce.errors import DataError, UsageError
@@ -265,6 +265,25 @@ def test_only_shared_aus_are_trained_and_tested(packs):
     assert joined.table.protocol.aus == (1, 2, 4, 6, 12)
     assert joined.latents is not None
     assert len(joined.latents) == len(joined.table)
+
+
+@pytest.mark.parametrize("kind", ["miss", "jitter", "shift"])  # those that ask how strong an action is
+def test_a_joined_rendering_can_have_annotator_noise(packs, kind):
+    joined = transfer.join(*(images.open_pack(packs[name]) for name in ("bp4d", "bp4dplus")))
+    options = {"kind": kind, "rate": 0.3, "seed": 0, "intensity": joined.latents}
+    assert not np.array_equal(noise.annotate(joined.table, **options), joined.table.labels)
+
+
+def test_a_pack_of_another_data_set_or_protocol_is_refused(packs, roots, tmp_path):
+    recipe = Recipe(32, DATASETS["bp4d"].align)
+    assert prepare("bp4d", packs["bp4d"], recipe=recipe).table.protocol.name == "bp4d"
+    with pytest.raises(DataError, match="a pack of bp4d, expected one of bp4dplus"):
+        prepare("bp4dplus", packs["bp4d"], recipe=recipe)
+    other = pack_faces("disfa", roots["disfa"], tmp_path / "pack", recipe=Recipe(16), protocol="disfa-jaa")
+    assert prepare("disfa", other.folder, recipe=Recipe(16)).hash == other.hash
+    assert prepare("disfa", other.folder, recipe=Recipe(16), protocol="disfa-jaa").hash == other.hash
+    with pytest.raises(DataError, match="a pack of disfa-jaa, expected one of disfa-right"):
+        prepare("disfa", other.folder, recipe=Recipe(16), protocol="disfa-right")
 
 
 def test_packs_of_other_crops_are_not_joined(packs, roots, tmp_path):

@@ -85,10 +85,16 @@ def test_after_a_failure_the_run_can_be_done(stub):
     assert not (study.runs[0].folder / "error.json").exists()
 
 
-def test_a_notebook_that_saves_nothing_is_a_failure(stub):
+def test_a_checkpoint_stays_until_the_run_is_done(stub):
+    checkpoint = stub("pass").runs[0].folder / "checkpoint"
+    checkpoint.mkdir(parents=True)
     study = stub("pass")
     with pytest.raises(RunError, match="without saving its metrics"):
         execution.execute(study, study.runs[0])
+    assert checkpoint.is_dir()
+    study = stub(SAVE)
+    assert execution.execute(study, study.runs[0])
+    assert not checkpoint.exists()
 
 
 FAIL = """import os, pathlib, signal, subprocess, time

@@ -5,10 +5,21 @@ import re
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pandas as pd
 import pytest
+import torch
 from faults import harness
+
+from aunce import methods, results
+from aunce.execution import make_data
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A study some of whose processes were killed, done to its end; and the kills."""
+    return harness.interrupted(tmp_path_factory.mktemp("killed") / "study", kills=5, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -19,33 +30,52 @@ def whole(tmp_path_factory):
     return trial
 
 
-def check(trial, whole):
+def check(trial):
     assert [run.state for run in trial.runs] == ["done"] * 3
-    assert trial.differing(whole) == []
     assert trial.repeated() == []
     assert trial.orphans() == []
     left = [*trial.report.glob(".engine-*"), *trial.report.glob(".render-*"), *trial.report.rglob("*.partial")]
     assert left == []
 
 
-def test_a_study_runs_from_rendered_faces_to_a_page_and_once_only(whole):
-    said = (whole.folder / "log").read_text()
-    assert re.search(r"\[3/3\] .*left", said)
-    page = whole.report / "index.html"
-    assert said.splitlines()[-1] == str(page)
+def test_a_study_that_was_killed_here_and_there_ends_with_its_page(killed):
+    trial, kills = killed
+    assert len(kills) >= 4
+    check(trial)
+    page = trial.report / "index.html"
+    assert (trial.folder / "log").read_text().splitlines()[-1] == str(page)
     assert "Rendered faces" in page.read_text()
     assert not re.search(r"""(src|href)=["']https?:""", page.read_text())
-    assert "Tiny study" in (whole.report.parent / "README.md").read_text()
-    assert set(pd.read_parquet(whole.report / "runs.parquet")["status"]) == {"done"}
+    assert "Tiny study" in (trial.report.parent / "README.md").read_text()
+    assert set(pd.read_parquet(trial.report / "runs.parquet")["status"]) == {"done"}
+
+
+def test_its_numbers_are_those_of_a_training_without_engine_notebook_and_kill(killed, tmp_path):
+    trial, _ = killed
+    torch.set_num_threads(1)
+    for run in trial.runs:
+        with mock.patch.dict(os.environ, AUNCE_DATA=str(tmp_path)):
+            [folder] = [make_data(data, workers=1) for data in run.data]  # rendered anew, too
+        spec = run.spec.model_copy(update={"root": str(folder)})
+        pack = methods.crops(spec)
+        split = pack.table.split(spec.test_part, seed=spec.replicate)
+        labels = pack.table.labels
+        trained = methods.train(spec, pack, split, labels, folder=tmp_path / run.key, log=lambda line: None)
+        scores = results.predictions(pack.table, split.test, labels, labels, trained.monitor.scores["last"])
+        kept = pd.read_parquet(run.folder / "predictions.parquet")
+        pd.testing.assert_series_equal(kept["score"], scores["score"], check_exact=True)
+        if spec.trains:
+            kept = pd.read_csv(run.folder / "history.csv")
+            pd.testing.assert_series_equal(kept["loss"], trained.history["loss"], check_exact=True)
+
+
+@pytest.mark.long
+def test_a_study_is_done_once_only(whole):
+    said = (whole.folder / "log").read_text()
+    assert re.search(r"\[3/3\] .*left", said)
     assert whole.finish() == 0
     assert "3 done" in (whole.folder / "log").read_text().removeprefix(said)
-    check(whole, whole)
-
-
-def test_a_study_that_was_killed_here_and_there_ends_as_if_nothing_had_happened(whole, tmp_path):
-    trial, rows = harness.interrupted(tmp_path / "study", kills=5, seed=0)
-    assert len(rows) >= 4
-    check(trial, whole)
+    check(whole)
 
 
 @pytest.mark.long
@@ -54,7 +84,8 @@ def test_fifty_kills(whole, tmp_path):
     for seed in range(1, 9):
         trial, rows = harness.interrupted(tmp_path / str(seed), kills=7, seed=seed)
         kills += len(rows)
-        check(trial, whole)
+        check(trial)
+        assert trial.differing(whole) == []
     assert kills >= 50
 
 
@@ -67,7 +98,8 @@ def test_two_at_once_do_each_run_once(whole, tmp_path):
     while trial.look() or first.poll() is None:
         time.sleep(0.1)
     assert (first.returncode, trial.process.returncode) == (0, 0), (trial.folder / "log").read_text()
-    check(trial, whole)
+    check(trial)
+    assert trial.differing(whole) == []
 
 
 NVIDIA = """#!/bin/sh

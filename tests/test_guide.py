@@ -24,9 +24,9 @@ def test_what_is_said_of_a_preset_is_read_from_the_findings_and_linked(tmp_path)
     # whom the verdict is about: it need not be the preset in whose row it stands
     measured = {"contrast": "AUNCE minus SupCon", "value": -0.03, "low": -0.05, "high": -0.01, "unit": "AUC"}
     report(tmp_path, "reversed", **measured, replicates=16)
-    assert (
-        "**reversed**, AUNCE minus SupCon, −0.030 AUC (−0.050 to −0.010) (" in Guide(reports=tmp_path).readings().data
-    )
+    shown = Guide(reports=tmp_path).readings().data
+    assert "**reversed**, AUNCE minus SupCon, −0.030 AUC (−0.050 to −0.010), Because. (" in shown
+    assert "Rendered faces: the verdicts of C2 rest on them" in Guide(reports=tmp_path).banner().data
     assert "D6 " in rows["supcon"]
     assert "see its options" in rows["as_read"]
 

@@ -3,6 +3,8 @@
 import collections
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -191,6 +193,26 @@ def test_a_finished_pack_is_reused_and_one_of_something_else_is_not_overwritten(
     (root / "thesis.txt").touch()
     with pytest.raises(UsageError, match="is no pack"):
         pack(table, root, root)
+
+
+def test_whoever_comes_second_waits_and_finds_the_pack_of_the_first(root, tmp_path):
+    table, reached, goes_on = toy(root), threading.Event(), threading.Event()
+
+    def stop(done, total):
+        reached.set()
+        assert goes_on.wait(60)
+
+    with ThreadPoolExecutor(2) as both:
+        first = both.submit(pack, table, root, tmp_path / "pack", recipe=Recipe(16), progress=stop)
+        assert reached.wait(60)
+        cropped = []
+        second = both.submit(
+            pack, table, root, tmp_path / "pack", recipe=Recipe(16), progress=lambda *_: cropped.append(1)
+        )
+        goes_on.set()
+        assert first.result().hash == second.result().hash
+    assert cropped == []
+    assert (open_pack(tmp_path / "pack").images == first.result().images).all()
 
 
 def test_pack_whose_files_do_not_belong_together_is_refused(root, tmp_path):

@@ -155,10 +155,12 @@ def test_a_balanced_sampler_draws_a_frame_by_its_rarest_au():
 
 
 def test_the_released_probe_is_scored_beside_the_frozen_one_where_it_is_asked_for(pack, split, tmp_path):
-    heads = trained("aunce", pack, split, tmp_path, moving_probe=True).monitor.scores["last"]
+    scores = trained("aunce", pack, split, tmp_path, moving_probe=True).monitor.scores
+    heads = scores["last"]
     assert heads.keys() == {"probe", "knn", "moving"}
     assert heads["moving"][1].shape == heads["probe"][1].shape
     assert not np.array_equal(heads["moving"][1], heads["probe"][1])
+    assert all("moving" not in scores[rule] for rule in ("inner_val", "oracle"))  # whichever epoch they chose
 
 
 def test_au_weights_balance_aus_and_have_mean_one():

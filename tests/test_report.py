@@ -21,7 +21,7 @@ from aunce import findings, report
 from aunce import page as pages
 from aunce.errors import RunError, UsageError
 from aunce.evaluation import score_tables, thresholds
-from aunce.statistics import t_interval
+from aunce.statistics import jackknife_interval, t_interval
 from aunce.study import Data, Run, RunSpec, load_study
 
 AUS = (1, 2, 4, 12, 28)  # AU2 is too rare to enter, AU28 is never drawn
@@ -142,6 +142,52 @@ def read(study: FakeStudy) -> report.Report:
 
 def words(markdown: Any) -> str:
     return str(markdown.data)
+
+
+def test_floors_are_of_each_condition_where_their_test_labels_differ(copy: FakeStudy) -> None:
+    assert set(read(copy)._blind()["noise"]) == {"any"}
+    for run in copy.runs:
+        if run.labels["noise"] == "moderate":
+            counts = pd.read_parquet(run.folder / "counts.parquet")
+            counts.assign(fn=counts["fn"] + 10).to_parquet(run.folder / "counts.parquet")
+    blind = read(copy)._blind()
+    blind = blind[(blind["arm"] == "always positive") & (blind["score"] == "f1")].groupby("noise")["value"].mean()
+    assert blind["miss 0.3"] > blind["none"] + 0.01
+
+
+@pytest.mark.parametrize("score", ["auc", "f1"])
+def test_recorded_faces_have_intervals_over_subjects_and_seeds(
+    study: tuple[FakeStudy, dict[str, Truth]], copy: FakeStudy, score: str
+) -> None:
+    for run in copy.runs:
+        metrics = json.loads((run.folder / "metrics.json").read_text())
+        metrics["data"]["synthetic"] = None
+        (run.folder / "metrics.json").write_text(json.dumps(metrics))
+    shown, truths = read(copy), study[1]
+    subjects = np.repeat(np.arange(6), 60)
+
+    def macro(arm: str, seed: int, rows: np.ndarray) -> float:
+        truth = truths[f"{arm.lower()}-none-{seed}-part3"]
+        values = []
+        for k in map(AUS.index, ENTERING):
+            labels, scores = truth.labels[rows, k], truth.scores[rows, k]
+            values.append(roc_auc_score(labels, scores) if score == "auc" else _f1(labels, scores >= truth.tuned[k]))
+        return float(np.mean(values))
+
+    def interval(difference: bool) -> Any:
+        def value(seed: int, rows: np.ndarray) -> float:
+            return macro("SupCon", seed, rows) - difference * macro("BCE", seed, rows)
+
+        whole = [value(seed, subjects >= 0) for seed in (0, 1)]
+        return jackknife_interval(whole, [[value(seed, subjects != one) for one in range(6)] for seed in (0, 1)])
+
+    for found, expected in (
+        (shown._interval("SupCon", "none", score), interval(False)),
+        (shown._interval("SupCon", "none", score, minus="BCE"), interval(True)),
+    ):
+        assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert "mean over 2 seeds, 95 % interval, conditional on these training sets" in words(shown.findings())
+    assert "Rendered faces" not in words(shown.banner())
 
 
 @pytest.fixture(scope="session")

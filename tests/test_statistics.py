@@ -21,6 +21,7 @@ from aunce.statistics import (
     detectable_difference,
     guess_f1,
     holm_intervals,
+    holm_p,
     independent_difference,
     jackknife_interval,
     leave_one_out_auc,
@@ -252,6 +253,26 @@ def frames() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = random.choice([-1, 0, 1], (160, 2), p=[0.1, 0.6, 0.3])
     labels[:80, 1] = np.minimum(labels[:80, 1], 0)
     return labels, random.integers(0, 8, (160, 2)) / 8, subjects
+
+
+def test_holm_p_values_are_the_smallest_levels_at_which_the_step_down_test_rejects() -> None:
+    def rejected(values: list[float], level: float) -> set[int]:
+        found: set[int] = set()
+        for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+            if values[index] > level / (len(values) - rank):
+                break
+            found.add(index)
+        return found
+
+    for values in ([0.01, 0.04, 0.03, 0.2, 0.005], [0.5, 0.5], [0.02], [0.9, 0.001, 0.024]):
+        adjusted = holm_p(values)
+        for level in (*adjusted, 0.01, 0.05, 0.3):
+            level += 1e-12
+            assert rejected(values, level) == {i for i, p in enumerate(adjusted) if p <= level}
+    assert holm_p([]) == []
+    undefined, told = holm_p([math.nan, 0.02])
+    assert math.isnan(undefined)
+    assert told == pytest.approx(0.04)
 
 
 def test_leave_one_out_auc_equals_scikit_learn_without_the_subject(frames) -> None:

@@ -138,6 +138,7 @@ def test_exclude_takes_points_out(write):
         (("replicate = [0, 1]", "replicate = [0, 0]"), "same run"),
         (("[axes]\n", '[[exclude]]\narms = "BCE"\n[axes]\n'), "[[exclude]] names the axis 'arms'"),
         (("[axes]\n", '[[exclude]]\narm = "BCEE"\n[axes]\n'), "BCEE"),
+        (("[axes]\n", "[[exclude]]\nreplicate = 0\n[[exclude]]\nreplicate = 1\n[axes]\n"), "leaves no run"),
         (("[axes]\n", "[axes\n"), "not a TOML file"),
     ],
 )
@@ -151,6 +152,8 @@ def test_a_typo_in_a_study_is_refused_with_place_and_remedy(write, change, expec
 def test_unknown_study_lists_the_known(tmp_path):
     with pytest.raises(UsageError, match="laptop"):
         load_study("lptop")
+    with pytest.raises(UsageError, match="laptop"):
+        load_study("../../laptop")
     with pytest.raises(UsageError, match="no study file"):
         load_study(str(tmp_path / "none.toml"))
 
@@ -163,6 +166,16 @@ def test_only_selects_and_refuses_what_is_not_there(write):
     for condition in ("arm", "arms=BCE", "arm=BCEE"):
         with pytest.raises(UsageError, match="--only"):
             study.select([condition])
+    excluding = write(("[axes]\n", '[[exclude]]\narm = "BCE"\nreplicate = 1\n[axes]\n'))
+    with pytest.raises(UsageError, match="takes this combination out"):
+        excluding.select(["arm=BCE", "replicate=1"])
+
+
+def test_a_run_whose_results_are_damaged_does_not_stop_the_count(write):
+    study = write()
+    study.runs[0].folder.mkdir(parents=True)
+    (study.runs[0].folder / "metrics.json").write_text("{")
+    assert progress(study, study.runs).done == 1
 
 
 def test_unknown_key_names_close_ones(write):

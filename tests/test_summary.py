@@ -110,7 +110,7 @@ def test_a_verdict_without_a_place_is_refused_with_its_report(summary, monkeypat
 def test_a_claim_stands_in_the_section_of_its_verdict_with_effect_interval_and_link(summary, verdict, section):
     shown = summary({"main": ({"kind": "rendered faces"}, [REVERSED | {"verdict": verdict}])})
     line = (
-        f"- **C1** One beats the other. *{verdict}*: one minus other, −0.020 AUC (−0.030 to −0.010), rendered faces, "
+        f"- **C1** One beats the other. *{verdict}*: one minus other, −0.020 AUC (−0.030 to −0.010), rendered faces. "
         "Because. ([main](../main/index.html#scores-and-more))"
     )
     for name in ("holds", "fails", "open"):
@@ -180,6 +180,13 @@ def test_advice_stands_while_its_verdicts_do_and_is_withdrawn_with_the_reason_wh
     # another report that says more than what the text was written for withdraws it as well
     more = summary(both() | {"audit": ({}, [HELD | {"verdict": "does not hold"}])})
     assert "**Withdrawn**: Look at this." in more.advice("field").data
+
+
+def test_advice_with_a_direction_needs_the_sign_of_what_was_measured(summary):
+    measured = HELD | {"verdict": "matters", "contrast": "a minus b", "value": -0.02, "replicates": 8}
+    for sign, stands in (("-", True), ("+", False)):
+        shown = summary({"main": ({}, [measured])}, '["holds"]', f'["matters {sign}"]').advice("field").data
+        assert ("**Withdrawn**" not in shown) == stands
 
 
 @pytest.mark.parametrize(

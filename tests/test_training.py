@@ -16,8 +16,8 @@ from aunce.errors import DataError, RunError, UsageError
 from aunce.evaluation import score_tables
 from aunce.losses import supcon
 from aunce.model import LinearProbe, build_encoder
+from aunce.study import SUPERVISED
 from aunce.training import (
-    SUPERVISED,
     Monitor,
     Optimisation,
     embed,
@@ -809,3 +809,4 @@ def test_a_trial_in_which_no_au_enters_the_mean_still_has_a_curve():
         subjects=monitor.subjects, aus=AUS, entering=(), seed=0, probe_epochs=1,
     )  # fmt: skip
     assert 0 <= monitor(1)["val_auc"] <= 1
+    assert monitor.entering == (), "a report is told so"

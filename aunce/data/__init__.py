@@ -175,7 +175,8 @@ def prepare(
 
     Raises:
         UsageError: an unknown name, or landmarks are asked for and missing.
-        DataError: the folder does not exist, is not what its layout promises, or is a pack of other crops.
+        DataError: the folder does not exist, is not what its layout promises, or is a pack of other crops, of another
+            data set or by another protocol.
     """
     from aunce.data import images
 
@@ -190,6 +191,9 @@ def prepare(
         pack = images.open_pack(root)
         if pack.recipe != recipe.content:
             raise DataError(f"{root}: a pack with crops {pack.recipe}, expected {recipe.content}. Pack again.")
+        made = pack.table.protocol.name
+        if made != protocol if protocol else made.partition("-")[0] != name:
+            raise DataError(f"{root}: a pack of {made}, expected one of {protocol or name}. Name the right folder.")
         return pack
     return pack_faces(name, root, place_of_pack(name, root, recipe, protocol), progress=progress, **options)
 

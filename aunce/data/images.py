@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
@@ -113,20 +113,43 @@ def pack(
     if recipe.align == "landmarks" and (eyes is None or eyes.shape != (len(table), 2, 2)):
         raise UsageError("alignment 'landmarks' needs landmarks of every frame, and the data set ships none.")
     begun = {"format": 2, "recipe": recipe.content, "source": _source(table, root, names, eyes)}
-    if (out / _INDEX).exists():
-        index = _read_index(out)
-        if {name: index[name] for name in ("recipe", "source")} == {name: begun[name] for name in ("recipe", "source")}:
-            return open_pack(out)
-        raise UsageError(
-            f"{out}: holds a pack of other frames, labels, images or crops. Name another folder or remove this one."
-        )
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - _FILES):
-        raise UsageError(f"{out}: is there already, and is no pack. Name a new folder.")
-    latents = _latents(table, root)
+    if (made := _finished(out, begun)) is not None:
+        return made
     if not (out / _PROGRESS).exists():
         _check_space(out, len(names) * recipe.size**2 * 3)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{out}.lock"), _Writer(out, recipe.size, len(names), begun) as writer:
+    with FileLock(f"{out}.lock"):
+        return _finished(out, begun) or _make(table, root, out, recipe, eyes, workers, progress, begun)
+
+
+def _finished(out: Path, begun: Mapping[str, Any]) -> Pack | None:
+    """The pack that is there already, made of the same table by the same recipe."""
+    if not (out / _INDEX).exists():
+        return None
+    index = _read_index(out)
+    if all(index[name] == begun[name] for name in ("recipe", "source")):
+        return open_pack(out)
+    raise UsageError(
+        f"{out}: holds a pack of other frames, labels, images or crops. Name another folder or remove this one."
+    )
+
+
+def _make(
+    table: FrameTable,
+    root: Path,
+    out: Path,
+    recipe: Recipe,
+    eyes: NDArray[np.float32] | None,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+    begun: dict[str, Any],
+) -> Pack:
+    """Makes what `pack` promises, or goes on with it; nobody else is at it."""
+    names = table.frames["image"].to_numpy()
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - _FILES):
+        raise UsageError(f"{out}: is there already, and is no pack. Name a new folder.")
+    latents = _latents(table, root)
+    with _Writer(out, recipe.size, len(names), begun) as writer:
         cropper = _Cropper(root, names, recipe, eyes, writer)
         done = writer.done
         if progress is not None and done:

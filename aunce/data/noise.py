@@ -34,6 +34,7 @@ peak, E0 and E1 matter, and the numbers of rows of a pair.
 from __future__ import annotations
 
 import hashlib
+import re
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,11 @@ PAIRS = ((1, 2), (6, 7), (23, 24))
 Labels = NDArray[np.int8]
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
+
+
+def is_noise(condition: str) -> bool:
+    """Whether the name of a condition of a study begins with a kind of noise, as "miss 0.3, deal part 1" does."""
+    return re.split("[ ,]", condition)[0] in KINDS
 
 
 def annotate(

@@ -85,6 +85,7 @@ def join(train: Pack, test: Pack) -> Pack:
     latents = None
     if train.latents is not None and test.latents is not None:
         latents = pd.concat([train.latents, test.latents], ignore_index=True)
+        latents["subject"] = frames["subject"]  # rows as in the table, and so are the names
     both = hashlib.sha256(f"{train.hash} {test.hash}".encode()).hexdigest()[:8]
     images: Any = Stacked(train.images, test.images)
     return Pack(

@@ -108,7 +108,10 @@ class Trial:
             if found and seen is None:
                 seen = time.monotonic()
             if found and time.monotonic() - seen >= wait:
-                choose.choice(found).kill()
+                try:
+                    choose.choice(found).kill()
+                except psutil.NoSuchProcess:  # it has ended by itself in this moment
+                    return None
                 return time.monotonic() - seen
             if seen is not None and not found:
                 return None
@@ -157,7 +160,8 @@ def found(run):
     tables = {path.name: pd.read_parquet(path) for path in sorted(run.folder.glob("*.parquet"))}
     if run.spec.trains:
         tables["history"] = pd.read_csv(run.folder / "history.csv").drop(columns="seconds")
-        tables["weights"] = pd.DataFrame({"bytes": [path.read_bytes() for path in run.folder.glob("*.safetensors")]})
+        weights = sorted(run.folder.glob("*.safetensors"))
+        tables["weights"] = pd.DataFrame({"bytes": [path.read_bytes() for path in weights]})
     return tables
 
 

@@ -68,8 +68,11 @@ def slurm(folder, small):
 def outcomes(file, *options):
     """How many tests passed and failed."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / file), *options]
-    said = subprocess.run(command, capture_output=True, text=True).stdout
+    ended = subprocess.run(command, capture_output=True, text=True)
+    said = ended.stdout
     print(said[-1000:], flush=True)
+    if ended.returncode not in (0, 1):  # 1: tests failed
+        raise SystemExit(f"pytest did not run: {ended.stderr[-1000:]}")
     count = {kind: int(number) for number, kind in re.findall(r"(\d+) (passed|failed|error)", said)}
     return count.get("passed", 0), count.get("failed", 0) + count.get("error", 0)
 
