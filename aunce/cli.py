@@ -310,7 +310,7 @@ def write_report(plan: Study) -> Path:
 
     if not plan.folder.is_dir():
         return reports.render(plan)  # which says what to do
-    with FileLock(plan.folder / ".lock"):
+    with FileLock(plan.folder / ".lock", is_singleton=True):  # the rendering takes it, too
         if any((plan.folder / "runs").glob("*/*.json")):
             reports.collect(plan)
         return reports.render(plan)

@@ -1,17 +1,13 @@
 """The engine of a study: hands its runs to Snakemake, and leaves nothing behind that another call would trip over."""
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from aunce import files
 from aunce.processes import ENGINE
@@ -35,7 +31,8 @@ def execute_all(study: Study, runs: Sequence[Run], profile: str) -> bool:
     """
     known = NOTEBOOKS / "profiles" / profile
     folder = known if known.is_dir() else Path(profile).resolve()
-    with _workplace(study.folder) as work:
+    # Below the study, where all nodes of a cluster see it, and new: Snakemake's own records are never needed twice.
+    with files.workplace(study.folder, ".engine-") as work:
         # In a file, not in --config: Snakemake would read a path with a colon or braces in it as YAML.
         files.write(work / PLAN, json.dumps(plan(study, runs)))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(NOTEBOOKS / "Snakefile")]
@@ -70,23 +67,3 @@ def plan(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
             }
     data = {data.name: run.key for run in [*starts, *runs] for data in run.data}
     return {"study": study.reference, "overrides": study.overrides, "data": data, "jobs": jobs}
-
-
-@contextlib.contextmanager
-def _workplace(folder: Path) -> Iterator[Path]:
-    """A working directory for one call, as Snakemake's own records are never needed twice. Left ones are removed.
-
-    It lies below the study, where all nodes of a cluster see it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # so that nobody takes a directory for one that was left, before it is locked
-        for left in folder.glob(".engine-*"):
-            with contextlib.suppress(Timeout), FileLock(left / ".lock").acquire(timeout=0):
-                shutil.rmtree(left, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=".engine-", dir=folder))
-        lock = FileLock(work / ".lock")
-        lock.acquire()
-    try:
-        yield work
-    finally:
-        lock.release()

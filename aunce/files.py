@@ -5,8 +5,12 @@ Whatever says *done* is written here: neither a kill nor a full disk leaves half
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 PARTIAL = ".partial"
 
@@ -42,6 +46,27 @@ def write(path: Path, content: str | bytes, *, flush: bool = True) -> None:
     """Replace a file as a whole; text is written as UTF-8 with newlines as they are."""
     with beside(path, flush=flush) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def workplace(folder: Path, prefix: str) -> Iterator[Path]:
+    """A new directory of one's own in `folder`, named `prefix` and a draw; those that somebody killed left are removed.
+
+    It stays: whoever works in it removes it when its work has come to its place.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # So that nobody takes a directory for one that was left, before it is locked. Whoever holds it already may go on.
+    with FileLock(folder / ".lock", is_singleton=True):
+        for left in folder.glob(f"{prefix}*"):
+            with contextlib.suppress(Timeout), FileLock(left / ".lock").acquire(timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        lock = FileLock(work / ".lock")
+        lock.acquire()
+    try:
+        yield work
+    finally:
+        lock.release()
 
 
 def sync(path: Path) -> None:

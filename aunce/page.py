@@ -14,7 +14,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -52,32 +51,36 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
     Raises:
         RunError: the notebook failed, or its kernel died.
     """
+    with files.workplace(folder, ".render-") as staging:
+        try:
+            _render(notebook, parameters, folder, title, staging)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return folder / "index.html"
+
+
+def _render(notebook: Path, parameters: Mapping[str, Any], folder: Path, title: str, staging: Path) -> None:
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".render-") as staging:
-        try:
-            executed = execute_notebook(notebook, None, {**parameters, "out": staging})
-        except PapermillExecutionError as error:
-            place = f"{notebook.name}, cell {error.cell_index}"
-            raise RunError(f"{place}: {error.ename}: {error.evalue}; the page in {folder} is as it was") from error
-        except DeadKernelError as error:
-            said = f"{notebook.name}: its kernel died, perhaps for lack of memory; run it again"
-            raise RunError(f"{said}; the page in {folder} is as it was") from error
-        parts = _convert(executed)
-        inside = REPORTS.resolve() in folder.resolve().parents
-        made = _page(
-            title, parts, home=Path(os.path.relpath(REPORTS, folder), "index.html").as_posix() if inside else ""
-        )
-        (Path(staging) / "figures").mkdir(exist_ok=True)
-        shutil.rmtree(folder / "figures", ignore_errors=True)
-        os.replace(Path(staging) / "figures", folder / "figures")
-        for file in (path for path in Path(staging).iterdir() if path.is_file()):
-            os.replace(file, folder / file.name)
-        files.write(folder / "report.md", between_markdown(parts["markdown"]))
-        files.write(folder / "index.html", made)
-    return folder / "index.html"
+    try:
+        executed = execute_notebook(notebook, None, {**parameters, "out": str(staging)})
+    except PapermillExecutionError as error:
+        place = f"{notebook.name}, cell {error.cell_index}"
+        raise RunError(f"{place}: {error.ename}: {error.evalue}; the page in {folder} is as it was") from error
+    except DeadKernelError as error:
+        said = f"{notebook.name}: its kernel died, perhaps for lack of memory; run it again"
+        raise RunError(f"{said}; the page in {folder} is as it was") from error
+    parts = _convert(executed)
+    inside = REPORTS.resolve() in folder.resolve().parents
+    made = _page(title, parts, home=Path(os.path.relpath(REPORTS, folder), "index.html").as_posix() if inside else "")
+    (staging / "figures").mkdir(exist_ok=True)
+    shutil.rmtree(folder / "figures", ignore_errors=True)
+    os.replace(staging / "figures", folder / "figures")
+    for file in (path for path in staging.iterdir() if path.is_file() and path.name != ".lock"):
+        os.replace(file, folder / file.name)
+    files.write(folder / "report.md", between_markdown(parts["markdown"]))
+    files.write(folder / "index.html", made)
 
 
 def between_markdown(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import pytest
 from faults.harness import stand_in
-from filelock import FileLock
 
 from aunce import engine
 from aunce.study import load_study
@@ -60,14 +59,6 @@ def test_a_pretext_is_a_job_that_others_wait_for(many):
     first, *others = jobs.values()
     assert first["keys"] == [pretext.key]
     assert all(job["jobs"] == [pretext.key] and job["priority"] < first["priority"] for job in others)
-
-
-def test_what_a_killed_call_left_is_removed_and_what_one_at_work_needs_is_not(many):
-    folder = many(1).folder
-    (folder / ".engine-left").mkdir(parents=True)
-    (folder / ".engine-at-work").mkdir()
-    with FileLock(folder / ".engine-at-work" / ".lock"), engine._workplace(folder) as work:
-        assert {path.name for path in folder.glob(".engine-*")} == {".engine-at-work", work.name}
 
 
 def test_the_logs_of_jobs_that_failed_stay_until_the_next_call(many, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
+from filelock import FileLock
 
 from aunce import cli, files
 from aunce.errors import disk_remedy
@@ -23,6 +24,15 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
     files.write(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_what_a_killed_process_left_is_removed_and_the_place_of_one_at_work_is_not(tmp_path):
+    (tmp_path / ".work-left").mkdir()
+    (tmp_path / ".work-held").mkdir()
+    holder = FileLock(tmp_path / ".lock", is_singleton=True)  # as a report holds it that renders its page
+    with FileLock(tmp_path / ".work-held" / ".lock"), holder, files.workplace(tmp_path, ".work-") as work:
+        assert {path.name for path in tmp_path.glob(".work-*")} == {".work-held", work.name}
+    assert work.is_dir()
 
 
 def test_content_is_flushed_before_the_name_changes_and_the_name_after(tmp_path, monkeypatch):

@@ -199,7 +199,10 @@ def shown(study: tuple[FakeStudy, dict[str, Truth]]) -> report.Report:
 def page(study: tuple[FakeStudy, dict[str, Truth]]) -> Path:
     """The rendered page: the notebook is executed once for all tests."""
     report.collect(study[0])  # type: ignore[arg-type]
-    return report.render(study[0])  # type: ignore[arg-type]
+    (study[0].folder / ".render-left").mkdir()  # by one that was killed
+    made = report.render(study[0])  # type: ignore[arg-type]
+    assert not list(study[0].folder.glob(".render-*"))
+    return made
 
 
 # --- numbers
