@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install .[site]")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[site]'")
     with playwright.sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -79,9 +79,7 @@ def test_nothing_is_cut_off_on_a_phone(visit, path):
 
 @pytest.mark.parametrize("viewport", [PHONE, SCREEN], ids=["phone", "screen"])
 def test_axe_finds_no_fault(visit, path, viewport):
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe is not installed: pip install .[site]"
-    )
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install -e '.[site]'")
     page = visit(path, viewport=viewport)
     found = axe.Axe().run(page).response["violations"]
     assert {fault["id"]: [node["html"][:200] for node in fault["nodes"][:3]] for fault in found} == {}
