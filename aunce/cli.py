@@ -134,7 +134,7 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
         return
     to_do = [run for run in runs if run.state != "done"]
     started = time.monotonic()
-    failed = bool(to_do) and not engine.execute_all(plan, to_do, profile)
+    failed = not engine.execute_all(plan, to_do, profile)
     click.echo(f"runs finished in {duration(time.monotonic() - started)}; writing the report")
     page = write_report(plan)
     draw_index(page.parent.parent)

@@ -13,6 +13,7 @@ from aunce import files
 from aunce.processes import ENGINE
 from aunce.study import NOTEBOOKS, Run, Study
 
+WORK = ".engine-"
 PLAN = "plan.json"  # read by notebooks/Snakefile, in its working directory
 MOST_JOBS = 300
 """A job costs the engine time, whatever it does (reports/reliability): more runs than this share jobs."""
@@ -29,10 +30,13 @@ def execute_all(study: Study, runs: Sequence[Run], profile: str) -> bool:
     Returns:
         True if all runs ended well.
     """
+    if not runs:
+        files.sweep(study.folder, WORK)  # logs of jobs that failed, and that have been done since
+        return True
     known = NOTEBOOKS / "profiles" / profile
     folder = known if known.is_dir() else Path(profile).resolve()
     # Below the study, where all nodes of a cluster see it, and new: Snakemake's own records are never needed twice.
-    with files.workplace(study.folder, ".engine-") as work:
+    with files.workplace(study.folder, WORK) as work:
         # In a file, not in --config: Snakemake would read a path with a colon or braces in it as YAML.
         files.write(work / PLAN, json.dumps(plan(study, runs)))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(NOTEBOOKS / "Snakefile")]

@@ -55,11 +55,8 @@ def workplace(folder: Path, prefix: str) -> Iterator[Path]:
     It stays: whoever works in it removes it when its work has come to its place.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # So that nobody takes a directory for one that was left, before it is locked. Whoever holds it already may go on.
-    with FileLock(folder / ".lock", is_singleton=True):
-        for left in folder.glob(f"{prefix}*"):
-            with contextlib.suppress(Timeout), FileLock(left / ".lock").acquire(timeout=0):
-                shutil.rmtree(left, ignore_errors=True)
+    with _alone(folder):
+        sweep(folder, prefix)
         work = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
         lock = FileLock(work / ".lock")
         lock.acquire()
@@ -67,6 +64,19 @@ def workplace(folder: Path, prefix: str) -> Iterator[Path]:
         yield work
     finally:
         lock.release()
+
+
+def sweep(folder: Path, prefix: str) -> None:
+    """Remove the work places of `workplace` that nobody works in."""
+    with _alone(folder):
+        for left in folder.glob(f"{prefix}*"):
+            with contextlib.suppress(Timeout), FileLock(left / ".lock").acquire(timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _alone(folder: Path) -> FileLock:
+    """So that nobody takes a place for one that was left, before it is locked; whoever holds it may take it again."""
+    return FileLock(folder / ".lock", is_singleton=True)
 
 
 def sync(path: Path) -> None:

@@ -70,6 +70,9 @@ def test_the_logs_of_jobs_that_failed_stay_until_the_next_call(many, tmp_path):
     with stand_in(tmp_path / "does", ""):
         assert engine.execute_all(study, study.runs, "laptop")
     assert not list(study.folder.glob(".engine-*"))
+    left.mkdir()
+    assert engine.execute_all(study, [], "laptop")  # nothing is to be done any more
+    assert not list(study.folder.glob(".engine-*"))
 
 
 @pytest.mark.parametrize("profile", ["laptop", "gpus"])
