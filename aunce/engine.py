@@ -44,6 +44,8 @@ def execute_all(study: Study, runs: Sequence[Run], profile: str) -> bool:
         ended_well = subprocess.run(command, env=os.environ | {ENGINE: str(os.getpid())}).returncode == 0
         if ended_well:  # else its logs, which Snakemake has named, stay until the next call
             shutil.rmtree(work, ignore_errors=True)
+            # Again, as what a killed call had started writes for a second or two, in a place that was just removed.
+            files.sweep(study.folder, WORK)
         return ended_well
 
 
