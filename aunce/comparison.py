@@ -260,7 +260,7 @@ class Comparison(Report):
         for contrast in _contrasts(asked):
             if contrast != deciding and self.estimates[contrast].defined:
                 varied = contrast.noise or (contrast.better if isinstance(asked, Gap) else contrast.worse)
-                value = page.number(self.estimates[contrast].value, "+.3f")
+                value = in_text(self.estimates[contrast], "+.3f")
                 said.setdefault(str(self._alone(asked, contrast)), []).append(f"{varied} {value}")
         return "; ".join(f"beside it {found}: {', '.join(named)}" for found, named in said.items())
 

@@ -222,6 +222,7 @@ def subject_accuracy(features: Array, subjects: ArrayLike, sequences: ArrayLike)
 
 
 FLAT_GAIN = 0.005
+"""AUC that a curve may still gain and be called flat."""
 
 
 def flat(curve: ArrayLike) -> bool:

@@ -594,11 +594,14 @@ class Report:
         primary = (macro[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1) & macro["threshold"].isin(["", THRESHOLD])
         table = macro[primary & macro["score"].isin(SCORES)]
         order = {arm: index for index, arm in enumerate([*self.arms, *self.others])}
-        table = pd.concat([table.sort_values("arm", key=lambda arms: arms.map(order), kind="stable"), self._blind()])
+        blind = self._blind()
+        table = pd.concat([table.sort_values("arm", key=lambda arms: arms.map(order), kind="stable"), blind])
         table = table[["arm", "kind", "noise", "score", "replicate", "value"]].reset_index(drop=True)
-        blind = set(self._blind()["arm"])
+        without_runs = set(blind["arm"])
         estimates = {
-            (arm, noise, score): t_interval(values.tolist()) if arm in blind else self._interval(arm, noise, score)
+            (arm, noise, score): (
+                t_interval(values.tolist()) if arm in without_runs else self._interval(arm, noise, score)
+            )
             for (arm, noise, score), values in table.groupby(["arm", "noise", "score"])["value"]
         }
         for name, attribute in (("estimate", "value"), ("low", "low"), ("high", "high")):

@@ -9,11 +9,13 @@ from unittest import mock
 
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from faults import harness
 
 from aunce import methods, results
 from aunce.execution import make_data
+from aunce.study import WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,13 @@ def test_its_numbers_are_those_of_a_training_without_engine_notebook_and_kill(ki
         kept = pd.read_parquet(run.folder / "predictions.parquet")
         pd.testing.assert_series_equal(kept["score"], scores["score"], check_exact=True)
         if spec.trains:
-            kept = pd.read_csv(run.folder / "history.csv")
-            pd.testing.assert_series_equal(kept["loss"], trained.history["loss"], check_exact=True)
+            kept, history = (
+                table.drop(columns="seconds") for table in (pd.read_csv(run.folder / "history.csv"), trained.history)
+            )
+            pd.testing.assert_frame_equal(kept, history, check_exact=True, check_dtype=False)
+            weights = safetensors.torch.load_file(run.folder / WEIGHTS)
+            assert weights.keys() == trained.encoder.state_dict().keys()
+            assert all(torch.equal(weights[name], tensor) for name, tensor in trained.encoder.state_dict().items())
 
 
 @pytest.mark.long
