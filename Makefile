@@ -19,21 +19,24 @@ export GOMP_SPINCOUNT := 0
 # Nothing here needs a model hub.
 export HF_HUB_OFFLINE ?= 1
 
-# Two processes of one thread each fill two cores; tests first, and the notebooks, which are short, even out the end.
+# Two processes of one thread each fill two cores; tests first, and the notebooks, which are short, even out the end. The lint is beside
+# them: most of it is mypy, which has one thread.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder \
 	--nbval-lax --nbval-current-env --nbval-cell-timeout 120 -p no:cacheprovider
 
-.PHONY: reproduce test test-all lab docs lint lock clean
+.PHONY: reproduce test test-all pytest lab docs lint lock clean
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)
 	$(BIN)/aunce study laptop
 
-test: $(READY) lint
-	$(PYTEST) -m "not long" tests notebooks
+test: WHICH = -m "not long"
+test-all: WHICH = --mutations 2000
+test test-all: $(READY)
+	$(MAKE) --no-print-directory --jobs 2 lint pytest WHICH='$(WHICH)'
 
-test-all: $(READY) lint
-	$(PYTEST) --mutations 2000 tests notebooks
+pytest: $(READY)
+	$(PYTEST) $(WHICH) tests notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import pandas as pd
-import pyarrow.parquet
 
 from aunce import files, page
 from aunce.data.noise import is_noise
@@ -32,7 +31,7 @@ from aunce.statistics import (
     t_interval,
 )
 from aunce.study import CEILING, FLOORS, NOTEBOOKS, Run, Study, duration
-from aunce.verification import hashes
+from aunce.verification import changed, hashes
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -251,19 +250,17 @@ def render(study: Study) -> Path:
 
 
 def _check_tables(study: Study) -> None:
-    """Refuse tables that are not whole: without one of them a page would say that no run has finished."""
-    path = study.folder / "provenance.json"
+    """Refuse tables that are not those which were collected: a page would say what no run has found."""
     try:
-        if json.loads(path.read_text(encoding="utf-8"))["runs"]["done"]:
-            for name in ("runs", "counts", "auc"):
-                path = study.folder / f"{name}.parquet"
-                pyarrow.parquet.read_metadata(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:  # those of pyarrow and of JSON are ValueErrors
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        collected = json.loads((study.folder / "provenance.json").read_text(encoding="utf-8"))["files"]
+        wrong = changed(study.folder, dict(collected))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        wrong = [f"provenance.json: cannot be read ({error})"]
+    if wrong:
         raise UsageError(
-            f"study '{study.name}': {path} is not what was collected ({reason}); restore it, or make it again: "
-            f"`{_rebuild(study)}`"
-        ) from None
+            f"study '{study.name}': tables in {study.folder} are not what was collected ({'; '.join(wrong)}); restore "
+            f"them, or make them again: `{_rebuild(study)}`"
+        )
 
 
 def _section(

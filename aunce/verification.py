@@ -23,6 +23,19 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.parquet"))}
 
 
+def changed(folder: Path, collected: dict[str, str]) -> list[str]:
+    """Which tables in `folder` are not those with the hashes `collected`: a line each, with the name first."""
+    wrong, there = [], hashes(folder)
+    for name in sorted(collected | there):
+        if name not in collected:
+            wrong.append(f"{name}: has no hash in provenance.json")
+        elif name not in there:
+            wrong.append(f"{name}: is gone")
+        elif there[name] != collected[name]:
+            wrong.append(f"{name}: is not the table that was collected")
+    return wrong
+
+
 def verify(study: Study) -> list[str]:
     """What no longer matches in the report of `study`: a line each, none if all is as it was.
 
@@ -41,14 +54,7 @@ def verify(study: Study) -> list[str]:
     wrong = []
     if study_hash != study.hash:
         wrong.append(f"{study.path.name}: not the file that the runs were made from")
-    there = hashes(folder)
-    for name in sorted(collected | there):
-        if name not in collected:
-            wrong.append(f"{name}: has no hash in provenance.json")
-        elif name not in there:
-            wrong.append(f"{name}: is gone")
-        elif there[name] != collected[name]:
-            wrong.append(f"{name}: is not the table that was collected")
+    wrong += changed(folder, collected)
     with TemporaryDirectory(prefix="aunce-verify-") as again:
         try:
             page.render(NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}, Path(again), title=study.title)

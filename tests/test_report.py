@@ -628,7 +628,10 @@ def test_a_report_without_tables_names_the_command_that_makes_them(name, monkeyp
 
 
 DAMAGES = [
-    *itertools.product(["runs.parquet", "counts.parquet", "auc.parquet"], ["half", "nothing", "gone"]),
+    *itertools.product(
+        ["runs.parquet", "counts.parquet", "auc.parquet", "history.parquet"], ["half", "nothing", "gone"]
+    ),
+    ("counts.parquet", "another"),
     *itertools.product(["provenance.json"], ["half", "nothing"]),  # gone, it is a study that was never collected
 ]
 
@@ -640,8 +643,10 @@ def test_a_table_that_is_gone_or_damaged_is_named_and_never_taken_for_no_runs(
     report.collect(copy)  # type: ignore[arg-type]
     path = copy.folder / name
     data = path.read_bytes()
-    path.write_bytes({"half": data[: len(data) // 2], "nothing": b"", "gone": b""}[damage])
+    path.write_bytes({"half": data[: len(data) // 2], "nothing": b""}.get(damage, data))
     if damage == "gone":
         path.unlink()
-    with pytest.raises(UsageError, match=rf"{name} is not what was collected .*; restore it, or make it again"):
+    if damage == "another":
+        pd.read_parquet(path).iloc[:-1].to_parquet(path)
+    with pytest.raises(UsageError, match=rf"not what was collected \({name}: .*; restore them, or make them again"):
         report.render(copy)  # type: ignore[arg-type]
