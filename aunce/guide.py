@@ -13,7 +13,6 @@ from aunce import anatomy, findings, page
 from aunce.claims import Ledger, effect
 from aunce.losses import AUNCELoss, aunce_loss, infonce, supcon
 from aunce.study import REPORTS
-from aunce.training import fit_probe
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -31,6 +30,7 @@ OPTIONS = {
     "positive_probs": ("C5",),
     "exclude": ("D1",),
     "positive_mean": ("D2",),
+    "au_weights": ("D8",),
 }
 """Options of the loss, with the claims and gaps of the ledger that are about them."""
 
@@ -94,33 +94,34 @@ class Guide:
             f"and equal to the formula to {table['error'].max():.0e}."
         )
 
-    def scores(self, features: Mapping[str, Tensor], labels: Tensor, truth: Tensor) -> "Markdown":
-        """Table: AUC of a linear probe on each of some features.
+    def scores(self, scores: Mapping[str, Tensor], truth: Tensor) -> "Markdown":
+        """Table: AUC of some scores, label by label.
 
         Args:
-            features: name -> (n, K, D).
-            labels: (m, K) in {-1, 0, 1} of the first m rows, to which the probe is fitted.
-            truth: (n - m, K) in {0, 1} of the others, on which it is scored.
+            scores: name -> (n, K).
+            truth: (n, K) in {0, 1}.
         """
         rows = []
-        for name, x in features.items():
-            x = x.detach()
-            probe = fit_probe(x[: len(labels)].numpy(), labels.numpy(), seed=0, learning_rate=1e-2)
-            logits = probe(x[len(labels) :]).detach().numpy()  # (n - m, K)
-            values = [roc_auc_score(truth[:, k], logits[:, k]) for k in range(truth.shape[1])]
+        for name, x in scores.items():
+            values = [roc_auc_score(truth[:, k], x[:, k].detach()) for k in range(truth.shape[1])]
             rows.append([page.text(name), *map(page.number, values), page.number(sum(values) / len(values))])
-        headers = ["Features", *(f"Label {k + 1}" for k in range(truth.shape[1])), "Mean"]
+        headers = ["Scores", *(f"Label {k + 1}" for k in range(truth.shape[1])), "Mean"]
         return page.markdown(page.table(headers, rows, "l" + "r" * (len(headers) - 1)))
 
     def _named(self, reading: str) -> str:
-        """The claims with a contrast of this reading, and the gaps whose place names it."""
-        claims = [
-            claim.id
-            for claim in self.ledger.claims.claim
-            if any(reading in arm.lower().split() for contrast in claim.contrasts for arm in contrast)
-        ]
+        """The claims about this reading or compared with it, and the gaps whose place names it."""
+        first, second = (
+            [
+                claim.id
+                for claim in self.ledger.claims.claim
+                if any(reading in contrast[side].lower().split() for contrast in claim.contrasts)
+            ]
+            for side in (0, 1)
+        )
         gaps = [gap.id for gap in self.ledger.claims.gap if re.search(rf"\b{reading}\b", gap.home)]
-        return "<br>".join(map(self._line, [*claims, *gaps])) or "no claim of its own; see its options"
+        said = [self._line(name) for name in [*first, *gaps]]
+        said += [f"{name} compares `released` with it: see there" for name in second if name not in first]
+        return "<br>".join(said) or "no claim of its own; see its options"
 
     def _line(self, name: str) -> str:
         """A claim or gap with what has become of it, and a link to the evidence."""

@@ -11,8 +11,8 @@ where e is the exponent of the anchor's label, and one of three branches gives t
     1 mean   log P_i = logsumexp of l_ij over the rows with the anchor's label, minus the log of a divisor
     2 view   log P_i = l_ij with the anchor's own other view
 
-Everything stays in log space and the logits are float32 at least, so half precision is safe (derived; the released code
-exponentiates first and gives NaN in fp16 from tau .1 downwards).
+Logits are float32 at least, and float64 where exp(e / tau) would leave float32, so half precision is safe (derived; the
+released code exponentiates in the type of its input and gives NaN in fp16 from tau .1 downwards).
 
 An unknown label (-1) takes its image out of that AU: the loss of an AU is the loss of the sub-batch of its known
 images, divisors included. A term that cannot exist is 0 and stays in the mean over known anchors: an anchor without
@@ -25,6 +25,7 @@ derived where it says so.
 
 import inspect
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,9 +85,11 @@ def aunce_loss(
 
     Args:
         z: float (V=2, B, K, D), normalised here; a zero vector stays zero. NaN comes out as NaN.
-        labels: integer (B, K), 1 present, 0 absent, -1 unknown; moved to the device of z. Values are checked on CPU
-            tensors only, as each step would wait for the GPU; there, any other value counts as unknown.
-        temperature: tau (released: .5).
+        labels: integer or bool (B, K), 1 present, 0 absent, -1 unknown; moved to the device of z. The values of a
+            tensor on a GPU are not checked, as each step would wait for it: any but 0 and 1 counts as unknown there,
+            so that intensities above 1 vanish without a word.
+        temperature: tau (released: .5). e / tau may be 700 at most, else exp(e / tau) leaves float64. It is a number,
+            and has no gradient; no option has, except `au_weights`.
         exponents: e as a pair (absent, present) or a tensor (K, 2). The negatives have a temperature of tau / e.
         positive: `"sampled"` draws a branch (released); `"expected"` adds the branch losses by their probabilities,
             the same expected gradient without noise (derived); `"max"`, `"mean"`, `"view"` take one.
@@ -97,14 +100,16 @@ def aunce_loss(
         normalize_weights: divide the weights w = exp((e - 1) l) of the negatives by their mean over the anchor's known
             negatives, as HCL does: log N = lse(e l) - lse((e - 1) l) + log n.
         detach_weights: no gradient through the weights, divided or not: N = sum of w.detach() exp(l).
-        au_weights: (K,), multiplied into the losses of each AU as they are, not rescaled.
+        au_weights: (K,), 0 or more, multiplied into the losses of each AU as they are, not rescaled. The early code has
+            1 / rate, divided by its mean over the AUs.
         draw: one draw per `"au"` and batch (released) or one per `"anchor"`.
         branch: (K,) of 0 max, 1 mean, 2 view, in place of the draw. Read on the host: best a CPU tensor.
         generator: CPU generator, the only source of randomness, so required for a draw. All devices draw the same.
         reduction: `"mean"` over known anchors, then AUs; `"au_mean"` over the AUs with negatives only; or `"none"`.
         chunk_size: anchors per block. Blocks are computed again in the backward pass: memory linear in B, same value.
         anchors: the images, neighbours in the batch, whose two views are anchors; all images stay positives and
-            negatives. The result is their share: those of all images add up to the whole. None: all images.
+            negatives. The result is their share: those of all images add up to the whole, and nobody's is 0. So several
+            processes, each with a share of the anchors and the gathered batch, have the loss of all. None: all images.
 
     Returns:
         A scalar, or (K, A) for `"none"`, 0 at unknown anchors; A = 2B unless `anchors` says less. Float32, float64 for
@@ -116,7 +121,9 @@ def aunce_loss(
     _check_options(
         temperature=temperature, exponents=exponents, positive=positive, positive_probs=positive_probs, exclude=exclude,
         positive_mean=positive_mean, draw=draw, reduction=reduction, chunk_size=chunk_size,
+        normalize_weights=normalize_weights, detach_weights=detach_weights, au_weights=au_weights,
     )  # fmt: skip
+    _check_shape(z)
     with torch.autocast(z.device.type, enabled=False):
         rows = _rows(z, labels)
         known, n_known, n_negatives = rows.known, rows.n_known, rows.n_negatives
@@ -142,7 +149,10 @@ def aunce_loss(
             spans=_spans(z.shape[1], anchors),
             chunk_size=chunk_size or known.shape[1],
         )
-        losses: Tensor = _Contrast.apply(z, plan)  # type: ignore[no-untyped-call]  # (K, A)
+        if plan.blocks:
+            losses: Tensor = _Contrast.apply(z, plan)  # type: ignore[no-untyped-call]  # (K, A)
+        else:  # a process without a share: 0, on the graph
+            losses = z.sum((0, 1, 3))[:, None][:, :0]  # (K, A=0)
         if au_weights is not None:
             weights = torch.as_tensor(au_weights, dtype=losses.dtype, device=z.device)  # (K,)
             if weights.shape != z.shape[2:3]:
@@ -424,9 +434,9 @@ def supcon(z: Tensor, labels: Tensor, temperature: float, *, anchors: slice | No
     """SupCon per AU (Khosla et al. 2020, with the mean of logs), averaged over known anchors, then over AUs.
 
     loss_i = logsumexp of l_ij over all other known rows - mean of l_ij over the other rows with the anchor's label.
-    With all embeddings equal: log(2B - 1). A known anchor always has a positive, its own other view. An AU with one
-    label only has nothing to contrast: it counts in the mean with 0 and a live graph, as in `aunce_loss` and as in
-    pytorch-metric-learning with its MeanReducer.
+    With all embeddings equal: log(n - 1) of n known rows. A known anchor always has a positive, its own other view. An
+    AU with one label only has nothing to contrast: it counts in the mean with 0 and a live graph, as in `aunce_loss`
+    and as in pytorch-metric-learning with its MeanReducer.
 
     Args:
         z: float (V=2, B, K, D), normalised here.
@@ -438,6 +448,7 @@ def supcon(z: Tensor, labels: Tensor, temperature: float, *, anchors: slice | No
         UsageError: wrong shape, label value or temperature.
     """
     _check_options(temperature=temperature)
+    _check_shape(z)
     with torch.autocast(z.device.type, enabled=False):
         present, known, n_known, n_same, n_negatives, _ = _rows(z, labels)
         x = _unit(z, known, 1.0)  # (K, 2B, D)
@@ -467,8 +478,10 @@ def infonce(z: Tensor, temperature: float, *, anchors: slice | None = None) -> T
         UsageError: wrong shape or temperature.
     """
     _check_options(temperature=temperature)
+    _check_shape(z)
     with torch.autocast(z.device.type, enabled=False):
-        x = _unit(z, _rows(z, None).known, 1.0)  # (K, 2B, D)
+        everybody = torch.zeros(z.shape[1:3], dtype=torch.int8)  # (B, K)
+        x = _unit(z, _rows(z, everybody).known, 1.0)  # (K, 2B, D)
         row = torch.arange(x.shape[1], device=x.device)  # (2B,)
         view = (x * x.roll(len(row) // 2, dims=1)).sum(-1) / temperature  # (K, 2B)
         total = x.new_zeros(len(x))  # (K,)
@@ -496,6 +509,7 @@ def own_view_share(z: Tensor, labels: Tensor) -> float:
     Returns:
         0 to 1; NaN without a known label.
     """
+    _check_shape(z)
     rows = _rows(z, labels)
     x = _unit(z, rows.known, temperature=1)  # (K, 2B, D)
     n = x.shape[1]
@@ -559,7 +573,8 @@ class AUNCELoss(nn.Module):
     def early(cls, **options: Any) -> Self:
         """The first public code: exponents .4 and 1.2 and the AU weights in use, so `au_weights` is required."""
         if options.get("au_weights") is None:
-            raise UsageError("AUNCELoss.early: expected au_weights (K,), always in use in the early code, got None")
+            expected = "au_weights (K,), always in use in the early code, as 1 / rate of each AU, divided by its mean"
+            raise UsageError(f"AUNCELoss.early: expected {expected}, got None")
         return cls(**{"exponents": EXPONENTS["early"], **options})
 
     @classmethod
@@ -582,13 +597,24 @@ class _Rows(NamedTuple):
     whole: bool  # surely all known: on a GPU nobody looks
 
 
-def _rows(z: Tensor, labels: Tensor | None) -> _Rows:
+def _check_shape(z: Tensor) -> None:
+    expected = "z: expected a float tensor (V=2, B, K, D), no axis empty"
+    if not isinstance(z, Tensor):
+        raise UsageError(f"{expected}, got {type(z).__name__}")
     if z.ndim != 4 or z.shape[0] != 2 or 0 in z.shape or not z.is_floating_point():
-        raise UsageError(f"z: expected a float tensor (V=2, B, K, D), no axis empty, got {z.dtype} {tuple(z.shape)}")
+        remedy = "one view is torch.stack([f, f]), one vector for all labels f[:, :, None].expand(-1, -1, K, -1)"
+        raise UsageError(f"{expected}, got {z.dtype} {tuple(z.shape)}; {remedy}")
+
+
+def _rows(z: Tensor, labels: Tensor) -> _Rows:
     _, b, k, _ = z.shape
-    labels = torch.zeros(b, k, dtype=torch.int8, device=z.device) if labels is None else labels
+    expected = f"labels: expected integers (B, K) = {(b, k)}"
+    if not isinstance(labels, Tensor):
+        remedy = "without labels use infonce" if labels is None else "try torch.as_tensor"
+        raise UsageError(f"{expected}, got {type(labels).__name__}; {remedy}")
     if labels.shape != (b, k) or labels.is_floating_point() or labels.is_complex():
-        raise UsageError(f"labels: expected integers (B, K) = {(b, k)}, got {labels.dtype} {tuple(labels.shape)}")
+        remedy = "; if NaN is unknown, labels.nan_to_num(-1).long()" if labels.is_floating_point() else ""
+        raise UsageError(f"{expected}, got {labels.dtype} {tuple(labels.shape)}{remedy}")
     values = {*labels.flatten().tolist()} if labels.device.type == "cpu" else {-1}
     if wrong := values - {-1, 0, 1}:
         raise UsageError(f"labels: expected 1 present, 0 absent or -1 unknown, got {sorted(wrong)}")
@@ -605,10 +631,14 @@ def _precision(z: Tensor, temperature: float, exponents: Floats = (1.0, 1.0)) ->
     Exponentials of e / tau and -e / tau leave float32 from 87 on: from 80 on float64 takes its place. Exponents in a
     tensor on a GPU, where the host would have to wait for them, are taken to be 2 at most.
     """
-    largest = 2.0
-    if not isinstance(exponents, Tensor) or not exponents.is_cuda:
-        largest = max(map(abs, torch.as_tensor(exponents).flatten().tolist()), default=1.0)
-    return torch.promote_types(z.dtype, torch.float32 if max(largest, 1) <= 80 * temperature else torch.float64)
+    return torch.promote_types(z.dtype, torch.float32 if _largest(exponents) <= 80 * temperature else torch.float64)
+
+
+def _largest(exponents: Floats) -> float:
+    """The largest of 1 and the exponents by size, see `_precision`."""
+    if isinstance(exponents, Tensor) and exponents.is_cuda:
+        return 2.0
+    return max([1.0, *(abs(float(e)) for e in torch.as_tensor(exponents).flatten().tolist())])
 
 
 def _tiny(z: Tensor) -> float:
@@ -626,6 +656,8 @@ def _unit(z: Tensor, known: Tensor, temperature: float) -> Tensor:
 
 def _spans(images: int, anchors: slice | None) -> tuple[slice, ...]:
     """The rows of the anchors: those of the first views, then of the second; one span if all images are anchors."""
+    if anchors is not None and not (isinstance(anchors, slice) and anchors.step in (None, 1)):
+        raise UsageError(f"anchors: expected a slice of images without a step, got {anchors!r}")
     first, last, _ = (anchors or slice(None)).indices(images)
     if (first, last) == (0, images):
         return (slice(0, 2 * images),)
@@ -672,11 +704,14 @@ def _branch_shares(
         fixed = probs if positive == "expected" else [float(kind == positive) for kind in BRANCHES]
         return {kind: like.new_full((k, n), p) for kind, p in zip(BRANCHES, fixed, strict=True) if p > 0}
     if branch is not None:
-        drawn = torch.as_tensor(branch).cpu()[..., None]  # (K, 1)
+        try:
+            drawn = torch.as_tensor(branch).cpu()[..., None]  # (K, 1)
+        except (TypeError, ValueError):
+            drawn = torch.empty(0)
         if drawn.shape != (k, 1) or not {*drawn.flatten().tolist()} <= {0, 1, 2}:
             raise UsageError(f"branch: expected (K,) = ({k},) of 0 max, 1 mean, 2 view, got {branch}")
-    elif generator is None or generator.device.type != "cpu":
-        got = None if generator is None else f"one on {generator.device}"
+    elif not isinstance(generator, Generator) or generator.device.type != "cpu":
+        got = f"one on {generator.device}" if isinstance(generator, Generator) else generator
         expected = "a CPU torch.Generator or branch=, since positive='sampled' draws from nothing else"
         raise UsageError(f"generator: expected {expected}, got {got}; try torch.Generator().manual_seed(0)")
     else:
@@ -694,15 +729,31 @@ def _check_options(**options: Any) -> None:
             raise UsageError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {options[name]!r}")
     tau, pair = options.get("temperature", 1), options.get("exponents", (1, 1))
     probs, size = options.get("positive_probs", (0, 0, 1)), options.get("chunk_size")
+    weights = options.get("au_weights")
     if not (_numbers([tau]) and tau > 0):
-        raise UsageError(f"temperature: expected a positive number, got {tau!r}")
-    if not isinstance(pair, Tensor) and not (_numbers(pair) and len(pair) == 2):
+        remedy = "; it is not learned: pass a float" if isinstance(tau, Tensor) else ""
+        raise UsageError(f"temperature: expected a positive number, got {tau!r}{remedy}")
+    if not (_finite(pair) if isinstance(pair, Tensor) else _numbers(pair) and len(pair) == 2):
         raise UsageError(f"exponents: expected a pair of numbers (absent, present) or a tensor (K, 2), got {pair!r}")
+    if "exponents" in options and (largest := _largest(pair)) > 700 * tau:
+        raise UsageError(f"temperature, exponents: expected e / tau of 700 at most, got {largest:g} / {tau:g}")
+    if not (weights is None or (_finite(weights, 0) if isinstance(weights, Tensor) else _numbers(weights, 0))):
+        raise UsageError(f"au_weights: expected (K,) numbers, 0 or more, got {weights!r}")
+    for name in ("normalize_weights", "detach_weights"):
+        if not isinstance(options.get(name, False), bool):
+            raise UsageError(f"{name}: expected True or False, got {options[name]!r}")
     if not (_numbers(probs) and len(probs) == 3 and min(probs) >= 0 and abs(sum(probs) - 1) < 1e-6):
         raise UsageError(f"positive_probs: expected 3 probabilities of max, mean, view with sum 1, got {probs!r}")
     if size is not None and not (type(size) is int and size > 0):
         raise UsageError(f"chunk_size: expected a positive integer or None, got {size!r}")
 
 
-def _numbers(values: Any) -> bool:
-    return isinstance(values, Sequence) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+def _numbers(values: Any, least: float = -math.inf) -> bool:
+    return isinstance(values, Sequence) and all(
+        isinstance(v, numbers.Real) and math.isfinite(v) and float(v) >= least for v in values
+    )
+
+
+def _finite(values: Tensor, least: float = -math.inf) -> bool:
+    """Whether all values are finite and `least` or more; of a tensor on a GPU nobody asks, as the host would wait."""
+    return values.is_cuda or bool((values.isfinite() & (values >= least)).all())

@@ -714,7 +714,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_shares_of_the_images_add_up_to_the_loss_of_the_batch(name: str) -> None:
     z, images = random_z(*LABELS.shape).requires_grad_(), len(LABELS)
-    shares = [slice(0, 1), slice(1, images - 2), slice(images - 2, images)]
+    shares = [slice(0, 1), slice(1, 1), slice(1, images - 2), slice(images - 2, images)]  # one process has none
     whole = LOSSES[name](z, LABELS, anchors=None)
     parts = [LOSSES[name](z, LABELS, anchors=share) for share in shares]
     torch.testing.assert_close(torch.stack(parts).sum(), whole, rtol=1e-12, atol=0)
@@ -810,6 +810,13 @@ def test_early_preset_without_au_weights_says_that_they_are_required() -> None:
         ({"positive_probs": (0.5, 0.6, 0.2)}, r"positive_probs: expected 3 probabilities .* sum 1, got \(0.5, 0.6"),
         ({"positive_probs": (-0.2, 1.0, 0.2)}, r"positive_probs: expected 3 probabilities"),
         ({"chunk_size": 0}, r"chunk_size: expected a positive integer or None, got 0"),
+        ({"temperature": torch.tensor(0.1)}, r"temperature: expected a positive number, got ten.*: pass a float"),
+        ({"temperature": 0.001, "exponents": (1.0, 1.0)}, r"expected e / tau of 700 at most, got 1 / 0.001"),
+        ({"exponents": torch.tensor([[math.nan, 1.0]])}, r"exponents: expected a pair of numbers .* got tensor"),
+        ({"au_weights": "balanced"}, r"au_weights: expected \(K,\) numbers, 0 or more, got 'balanced'"),
+        ({"au_weights": [-1.0]}, r"au_weights: expected \(K,\) numbers, 0 or more, got \[-1.0\]"),
+        ({"au_weights": torch.tensor([math.nan])}, r"au_weights: expected \(K,\) numbers, 0 or more, got tensor"),
+        ({"normalize_weights": "no"}, r"normalize_weights: expected True or False, got 'no'"),
     ],
 )
 def test_wrong_option_is_refused_by_function_and_module_with_expected_and_got(
@@ -849,10 +856,21 @@ def test_unknown_option_of_the_module_lists_the_valid_ones() -> None:
         (torch.ones(2, 4, 1, 5), LABELS[:, :2], {}, r"labels: .* \(B, K\) = \(4, 1\), got torch.int8 \(4, 2\)"),
         (torch.ones(2, 4, 1, 5), LABELS[:, 0], {}, r"labels: .* \(4, 1\), got torch.int8 \(4,\)"),
         (torch.ones(2, 4, 1, 5), torch.ones(4, 1), {}, r"labels: expected integers .* got torch.float32 \(4, 1\)"),
+        (torch.ones(2, 4, 1, 5), torch.ones(4, 1), {}, r"labels: .* labels.nan_to_num\(-1\).long\(\)"),
+        (torch.ones(2, 4, 1, 5), None, {}, r"labels: expected integers .* got NoneType; without labels use infonce"),
+        (torch.ones(2, 4, 1, 5), [[1]] * 4, {}, r"labels: expected integers .* got list; try torch.as_tensor"),
+        ([[[[1.0]]]], LABELS[:1, :1], {}, r"z: expected a float tensor .* got list"),
+        (torch.ones(4, 1, 5), LABELS[:, :1], {}, r"z: .*; one view is torch.stack\(\[f, f\]\), one vector for all"),
         (torch.ones(2, 2, 1, 5), torch.tensor([[9], [1]]), {}, r"labels: expected 1 present, 0 absent .* got \[9\]"),
         (torch.ones(2, 4, 1, 5), LABELS[:, :1], {}, r"generator: expected a CPU torch.Generator or branch=.* got None"),
         (torch.ones(2, 4, 1, 5), LABELS[:, :1], {"branch": [0, 1]}, r"branch: .* \(K,\) = \(1,\) .* got \[0, 1\]"),
         (torch.ones(2, 4, 1, 5), LABELS[:, :1], {"branch": [3]}, r"branch: expected .* got \[3\]"),
+        (torch.ones(2, 4, 1, 5), LABELS[:, :1], {"branch": ["max"]}, r"branch: expected .* got \['max'\]"),
+        (torch.ones(2, 4, 1, 5), LABELS[:, :1], {"generator": 0}, r"generator: expected a CPU .* got 0"),
+        (
+            torch.ones(2, 4, 1, 5), LABELS[:, :1], {"positive": "max", "anchors": slice(0, 4, 2)},
+            r"anchors: expected a slice of images without a step, got slice\(0, 4, 2\)",
+        ),
         (
             torch.ones(2, 4, 1, 5), LABELS[:, :1], {"branch": [1], "positive": "max"},
             r"branch: expected positive='sampled', .* got positive='max'",
