@@ -1,10 +1,13 @@
 """The `aunce` command: thin, so that `aunce --help` is quick; everything heavy is imported where it is needed."""
 
+import difflib
 import functools
+import json
 import os
+import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,15 @@ from filelock import FileLock
 
 from aunce.data import data_set
 from aunce.errors import AunceError, DataError, RunError, UsageError, disk_remedy
-from aunce.processes import leave_with_engine
+from aunce.processes import ENGINE, leave_with_engine
 from aunce.study import (
     NOTEBOOKS,
     REPORTS,
     Data,
+    DataSpec,
     Progress,
     Run,
+    RunSpec,
     Study,
     duration,
     first_process,
@@ -54,6 +59,10 @@ class ErrorsInOneLine(click.Group):
                 raise
             click.echo(f"aunce: {error}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            if ENGINE not in os.environ:  # else the study says it
+                click.echo("\naunce: stopped; what is done is kept, and the same command goes on", err=True)
+            ctx.exit(130)
         except BrokenPipeError:  # the reader, `head` for instance, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
             ctx.exit(0)
@@ -78,8 +87,10 @@ def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def call(*args: Any, root: str | None, test_root: str | None, set: tuple[str, ...], **options: Any) -> None:
         overrides: dict[str, Any] = dict(map(_assignment, set))
-        places = {"root": root, "test_root": test_root}
-        overrides |= {name: str(Path(place).resolve()) for name, place in places.items() if place}
+        overrides |= {name: place for name, place in (("root", root), ("test_root", test_root)) if place}
+        for name in ("root", "test_root", "backbone", "detector"):  # the engine works in another folder
+            if isinstance(place := overrides.get(name), str) and place and Path(place).exists():
+                overrides[name] = str(Path(place).resolve())
         command(*args, overrides=overrides, **options)
 
     help_text = (
@@ -100,6 +111,11 @@ def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise UsageError(f"--set {text}: expected FIELD=VALUE")
+    known = [*RunSpec.model_fields, *DataSpec.model_fields]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        said = f"did you mean '{close[0]}'?" if close else f"the fields are {', '.join(sorted({*known}))}"
+        raise UsageError(f"--set {text}: there is no field '{name}'; {said}")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -122,25 +138,67 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
 
     plan = load_study(study, overrides)
     runs = plan.select(only)
+    check_backbones(runs)
     state = progress(plan, runs)
-    side_by_side = at_once(runs)
+    to_do = [run for run in runs if run.state != "done"]
+    side_by_side = min(at_once(runs), len(to_do) or 1)
     gigabytes = sum(map(disk_of_data, {data.name: data for run in runs for data in run.data}.values()))
+    gigabytes += disk_of_runs(runs, side_by_side)
     click.echo(
         f"{plan.title}: {len(runs)} runs, {state.done} done, about {duration(state.seconds_left / side_by_side)} to go "
-        f"with {side_by_side} side by side, about {gigabytes + 2e-3 * len(runs):.1f} GB of disk in all"
+        f"with {side_by_side} side by side, about {gigabytes:.1f} GB of disk in all"
     )
     if dry_run:
         click.echo("Nothing was started.")
         return
-    to_do = [run for run in runs if run.state != "done"]
     started = time.monotonic()
     failed = not engine.execute_all(plan, to_do, profile)
+    see_them = f"See them with: {shlex.join(['aunce', 'status', study, *_options(overrides)])}"
+    states = {run.state for run in plan.runs}
+    if failed and states == {"to do"}:
+        raise AunceError("the data of these runs could not be made, see above; no run was started")
+    if "done" not in states and any((plan.folder / "runs").glob("*/metrics.json")):
+        raise AunceError(f"no run with these settings was done; the report is as it was, of others\n{see_them}")
     click.echo(f"runs finished in {duration(time.monotonic() - started)}; writing the report")
     page = write_report(plan)
     draw_index(page.parent.parent)
     if failed:
-        raise AunceError(f"some runs failed, the report is marked partial: {page}\nSee them with: aunce status {study}")
+        raise AunceError(f"some runs failed, the report is marked partial: {page}\n{see_them}")
     click.echo(str(page))
+
+
+def _options(overrides: Mapping[str, Any]) -> list[str]:
+    """The options of the command line that give these overrides."""
+    words = []
+    for name, value in overrides.items():
+        place = name in ("root", "test_root")
+        words += [f"--{name.replace('_', '-')}", value] if place else ["--set", f"{name}={json.dumps(value)}"]
+    return words
+
+
+def check_backbones(runs: Iterable[Run]) -> None:
+    """Refuse a backbone that no run could read, before faces are cropped for hours.
+
+    Raises:
+        UsageError: neither the name of one that is bundled, nor a folder with `config.json`, nor a pinned one of the
+            hub.
+    """
+    for backbone in {run.spec.backbone for run in runs if not run.spec.revision}:
+        if (Path(backbone) / "config.json").is_file():
+            continue
+        from aunce.model import BACKBONES  # which takes seconds, and one is enough
+
+        if backbone not in BACKBONES:
+            raise UsageError(
+                f"backbone '{backbone}': no folder with a config.json; bundled are {', '.join(BACKBONES)}, and one of "
+                "the hub needs its revision, 40 hex digits"
+            )
+
+
+def disk_of_runs(runs: Sequence[Run], side_by_side: int) -> float:
+    """Gigabytes that runs leave: tables, weights, and a checkpoint, three times the weights, of each at work."""
+    weights = [sum(file.stat().st_size for file in Path(run.spec.backbone).glob("*.safetensors")) / 1e9 for run in runs]
+    return sum(2e-3 + one for one in weights) + 3 * side_by_side * max(weights)
 
 
 def at_once(runs: Sequence[Run]) -> int:
@@ -206,8 +264,25 @@ def prepare(study: str, key: str, name: str, overrides: dict[str, Any], workers:
     leave_with_engine()
     data = next(data for data in load_study(study, overrides).run(key).data if data.name == name)
     started = time.monotonic()
-    execution.make_data(data, workers=workers, progress=_ticker("packed"))
-    click.echo(f"data {data.name}: {duration(time.monotonic() - started)}")
+    folder = execution.make_data(data, workers=workers, look=True, progress=_ticker("packed"))
+    click.echo(f"data {data.name}: {duration(time.monotonic() - started)}{_left_out(folder) if data.root else ''}")
+
+
+def _left_out(folder: Path) -> str:
+    """What the pack of a real data set lacks, in words."""
+    from aunce.data import images
+
+    pack = images.open_pack(folder)
+    said = [
+        f"{len(frames):,} frames {why}, such as {frames[0]}"
+        for frames, why in (
+            (pack.table.missing_images, "without an image"),
+            (pack.no_face, "without a face"),
+            (pack.broken, "whose image cannot be read"),
+        )
+        if len(frames)
+    ]
+    return "; left out: " + ", ".join(said) if said else ""
 
 
 @main.command()
@@ -355,11 +430,13 @@ def predict(run: Path, paths: tuple[Path, ...], out: Path | None, detector: str)
     """
     from aunce import prediction
 
+    prediction.check_out(out)
+    files = prediction.sources(paths)
     model = prediction.load(run, detector=detector)
     if model.trained_on == prediction.RENDERED:
         click.echo(f"aunce: this model was trained on {model.trained_on}", err=True)
     broken: list[str] = []
-    rows = prediction.write(prediction.predict(model, paths, progress=_ticker("predicted"), warn=broken.append), out)
+    rows = prediction.write(prediction.predict(model, files, progress=_ticker("predicted"), warn=broken.append), out)
     if out is not None:
         click.echo(f"{out}: {rows:,} rows")
     if broken:
@@ -413,6 +490,10 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
         need_clone()
     card = DataCard(name, root, protocol=protocol)
     click.echo(card.text())
+    if missing := len(card.table.missing_images):
+        if missing == len(card.table):
+            raise DataError(f"{root}: none of the {missing:,} labelled frames has an image; is this the root?")
+        click.echo(f"{missing:,} labelled frames have no image, and would be left out", err=True)
     if page is not None:
         from aunce import page as pages
 

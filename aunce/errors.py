@@ -3,11 +3,12 @@
 import errno
 import re
 
+_WITH = "(AUNCE_DATA and AUNCE_REPORTS say where data and reports go)"
 _REMEDIES = {
-    errno.ENOSPC: "Free some space, or name another disk with AUNCE_DATA and AUNCE_REPORTS",
-    errno.EDQUOT: "Your quota is used up: free some space, or name another disk with AUNCE_DATA and AUNCE_REPORTS",
-    errno.EROFS: "Name a place that can be written to with AUNCE_DATA and AUNCE_REPORTS",
-    errno.EACCES: "Make the place writable, or name another one with AUNCE_DATA and AUNCE_REPORTS",
+    errno.ENOSPC: f"Free some space, or name another disk {_WITH}",
+    errno.EDQUOT: f"Your quota is used up: free some space, or name another disk {_WITH}",
+    errno.EROFS: f"Name a place that can be written to {_WITH}",
+    errno.EACCES: f"Make the place readable and writable, or name another one {_WITH}",
 }
 
 

@@ -28,16 +28,22 @@ TRIED_AGAIN = (DEAD_KERNEL, GPU_MEMORY, TIME_LIMIT)
 """Causes that may lie in what else the machine did at the time. A second try continues from the last checkpoint."""
 
 
-def make_data(data: Data, *, workers: int, progress: Callable[[int, int], None] | None = None) -> Path:
+def make_data(
+    data: Data, *, workers: int, look: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Path:
     """Render (or find) and pack one data set of a study; what is finished is left alone.
 
     Args:
         data: the data set.
         workers: processes that render, threads that crop.
+        look: whether the images of a real data set are still those of its pack; once a study, not for each run.
         progress: called with images cropped and images in all.
 
     Returns:
         The folder of the pack.
+
+    Raises:
+        UsageError: the pack that is there is one of other images.
     """
     from aunce.data import adapter, cache_folder, is_pack, pack_faces, place_of_pack, prepare
     from aunce.data.recipes import Recipe
@@ -48,7 +54,7 @@ def make_data(data: Data, *, workers: int, progress: Callable[[int, int], None] 
         root = Path(data.root)
         made = root if is_pack(root) else place_of_pack(data.dataset, root, recipe, data.protocol)
         # Looking at every image of a large data set for each run would take minutes.
-        return made if is_pack(made) else prepare(data.dataset, root, **options).folder
+        return made if is_pack(made) and not look else prepare(data.dataset, root, **options).folder
     folder = cache_folder() / data.name
     folder.mkdir(parents=True, exist_ok=True)
     pack = folder / "pack"
@@ -96,7 +102,9 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
                 with contextlib.suppress(OSError):  # a full disk may be what went wrong
                     files.write(error_file, json.dumps(failure, indent=1))
                 if number == tries or failure["cause"] not in TRIED_AGAIN:
-                    said = f"{failure['message']} {failure['remedy']} Log: {run.folder / 'log.txt'}"
+                    message = str(failure["message"])
+                    message += "" if message.endswith((".", "?", "!")) else "."
+                    said = f"{message} {failure['remedy']} Log: {run.folder / 'log.txt'}"
                     raise RunError(f"run {run.key}: {said}") from error
             else:
                 break

@@ -98,6 +98,12 @@ def build_backbone(name: str, *, revision: str | None = None) -> nn.Module:
         if name in BACKBONES:
             model = auto_model.from_config(BACKBONES[name]())
         elif folder.is_dir() and not any(folder.glob("*.safetensors")):
+            pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".h5"))
+            if pickles:  # whoever brought weights does not mean random ones
+                raise UsageError(
+                    f"backbone {name!r}: holds {pickles[0]} and no safetensors, and nothing else is read; download "
+                    "model.safetensors into it, or remove the file to start from random weights"
+                )
             model = auto_model.from_config(transformers.AutoConfig.from_pretrained(folder))
         else:
             # Safetensors only: other weight files are pickles, which run code when they are read.

@@ -108,7 +108,8 @@ def load(run: str | Path, *, detector: str = "") -> Model:
     if not path.is_file():
         raise UsageError(
             f"{run}: no finished run, metrics.json is not there. Name a folder reports/STUDY/runs/KEY; `aunce status "
-            "STUDY` lists those that are done."
+            "STUDY`, with the --root and --set of the study, lists those that are done. A run of the notebook alone is "
+            "done if it ended well: rename its metrics.json.partial to metrics.json."
         )
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
@@ -241,6 +242,18 @@ def table(model: Model, batch: list[Face]) -> pd.DataFrame:
     return pd.concat([about, pd.DataFrame(scores, columns=model.columns)], axis=1).assign(trained_on=model.trained_on)
 
 
+def check_out(out: Path | None) -> str:
+    """The suffix that says how to write to `out`; None is CSV.
+
+    Raises:
+        UsageError: another suffix than .csv and .parquet.
+    """
+    suffix = ".csv" if out is None else out.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise UsageError(f"{out}: expected a name that ends with .csv or .parquet")
+    return suffix
+
+
 def write(tables: Iterable[pd.DataFrame], out: Path | None) -> int:
     """Write tables below each other, as CSV or Parquet by the suffix of `out`; None is CSV to the standard output.
 
@@ -252,9 +265,7 @@ def write(tables: Iterable[pd.DataFrame], out: Path | None) -> int:
     Raises:
         UsageError: another suffix.
     """
-    suffix = ".csv" if out is None else out.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        raise UsageError(f"{out}: expected a name that ends with .csv or .parquet")
+    suffix = check_out(out)
     if out is None:
         return _write_csv(tables, sys.stdout)
     with files.beside(out) as partial:

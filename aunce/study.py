@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from aunce.data import DATASETS, dials
+from aunce.data import DATASETS, dials, is_pack
 from aunce.data.recipes import Recipe
 from aunce.errors import DataError, UsageError
 
@@ -162,6 +162,8 @@ class RunSpec(StrictModel):
         for name, length in (("exponents", 2), ("positive_probs", 3)):
             if len(getattr(self, name)) not in (0, length):
                 raise ValueError(f"{name} needs {length} numbers, or none for the preset's")
+        if self.crop > self.pixels:
+            raise ValueError(f"crop = {self.crop} does not fit into pixels = {self.pixels}; make pixels larger")
         if self.switches and self.method != "aunce":
             raise ValueError(f"{', '.join(self.switches)}: only method 'aunce' has them")
         return self
@@ -623,8 +625,21 @@ class Study:
         render = data_spec.model_dump(include={"setting", "subjects", "frames", "size", "rates"})
         crops = {"size": spec.pixels, "align": spec.align, "detector": spec.detector}
         places = [(spec.dataset, data_spec.root, spec.protocol)]
+        if spec.test_dataset and bool(data_spec.root) != bool(data_spec.test_root):
+            lacks = "--test-root" if data_spec.root else "--root"
+            raise UsageError(
+                f"{where}: one data set is real and the other would be rendered; name its folder with {lacks}"
+            )
         if spec.test_dataset:
             places.append((spec.test_dataset, data_spec.test_root, ""))
+        for dataset, root, _ in places:
+            usual = DATASETS[dataset]
+            whole_frames = root and not is_pack(root) and not (Path(root) / "synthetic.json").is_file()
+            if whole_frames and spec.align == "none" != usual.align:
+                raise UsageError(
+                    f"{where}: {usual.title} hands out whole frames, and align = 'none' would take their middle for a "
+                    f"face; add --set align={usual.align}"
+                )
         renders = [render, render | {"frames": data_spec.test_frames or data_spec.frames}]
         data = tuple(
             Data(dataset, root, faces, 0 if root else spec.replicate, protocol, crops)

@@ -461,6 +461,13 @@ def test_links_are_followed_once_and_those_to_nowhere_are_named(root, tmp_path_f
         affwild2.read(root)
 
 
+def test_a_copy_with_other_line_ends_has_the_same_fingerprint(root):
+    before = affwild2.fingerprint(root)
+    for path in root.rglob("*.txt"):
+        path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    assert affwild2.fingerprint(root) == before
+
+
 def test_fingerprint_follows_labels_alone(root):
     before = affwild2.fingerprint(root)
     write_crops(root / "cropped_aligned" / "1-30-640x360", (3,))

@@ -374,6 +374,7 @@ def test_subject_with_some_tasks_is_refused_and_absent_subject_is_listed(root):
         (["Physiology/F001/T1/a.txt"], r"this looks like BP4D\+"),
         (["images.npy", "frames.parquet"], "this looks like a pack"),
         (["F001_T1.csv"], "this looks like the label folder itself"),
+        (["ours/AUCoding/AU_OCC/F001_T1.csv"], "BP4D seems to lie in .*ours; name that folder"),
         (["holiday.jpg"], "no label files of BP4D"),
         (["AUCoding/AU_OCC/readme.txt"], "no label files of BP4D"),
     ],

@@ -176,8 +176,89 @@ def test_with_folders_of_ones_own_a_study_of_several_data_sets_is_done_one_pair_
         refused = aunce("study", "across", *only, *roots, "--dry-run")
         assert refused.exit_code == 1
         assert "rendered faces in the layout of disfa. Expected" in refused.output
-    wrong = aunce("study", "across", "--only", "pair=BP4D to DISFA", "--root", roots[3], "--dry-run")
+    swapped = ["--root", roots[3], "--test-root", roots[1]]
+    wrong = aunce("study", "across", "--only", "pair=BP4D to DISFA", *swapped, "--dry-run")
     assert "Expected bp4d" in wrong.output
+    half = aunce("study", "across", "--only", "pair=BP4D to DISFA", *roots[:2], "--dry-run")
+    assert half.exit_code == 2
+    assert "would be rendered; name its folder with --test-root" in half.output
+
+
+def test_whole_frames_of_a_real_data_set_are_not_taken_for_faces(aunce, project, tmp_path):
+    project()
+    root = tiny("disfa", size=32)
+    (root / "synthetic.json").unlink()
+    refused = aunce("study", project(), "--set", "dataset=disfa", "--root", root, "--dry-run")
+    assert refused.exit_code == 2
+    assert "add --set align=landmarks" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "epoch=1"], "--set epoch=1: there is no field 'epoch'; did you mean 'epochs'?"),
+        (["--set", "zzzz=1"], "there is no field 'zzzz'; the fields are align, "),
+        (
+            ["--set", "backbone=/no/such/folder"],
+            "backbone '/no/such/folder': no folder with a config.json; bundled are",
+        ),
+        (["--set", "backbone=swin-bas"], "backbone 'swin-bas': no folder with a config.json; bundled are small"),
+        (["--set", "crop=64"], "crop = 64 does not fit into pixels = 32"),
+    ],
+)
+def test_what_no_run_could_do_is_refused_before_anything_starts(aunce, project, words, message):
+    result = aunce("study", project(), *words)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_folders_may_be_named_from_where_one_stands(aunce, project, tmp_path, monkeypatch):
+    """The engine and the runs work elsewhere."""
+    (tmp_path / "swin").mkdir()
+    (tmp_path / "swin" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+    monkeypatch.setattr("aunce.engine.execute_all", lambda plan, runs, profile: seen.update(runs=runs, plan=plan))
+    aunce("study", project(), "--set", "backbone=swin")
+    assert {run.spec.backbone for run in seen["runs"]} == {str(tmp_path / "swin")}
+
+
+def test_a_study_whose_data_cannot_be_made_says_so_once(aunce, project, monkeypatch):
+    monkeypatch.setattr("aunce.engine.execute_all", lambda plan, runs, profile: False)
+    result = aunce("study", project())
+    assert result.exit_code == 1
+    assert "the data of these runs could not be made, see above; no run was started" in result.output
+    assert "writing the report" not in result.output
+
+
+def test_a_call_with_other_settings_that_does_nothing_leaves_the_report_of_the_others(aunce, project, monkeypatch):
+    path = project()
+    done, other = load_study(str(path)), load_study(str(path), {"epochs": 3})
+    done.runs[0].folder.mkdir(parents=True)
+    (done.runs[0].folder / "metrics.json").write_text('{"duration_s": 90}')
+    (done.folder / "report.md").write_text("as it was")
+
+    def fail(plan, runs, profile):
+        other.runs[0].folder.mkdir(parents=True, exist_ok=True)
+        (other.runs[0].folder / "error.json").write_text("{}")
+        return False
+
+    monkeypatch.setattr("aunce.engine.execute_all", fail)
+    result = aunce("study", path, "--set", "epochs=3")
+    assert result.exit_code == 1
+    assert "no run with these settings was done; the report is as it was, of others" in result.output
+    assert f"aunce status {path} --set epochs=3" in result.output
+    assert (done.folder / "report.md").read_text() == "as it was"
+
+
+def test_ctrl_c_says_that_nothing_is_lost(aunce, project, monkeypatch):
+    def interrupted(plan, runs, profile):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aunce.engine.execute_all", interrupted)
+    result = aunce("study", project())
+    assert result.exit_code == 130
+    assert "stopped; what is done is kept, and the same command goes on" in result.output
 
 
 def test_status_lists_every_run_with_its_state_and_reason(aunce, project):

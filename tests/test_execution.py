@@ -9,9 +9,11 @@ import psutil
 import pytest
 
 from aunce import execution
+from aunce.data import load, tiny
+from aunce.data.images import open_pack
 from aunce.errors import RunError, UsageError
 from aunce.processes import lives
-from aunce.study import RunSpec, load_study
+from aunce.study import Data, RunSpec, load_study
 
 SAVE = """import json, pathlib
 metrics = json.dumps({"duration_s": 1, "lr": learning_rate})
@@ -206,3 +208,19 @@ def test_the_pretext_is_done_first_and_its_weights_are_handed_on(stub):
     written = (start.folder / "metrics.json").stat().st_mtime_ns
     execution.execute(study, second)
     assert (start.folder / "metrics.json").stat().st_mtime_ns == written
+
+
+def test_images_that_come_or_go_after_their_crops_were_made_are_seen_once_a_study(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUNCE_DATA", str(tmp_path))
+    root = tiny("bp4d", size=32)
+    (root / "synthetic.json").unlink()  # no rendered one any more
+    image = root / load("bp4d", root).frames["image"].iloc[0]
+    kept = image.read_bytes()
+    image.unlink()
+    data = Data("bp4d", str(root), {}, 0, "", {"size": 32, "align": "none", "detector": "cascade"})
+    folder = execution.make_data(data, workers=1, look=True)
+    assert len(open_pack(folder).table.missing_images) == 1
+    image.write_bytes(kept)
+    assert execution.make_data(data, workers=1) == folder  # a run takes what its study has looked at
+    with pytest.raises(UsageError, match=r"holds a pack of other frames, labels, images or crops.*remove this one"):
+        execution.make_data(data, workers=1, look=True)

@@ -227,3 +227,11 @@ def test_weights_of_another_network_or_none_are_refused(tmp_path):
     safetensors.torch.save_file({"backbone.other": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match="does not hold weights"):
         load_backbone(encoder, tmp_path / "other.safetensors")
+
+
+def test_a_folder_with_pickled_weights_alone_is_refused_and_never_random(tmp_path):
+    build_backbone("small").config.save_pretrained(tmp_path)
+    build_backbone(str(tmp_path))  # without weights they are random, as asked
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"holds pytorch_model.bin and no safetensors.*download model.safetensors"):
+        build_backbone(str(tmp_path))

@@ -130,7 +130,8 @@ def _finished(out: Path, begun: Mapping[str, Any]) -> Pack | None:
     if all(index[name] == begun[name] for name in ("recipe", "source")):
         return open_pack(out)
     raise UsageError(
-        f"{out}: holds a pack of other frames, labels, images or crops. Name another folder or remove this one."
+        f"{out}: holds a pack of other frames, labels, images or crops. Name another folder or remove this one; runs "
+        "that were made from it stay as they are."
     )
 
 

@@ -211,6 +211,7 @@ def fingerprint(root: Path, paths: Iterable[Path]) -> str:
             data = path.read_bytes()
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+        data = data.replace(b"\r\n", b"\n")  # a copy by way of another system has the same labels
         digest.update(f"{path.relative_to(root).as_posix()} {len(data)}\n".encode() + data)
     marker = root / MARKER
     digest.update(marker.read_bytes() if marker.is_file() else b"")
@@ -225,10 +226,13 @@ def refuse(root: Path, title: str, expected: str) -> NoReturn:
     """
     below = {path.name for path in root.iterdir()}
     deeper = set(below)
-    for name in below:
+    for name in sorted(below):
         # Not every folder can be listed: lost+found, for instance, where the root is that of a disk.
         with contextlib.suppress(OSError):
-            deeper.update(child.name for child in (root / name).iterdir())
+            children = {child.name for child in (root / name).iterdir()}
+            if name not in MARKS.get(title, ()) and MARKS.get(title, set()) & children:
+                raise DataError(f"{root}: {title} seems to lie in {root / name}; name that folder. {expected}.")
+            deeper.update(children)
     if not below:
         raise DataError(f"{root}: the folder is empty. {expected}.")
     for name, marks in MARKS.items():
