@@ -324,7 +324,7 @@ def test_a_pretext_that_knows_labels_or_test_subjects_is_refused(write, table, e
 def test_a_pretext_of_a_real_data_set_is_refused(write, tmp_path):
     text = 'preset = "as_read" }\n' + PRETEXT
     study = write(
-        ("epochs = 3", "epochs = 3\npretext = true"),
+        ("epochs = 3", "epochs = 3\nalign = 'landmarks'\npretext = true"),
         ('preset = "as_read" }\n', text),
         ("subjects = 6", f"root = {str(tmp_path)!r}"),
     )
