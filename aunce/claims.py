@@ -263,24 +263,27 @@ class Ledger:
         )
 
     def table(self) -> "Markdown":
-        """One row per claim."""
+        """One row per claim; what is long stands below what is short, so that a screen holds the row."""
         rows = []
         for claim in self.claims.claim:
             said = self.said[claim.id]
             rows.append(
                 [
-                    f"**{claim.id}** {page.text(claim.wording)}",
-                    _lines([f"**{page.text(self.verdict(claim))}**", *_because(claim, said)]),
+                    _lines(
+                        [
+                            f"**{claim.id}** {page.text(claim.wording)}",
+                            f"*Source*: {page.text(claim.source)}",
+                            f"*Decided by*: {page.text(self._experiment(claim))}",
+                        ]
+                    ),
+                    _lines([f"**{page.text(self.verdict(claim))}**", *_because(claim, said), *map(_evidence, said)]),
                     _lines(part for one in said for part in effect(one.entry)),
                     _lines("" if one.entry.replicates is None else str(one.entry.replicates) for one in said),
                     _lines(_number(one.entry.detectable, one.entry.unit, sign="") for one in said),
-                    _lines(map(_evidence, said)),
-                    page.text(self._experiment(claim)),
-                    page.text(claim.source),
                 ]
             )
-        headers = ["Claim", "Verdict", "Effect (interval)", "Replicates", "Contrast finds at 80 %", "Evidence"]
-        return page.markdown(page.table([*headers, "Decided by", "Source"], rows, "llllllll"))
+        headers = ["Claim", "Verdict and evidence", "Effect (interval)", "Replicates", "Contrast finds at 80 %"]
+        return page.markdown(page.table(headers, rows, "lllll"))
 
     def _experiment(self, claim: Claim) -> str:
         if not claim.experiment:

@@ -371,12 +371,19 @@ def verify(study: str) -> None:
     """Compare the report of STUDY with its tables, and these with their hashes; exit 1 unless all match."""
     from aunce import verification
 
+    if study in PAGES:
+        raise UsageError(
+            f"'{study}' is a page without runs: draw it again with `aunce report {study}`, and `git diff "
+            f"reports/{study}` says whether it was what it has to be"
+        )
     wrong = verification.verify(load_study(study))
     for line in wrong:
         click.echo(line)
     if wrong:
         raise AunceError("the report of this study is not what its tables say, or they are not what was collected")
-    click.echo("hashes, page and figures match the tables")
+    click.echo(
+        "hashes, report.md, findings.json and the data of the figures match; index.html and SVG follow from them"
+    )
 
 
 def write_report(plan: Study) -> Path:

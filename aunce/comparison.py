@@ -377,7 +377,8 @@ class Comparison(Report):
         changed = f"; changed since on {', '.join(self.changed)}, see [the ledger](../claims/index.html#changes-since)"
         return page.markdown(
             f"{asked}\n\n{listed}\n\n{curves} The claims were written on {self.written.isoformat()}, {when} the day of "
-            f"the first run{changed if self.changed else ''} (hash `{self.claims_hash}`)."
+            f"the first run{changed if self.changed else ''} (hash `{self.claims_hash}` as they are today; git has "
+            "their history). [How the numbers are computed](../laptop/index.html#how-the-numbers-are-computed)."
         )
 
     def _sizes(self) -> str:

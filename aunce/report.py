@@ -1029,7 +1029,9 @@ class Report:
             ["Rebuild", f"`{facts['rebuild']}`"],
             [
                 "Data",
-                "runs.parquet, counts.parquet, auc.parquet, history.parquet; each figure has a CSV file beside it",
+                "runs.parquet, counts.parquet, auc.parquet, history.parquet; each figure has a CSV file beside it. "
+                "The AUC of an AU is the sum of concordant over the sum of pairs, in rows with head probe, epoch_rule "
+                "last and labels clean; its mean over the AUs that count is the score of a replicate",
             ],
         ]
         said = f"**Mixed {' and '.join(mixed)}**: the runs below were not all made alike.\n\n" if mixed else ""

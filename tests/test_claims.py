@@ -129,10 +129,10 @@ def test_a_claim_without_runs_has_no_verdict_and_an_undecidable_one_says_why(led
 def test_a_claim_takes_the_verdict_of_its_experiment_with_effect_power_and_evidence(ledger, verdict):
     shown = ledger({"main": ({}, [{"verdict": verdict}])})
     (row,) = rows(shown.table()).values()
-    assert row[1] == f"**{verdict}**<br>Because."
+    evidence = "[main: Scores, and more](../main/index.html#scores-and-more)"
+    assert row[1] == f"**{verdict}**<br>Because.<br>{evidence}"
     assert row[2] == "one minus other<br>+0.020 AUC (+0.010 to +0.030)"
     assert row[3:5] == ["16", "0.012 AUC"]
-    assert row[5] == "[main: Scores, and more](../main/index.html#scores-and-more)"
     assert f"1 {verdict}." in shown.title().data
     assert "the verdicts of C1 rest on them" in shown.banner().data
     found = findings.read(shown.out)
@@ -189,7 +189,7 @@ def test_texts_of_findings_are_no_markup(ledger):
     text = shown.table().data
     assert "<script" not in text
     assert len(text.splitlines()) == 3
-    assert text.replace("\\|", "").splitlines()[2].count("|") == 9
+    assert text.replace("\\|", "").splitlines()[2].count("|") == 6
 
 
 def test_the_committed_ledger_is_drawn_from_the_committed_findings():

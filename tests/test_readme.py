@@ -45,7 +45,7 @@ def in_a_test(line, roots):
     None for what needs names that only a reader has (STUDY, RUN, ...), a network, or several GPUs.
     """
     for name, root in roots.items():
-        line = re.sub(rf"/\S*/{re.escape(name)}(?!\w)", str(root), line)
+        line = re.sub(rf"/[^\s=]*/{re.escape(name)}(?!\w)", str(root), line)
     if re.search(r"\b(STUDY|KEY|RUN|NAME|OUT|ROOT|PATH)\b", line) or line.startswith(
         ("git ", "pip ", "conda ", "torchrun ")
     ):
@@ -79,6 +79,9 @@ def test_the_commands_run_in_their_order(tmp_path):
     for name, title in (("bp4d", "BP4D"), ("disfa", "DISFA")):
         roots[title] = tmp_path / name
         adapter(name).write(roots[title], subjects=12, frames=2, size=32)
+    roots["swin-base"] = tmp_path / "weights"
+    roots["swin-base"].mkdir()
+    (roots["swin-base"] / "config.json").write_text("{}")
     shutil.copytree(PROJECT / "reports", tmp_path / "reports", ignore=shutil.ignore_patterns("runs"))
     for name in ("notebooks", "tools"):  # what README names by its path in the clone
         (tmp_path / name).symlink_to(PROJECT / name)

@@ -127,7 +127,7 @@ def test_what_has_no_runs_and_what_none_can_decide_is_said(summary):
     assert "- **U1** It is ahead. *No data*" in undecidable
     assert "- **D1** *Against the paper undecidable until it is read*" in undecidable
     assert shown.differs().data.count("[not run yet](../claims/index.html#gaps)") == 2
-    assert "0 supported or proven, 0 refuted or not supported, 0 undecided, 2 not run yet, 1 undecidable here" in (
+    assert "0 supported or proven, 0 reversed, not supported or refuted by computation, 0 undecided, 2 not run yet" in (
         shown.title().data
     )
 
@@ -162,8 +162,8 @@ def test_the_index_gets_status_kind_and_counts(summary):
     shown.title()
     found = findings.read(shown.out)
     assert (found.kind, found.status, found.entries) == ("rendered faces", "partial", [])
-    assert "1 refuted or not supported" in found.found
-    assert "1 hold or matter, 1 not run yet" in found.found
+    assert "1 reversed, not supported or refuted by computation" in found.found
+    assert "1 hold or matter, 0 undecided, 1 not run yet" in found.found
 
 
 def test_advice_stands_while_its_verdicts_do_and_is_withdrawn_with_the_reason_when_they_change(summary):
