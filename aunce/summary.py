@@ -124,14 +124,14 @@ class Summary:
     def title(self) -> "Markdown":
         """Heading and where things stand; writes what the index shows of the summary."""
         counts = {group: len({one.id for one, _ in self._said(self.claims, group)}) for group in (HOLDS, FAILS, OPEN)}
-        held, unclear = (len({gap.id for gap, _ in self._said(self.gaps, group)}) for group in (HOLDS, OPEN))
+        held, unclear = ({gap.id for gap, _ in self._said(self.gaps, group)} for group in (HOLDS, OPEN))
         found = (
             f"Of {len(self.claims)} claims about AUNCE: {counts[HOLDS]} supported or proven, {counts[FAILS]} "
             f"reversed, not supported or refuted by computation, {counts[OPEN]} undecided, "
             f"{len(self._waiting(self.claims))} {NOT_RUN}, "
             f"{sum(not claim.experiment for claim in self.claims)} {UNDECIDABLE}. Of {len(self.gaps)} gaps between the "
-            f"release and its text, the field or its past: {held} hold or matter, {unclear} undecided, "
-            f"{len(self._waiting(self.gaps))} {NOT_RUN}."
+            f"release and its text, the field or its past: {len(held)} hold or matter, {len(unclear - held)} "
+            f"undecided, {len(self._waiting(self.gaps))} {NOT_RUN}."
         )
         title, question = "AUNCE in two minutes", "What is left of the claims, and what follows?"
         findings.write(self.out, self.ledger.about(title, question, found))
