@@ -146,8 +146,7 @@ class Ablation(Comparison):
                 f"Share of the {page.count(len(arms) * (len(arms) - 1) // 2, 'pair')} of {', '.join(arms)} that change "
                 f"places, mean over {page.count(len(usual), 'replicate')} with its 95 % interval. The last row is how "
                 "often two replicates disagree in which nothing but people, labels and seeds differs. Where no pair "
-                "changed places there is no spread, and so no interval: that is not to say never. Arms that are close "
-                "to each other change places more often."
+                "changed places there is no spread, and so no interval: that is not to say never."
             ),
         )
 

@@ -84,12 +84,10 @@ def train(
         log: takes one line an epoch.
 
     Raises:
-        UsageError: crops that are larger than the images, or a pretext without its weights.
+        UsageError: a pretext without its weights.
         DataError: the method needs latent intensities, and the faces are not rendered.
         RunError: the loss is not finite.
     """
-    if spec.crop > spec.pixels:
-        raise UsageError(f"crop = {spec.crop} does not fit into pixels = {spec.pixels}; make larger crops of the faces")
     table = pack.table
     subjects = table.frames["subject"].to_numpy()
     clean = table.labels
