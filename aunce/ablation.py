@@ -3,7 +3,9 @@
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from aunce import page
 from aunce.comparison import FEWEST, NOTHING, Comparison, Contrast, lines, rises
 from aunce.data.writing import OFTEN, RARE
 from aunce.report import PRIMARY, THRESHOLD, in_cells, in_text
-from aunce.statistics import Estimate, t_interval
+from aunce.statistics import Estimate, share_interval, t_interval
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -28,7 +30,37 @@ class Change(NamedTuple):
 
 
 class Ablation(Comparison):
-    """Sections of the ablation reports; arguments are those of `Comparison`."""
+    """Sections of the ablation reports.
+
+    Args:
+        tables: see `Comparison`, as are the other options.
+        ranked: arms in whose order the study is interested, see `flips`.
+        retrained: words for a change of training -> what the names of the arms trained so end in, after a comma; an arm
+            without such a variant stays as it is.
+    """
+
+    def __init__(
+        self,
+        tables: str | Path,
+        *,
+        ranked: Sequence[str] = (),
+        retrained: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.ranked, self.retrained = list(ranked), dict(retrained or {})
+        super().__init__(tables, **options)
+
+    def _sentences(self) -> list[str]:
+        if not self.ranked or self.empty:
+            return super()._sentences()
+        *changes, between = self._flips.itertuples()
+        shares, widest = [change.estimate for change in changes], max(change.high for change in changes)
+        return [
+            f"{min(shares):.0%} to {max(shares):.0%} of the pairs of {', '.join(self.ranked)} change places by one of "
+            f"{len(changes)} other ways of scoring or training (the widest interval ends at {widest:.0%}), and "
+            f"{between.estimate:.0%} (up to {between.high:.0%}) between replicates.",
+            *super()._sentences(),
+        ]
 
     def rarity(self, *pairs: tuple[str, str]) -> "Markdown":
         """Gain of one arm over another, AU by AU, against prevalence, with the mean line of each pair."""
@@ -38,7 +70,10 @@ class Ablation(Comparison):
             return page.markdown(NOTHING)
         contrasts = [Contrast(*pair, "rarity") for pair in pairs]
         names = [f"{one.better} minus {one.worse}" for one in contrasts]
-        points = [self.gains(one).assign(contrast=name) for one, name in zip(contrasts, names, strict=True)]
+        points = [
+            gains.assign(contrast=name, enters=self._enters(gains))
+            for gains, name in zip(map(self.gains, contrasts), names, strict=True)
+        ]
         means = [
             {"contrast": name, "prevalence": at, "gain": float(np.mean([line(at) for line in lines(table).values()]))}
             for name, table in zip(names, points, strict=True)
@@ -46,7 +81,7 @@ class Ablation(Comparison):
         ]
         table = pd.concat(points, ignore_index=True)
         spoken = [f"{one}: {in_text(t_interval(self.sample(one).tolist()), '+.3f')}" for one in contrasts]
-        strict = [gains[self._enters(gains)] for gains in points]
+        strict = [gains[gains["enters"]] for gains in points]
         slopes = [
             f"{name} {in_text(t_interval(rises(gains).tolist()), '+.3f')}"
             for name, gains in zip(names, strict, strict=True)
@@ -61,8 +96,9 @@ class Ablation(Comparison):
                 "One dot is one AU in one replicate: how rare it was, and how much more AUC the first arm has than the "
                 f"second. Lines are means over replicates of the lines of least squares from {RARE:.0%} to {OFTEN:.0%}."
                 f" An AU has a dot from {FEWEST} positive test frames on, of however many people: {len(points[0])} "
-                f"dots. With the {len(strict[0])} alone that enter the means, the lines are higher at {RARE:.0%} than "
-                f"at {OFTEN:.0%} by (looked at after the runs, decides nothing): {'; '.join(slopes)}."
+                f"dots, pale for AUs too rare for the means. With the {len(strict[0])} alone that enter the means, the "
+                f"lines are higher at {RARE:.0%} than at {OFTEN:.0%} by (looked at after the runs, decides nothing): "
+                f"{'; '.join(slopes)}."
             ),
         )
 
@@ -109,32 +145,29 @@ class Ablation(Comparison):
         ]
         return page.markdown(page.table(["Arm", "Subject read", "95 % interval", "Replicates"], rows, "lrrr"))
 
-    def flips(self, *arms: str, retrained: Mapping[str, str]) -> "Markdown":
-        """How often two arms change places when something is done in another way: all on one scale.
+    @cached_property
+    def _flips(self) -> pd.DataFrame:
+        """Share of the ranked pairs that change places by each change, the last row by taking another replicate."""
+        rows = []
+        for change in [*self._scorings(), *self._trainings()]:
+            shares = _flipped(change.usual, change.changed)
+            if len(shares):  # a head, say, that these runs do not have
+                rows.append(_flip_row(change.group, change.name, share_interval(float(shares.mean()), len(shares))))
+        usual = self._each(self.ranked)
+        others = [_flipped(usual, pd.DataFrame([usual.loc[other]] * len(usual), usual.index)) for other in usual.index]
+        # a replicate beside itself does not flip, and is no other replicate
+        chance = float(np.mean(others)) * len(usual) / max(len(usual) - 1, 1)
+        # Pairs of replicates share replicates: independent are half as many as there are of these (Hoeffding 1963).
+        between = share_interval(chance, max(len(usual) // 2, 1))
+        return pd.DataFrame([*rows, _flip_row("everything anew", "another replicate", between)])
 
-        Args:
-            arms: those whose order is looked at.
-            retrained: words for a change of training -> what the names of the arms trained so end in, after a comma; an
-                arm without such a variant stays as it is.
-        """
+    def flips(self) -> "Markdown":
+        """How often two ranked arms change places when something is done in another way: all on one scale."""
         from aunce import figures
 
         if self.empty:
             return page.markdown(NOTHING)
-        rows = []
-        for change in [*self._scorings(arms), *self._trainings(arms, retrained)]:
-            shares = _flipped(change.usual, change.changed)
-            if len(shares):  # a head, say, that these runs do not have
-                rows.append(_flip_row(change.group, change.name, t_interval(shares.tolist())))
-        usual = self._each(arms)
-        others = [_flipped(usual, pd.DataFrame([usual.loc[other]] * len(usual), usual.index)) for other in usual.index]
-        # a replicate beside itself does not flip, and is no other replicate
-        chance = sum(others) / max(len(usual) - 1, 1)
-        # Two replicates share a pair each, so the mean has twice the error of independent values with this spread
-        # (a U-statistic of degree 2, to leading order): the same mean with twice the spread.
-        doubled = t_interval((2 * chance - chance.mean()).tolist())
-        rows.append(_flip_row("everything anew", "another replicate", doubled))
-        table = pd.DataFrame(rows)
+        table, arms, usual = self._flips, self.ranked, self._each(self.ranked)
         spoken = [f"{row.change} {100 * row.estimate:.0f} %" for row in table.itertuples()]
         return page.figure(
             self.out,
@@ -145,8 +178,9 @@ class Ablation(Comparison):
             caption=(
                 f"Share of the {page.count(len(arms) * (len(arms) - 1) // 2, 'pair')} of {', '.join(arms)} that change "
                 f"places, mean over {page.count(len(usual), 'replicate')} with its 95 % interval. The last row is how "
-                "often two replicates disagree in which nothing but people, labels and seeds differs. Where no pair "
-                "changed places there is no spread, and so no interval: that is not to say never."
+                "often two replicates disagree in which nothing but people, labels and seeds differs. Intervals are "
+                "those of Clopper and Pearson with a replicate, in the last row two, as one toss of a coin: too wide "
+                "rather than too narrow, and no narrower where no pair changed places."
             ),
         )
 
@@ -154,8 +188,9 @@ class Ablation(Comparison):
         """Macro scores (replicates, arms) in the usual condition."""
         return pd.DataFrame({arm: self.scores(arm, score, **reading) for arm in arms}).dropna()
 
-    def _scorings(self, arms: Sequence[str]) -> Iterator[Change]:
+    def _scorings(self) -> Iterator[Change]:
         """The same runs scored in another way."""
+        arms = self.ranked
         usual, f1 = self._each(arms), self._each(arms, "f1")
         for name, reading in (
             ("epoch: best on inner validation", {"epoch_rule": "inner_val"}),
@@ -174,15 +209,35 @@ class Ablation(Comparison):
             pooled, mean = (pd.DataFrame({arm: self._over_deals(arm, by) for arm in arms}) for by in ([], ["part"]))
             yield Change("scored otherwise", "F1: mean of parts, not pooled", pooled, mean)
 
-    def _trainings(self, arms: Sequence[str], retrained: Mapping[str, str]) -> Iterator[Change]:
+    def _trainings(self) -> Iterator[Change]:
         """Other runs: other subjects held out, or trained in another way."""
+        arms = self.ranked
         usual = self._each(arms)
-        for name, ending in retrained.items():
+        for name, ending in self.retrained.items():
             variants = [one if (one := f"{arm}, {ending}") in self.arms else arm for arm in arms]
             yield Change("trained otherwise", name, usual, self._each(variants).set_axis(arms, axis=1))
         for noise in (noise for noise in self.labels if noise != self.first):
             dealt = pd.DataFrame({arm: self.scores(arm, noise=noise) for arm in arms}).dropna()
             yield Change("trained otherwise", f"subjects dealt anew ({noise.rpartition(', deal ')[2]})", usual, dealt)
+
+    def averages(self) -> "Markdown":
+        """Macro-F1 of the ranked arms over all parts that were held out: pooled, and as the mean of parts."""
+        if self.empty:
+            return page.markdown(NOTHING)
+        rows = []
+        for arm in self.ranked:
+            pooled, mean = self._over_deals(arm, []), self._over_deals(arm, ["part"])
+            apart = in_cells(t_interval((mean - pooled).tolist()), "+.4f")
+            rows.append([page.text(arm), page.number(pooled.mean()), page.number(mean.mean()), *apart, str(len(mean))])
+        headers = [
+            "Arm",
+            "F1 pooled over parts",
+            "F1 mean of parts",
+            "Mean minus pooled",
+            "95 % interval",
+            "Replicates",
+        ]
+        return page.markdown(page.table(headers, rows, "lrrrlr"))
 
     def _over_deals(self, arm: str, by: list[str]) -> "pd.Series[float]":
         """Macro-F1 by replicate over all parts that were held out: counts pooled, or the mean over `by`."""

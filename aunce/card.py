@@ -107,7 +107,13 @@ class DataCard:
 
     def _notes(self) -> dict[str, str]:
         derived = f"derived from what is published, see RATES in aunce/data/{self.dataset}.py"
-        return {"Rates compared with": getattr(adapter(self.dataset), "RATES_STATUS", derived)}
+        counted = f"published or counted by others, see PUBLISHED_FRAMES in aunce/data/{self.dataset}.py"
+        none = "no published numbers are known"
+        frames = counted if hasattr(adapter(self.dataset), "PUBLISHED_FRAMES") else none
+        return {
+            "Frames compared with": frames,
+            "Rates compared with": getattr(adapter(self.dataset), "RATES_STATUS", derived),
+        }
 
     def parts(self) -> "Markdown":
         """Subjects, sequences and frames of each part, beside the published numbers of frames."""

@@ -52,6 +52,7 @@ class ErrorsInOneLine(click.Group):
     """What a user can mend is shown as one message; exit code 2 for usage, 1 for a failed run; --debug shows more."""
 
     def invoke(self, ctx: click.Context) -> None:
+        """Run the command; `--debug` keeps the traceback. Exit 130 if it was stopped, 0 if a pipe's reader has left."""
         try:
             super().invoke(ctx)
         except AunceError as error:
@@ -495,6 +496,8 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
 
     if page is not None:
         need_clone()
+        if show_faces and REPORTS.resolve() in page.resolve().parents:
+            raise UsageError(f"--show-faces: pages in {REPORTS} are committed; name a folder that is not, such as card")
     card = DataCard(name, root, protocol=protocol)
     click.echo(card.text())
     if missing := len(card.table.missing_images):
@@ -572,6 +575,7 @@ def cores() -> int:
 
 
 def in_words(state: Progress) -> str:
+    """How far a study is, in one line: runs by state, and the time left, which running ones share."""
     said = f"{state.done} done, {state.running} running, {state.failed} failed, {state.to_do} to do"
     if state.last_hour:
         said += f"; {state.last_hour} in the last hour"

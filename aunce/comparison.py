@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -149,7 +150,7 @@ class Comparison(Report):
                 )
         self.crossed = any(len(levels) > 1 for levels in noises.values())
         self.first = str(self.runs["noise"].iloc[0])  # of the study, whether or not its runs have ended well
-        rows = {replicate: {"noise": ", ".join(noises[replicate])} | row for replicate, row in rows.items()}
+        rows = {replicate: {"noise": "; ".join(noises[replicate])} | row for replicate, row in rows.items()}
         self.conditions = pd.DataFrame.from_dict(rows, orient="index").sort_index()
         super()._score()
 
@@ -158,10 +159,13 @@ class Comparison(Report):
         """True as long as no replicate has finished in every arm."""
         return not self.done or not len(self.macro)
 
+    def _entering(self, replicate: int) -> Collection[int]:
+        return self.entering_of[replicate]
+
     def _enters(self, table: pd.DataFrame) -> "pd.Series[bool]":
         """Data set and test subjects of each replicate decide which AUs enter."""
         pairs = zip(table["replicate"], table["au"], strict=True)
-        return pd.Series([au in self.entering_of[replicate] for replicate, au in pairs], table.index, dtype=bool)
+        return pd.Series([au in self._entering(replicate) for replicate, au in pairs], table.index, dtype=bool)
 
     def scores(self, arm: str, score: str = "auc", *, noise: str = "", **reading: str) -> pd.Series:
         """A macro score per replicate, the primary reading unless told otherwise.
@@ -515,23 +519,37 @@ class Comparison(Report):
         if not (other / "provenance.json").is_file():
             return page.markdown("This study was run with one base seed.")
         twin = type(self)(other, experiment=without_size(self.folder.name))
-        rows = []
-        for contrast, sample in self.samples.items():
-            apart = independent_difference(sample.tolist(), twin.samples[contrast].tolist())
-            rows.append(
-                [
-                    page.text(str(contrast)),
-                    page.text(in_text(self.estimates[contrast], "+.3f")),
-                    page.text(in_text(twin.estimates[contrast], "+.3f")),
-                    *in_cells(apart, "+.3f"),
-                ]
-            )
-        verdicts = [
-            f"{claim.id}: {self.decide(claim)[0]} here, {twin.decide(claim)[0]} there" for claim in self.claims
-        ] + [f"{gap.id}: {self.examine(gap)[0]} here, {twin.examine(gap)[0]} there" for gap in self.gaps]
-        headers = ["Contrast", "Here", f"In {other.name}", "Apart by", "95 % interval"]
-        listed = "\n".join(f"- {page.text(one)}" for one in verdicts)
-        return page.markdown(f"{page.table(headers, rows, 'lllrl')}\n\n{listed}")
+        compared = {contrast: (self.estimates[contrast], twin.estimates[contrast]) for contrast in self.samples}
+        for claim in self.claims:
+            if claim.control:
+                better, worse = claim.control
+                control = Contrast(better, worse, claim.measure)
+                here, there = (t_interval(one.sample(control).tolist()) for one in (self, twin))
+                compared.setdefault(control, (here, there))
+        rows, apart = [], {}
+        for contrast, estimates in compared.items():
+            samples = [one.sample(contrast).tolist() for one in (self, twin)]
+            apart[contrast] = independent_difference(*samples)
+            found = [
+                f"{in_text(estimate, '+.3f')}, SD {page.number(float(np.std(sample, ddof=1)))}"
+                for estimate, sample in zip(estimates, samples, strict=True)
+            ]
+            both = t_interval(samples[0] + samples[1])
+            rows.append([page.text(str(contrast)), *found, *(in_text(one, "+.3f") for one in (both, apart[contrast]))])
+        headers = ["Contrast", "Here", f"In {other.name}", "Both together", "Apart by"]
+        drawn = _with_ends(page.table(headers, rows, "lllll"))
+        said = [
+            (claim.id, str(self.decide(claim)[0]), str(twin.decide(claim)[0]), self.worst(claim))
+            for claim in self.claims
+        ] + [(gap.id, str(self.examine(gap)[0]), str(twin.examine(gap)[0]), self.strongest(gap)) for gap in self.gaps]
+        listed = "\n".join(
+            f"- {name}: {here} here, {there} there{_why_apart(here, there, apart[decisive])}."
+            for name, here, there, decisive in said
+        )
+        return page.markdown(
+            "Intervals of the two studies are those of their tables; those of both together and of how far they are "
+            f"apart (Welch) stand alone, and decide nothing. SD is over replicates.\n\n{drawn}\n\n{listed}"
+        )
 
     def by_condition(self) -> "Markdown":
         """Each contrast in each condition: a figure, whose intervals are not adjusted and decide nothing."""
@@ -547,7 +565,7 @@ class Comparison(Report):
             for condition in varied:
                 groups = sample.groupby(self.conditions[condition].reindex(sample.index))
                 rows += [
-                    {"contrast": str(contrast), "condition": condition, "level": _level(condition, str(level))}
+                    {"contrast": str(contrast), "condition": condition, "level": self._level(condition, str(level))}
                     | _numbers(values)
                     for level, values in groups
                 ]
@@ -575,6 +593,7 @@ class Comparison(Report):
             ("AUC", "auc", {}),
             ("AUC own head", "auc", {"head": "own"}),
             ("AUC kNN", "auc", {"head": "knn"}),
+            ("AUC probe in training mode", "auc", {"head": "moving"}),
             ("AUC within subject", "auc_within", {}),
             ("AUC noisy test", "auc", {"labels": "noisy"}),
             ("AUC inner-val. epoch", "auc", {"epoch_rule": "inner_val"}),
@@ -583,6 +602,8 @@ class Comparison(Report):
             ("F1 at 0.5", "f1", {"threshold": "0.5"}),
             ("F1 oracle", "f1", {"threshold": "oracle"}),
         ]
+        heads = set(self.macro["head"])
+        columns = [column for column in columns if column[2].get("head", "probe") in heads]
         if not self.crossed:
             return page.markdown(self._arms_table(columns, "", self.runs))
         tables = [
@@ -606,8 +627,9 @@ class Comparison(Report):
         blind = blind[blind["noise"].isin(["any", noise])] if noise else blind
         for (name, score), values in blind.groupby(["arm", "score"], sort=False)["value"]:
             if score == "f1":  # the AUC of a score that does not depend on the image is one half
-                rows.append([f"{name} (floor)", "0.500", "by definition", *[""] * 6, page.number(values.mean())])
-                rows[-1] += [""] * 3
+                known = {"AUC": "0.500", "F1": page.number(values.mean())}
+                cells = [known.get(column, "") for column, *_ in columns]
+                rows.append([f"{name} (floor)", cells[0], "by definition", *cells[1:], ""])
         headers = ["Arm", "AUC", "95 % interval", *(name for name, *_ in columns[1:]), "Curves flat"]
         return page.table(headers, rows, "l" + "r" * (len(headers) - 1))
 
@@ -618,13 +640,21 @@ class Comparison(Report):
         rows = [
             [
                 str(row.Index),
-                *(page.text(value) for value in (row.dataset, row.setting, row.noise, row.start)),
+                *(page.text(value) for value in (row.dataset, row.setting, self._with_kappa(row.noise), row.start)),
                 ", ".join(f"AU{au}" for au in sorted(self.entering_of[row.Index])) or "none: left out",
             ]
             for row in self.conditions.itertuples()
         ]
         headers = ["Replicate", "Data set", "Setting", "Label noise", "Start", "AUs in the mean"]
         return page.markdown(page.table(headers, rows, "llllll"))
+
+    def _level(self, condition: str, level: str) -> str:
+        """A level in words that stand alone."""
+        return f"noise {self._with_kappa(level)}" if condition == "noise" else level
+
+    def _with_kappa(self, noises: str) -> str:
+        """Noise levels of a replicate by the labels that figures have."""
+        return ", ".join(self.labels.get(noise, noise) for noise in noises.split("; "))
 
     def flatness(self) -> "Markdown":
         """Which curves had flattened; a pilot does not show the curves themselves, whose ends would name a winner."""
@@ -668,9 +698,13 @@ def rises(gains: pd.DataFrame) -> "pd.Series[float]":
     return pd.Series(heights, dtype="float64")
 
 
-def _level(condition: str, level: str) -> str:
-    """A level in words that stand alone."""
-    return f"noise {level}" if condition == "noise" else level
+def _why_apart(here: str, there: str, apart: Estimate) -> str:
+    """What the difference of two studies says of verdicts that differ."""
+    if here == there or not apart.defined:
+        return ""
+    if apart.low <= 0 <= apart.high:
+        return "; the two values of its decisive contrast are not told apart"
+    return "; the two values of its decisive contrast are apart by more than their intervals allow for"
 
 
 def _numbers(sample: "pd.Series[float]") -> dict[str, float]:

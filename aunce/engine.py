@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aunce import files
+from aunce.errors import UsageError
 from aunce.processes import ENGINE
 from aunce.study import NOTEBOOKS, Run, Study
 
@@ -29,12 +30,18 @@ def execute_all(study: Study, runs: Sequence[Run], profile: str) -> bool:
 
     Returns:
         True if all runs ended well.
+
+    Raises:
+        UsageError: there is no such profile.
     """
+    known = NOTEBOOKS / "profiles" / profile
+    folder = known if known.is_dir() else Path(profile).resolve()
+    if not any(folder.glob("config*.yaml")):  # config.v9+.yaml is one for that version of Snakemake
+        names = ", ".join(sorted(path.name for path in known.parent.iterdir()))
+        raise UsageError(f"--profile {profile}: no folder with a config.yaml; in {known.parent} are {names}")
     if not runs:
         files.sweep(study.folder, WORK)  # logs of jobs that failed, and that have been done since
         return True
-    known = NOTEBOOKS / "profiles" / profile
-    folder = known if known.is_dir() else Path(profile).resolve()
     # Below the study, where all nodes of a cluster see it, and new: Snakemake's own records are never needed twice.
     with files.workplace(study.folder, WORK) as work:
         # In a file, not in --config: Snakemake would read a path with a colon or braces in it as YAML.

@@ -45,8 +45,14 @@ def occurrence_counts(labels: Array, predictions: Array, subjects: ArrayLike, au
 def f1(counts: pd.DataFrame, by: str | Sequence[str] = "au") -> pd.Series:
     """F1 = 2 tp / (2 tp + fp + fn) of the counts pooled within the groups of `by`.
 
-    NaN where no frame is positive and none is predicted so. `by=["part", "au"]`, then a mean over parts, is the
-    literature's way; `by="au"` pools over parts.
+    `by=["part", "au"]`, then a mean over parts, is the literature's way; `by="au"` pools over parts.
+
+    Args:
+        counts: rows of `occurrence_counts`, with more columns if wanted.
+        by: columns to group by.
+
+    Returns:
+        F1 as a share, 0 to 1, indexed by `by`; NaN where no frame is positive and none is predicted so.
     """
     # Tables on disk hold small integers, which pandas gives back where the sums fit; their doubles need not.
     pooled = counts.groupby(by, sort=False)[["tp", "fp", "fn"]].sum().astype(np.int64)
@@ -60,8 +66,15 @@ def thresholds(labels: Array, scores: Array) -> Array:
     Candidates are the scores themselves; of equally good ones the highest is taken. An AU without a known positive
     frame gives no information and gets 0.5.
 
+    Args:
+        labels: (n, K) in {-1, 0, 1}.
+        scores: (n, K), larger for present.
+
     Returns:
-        (K,) float64.
+        (K,) float64, in the unit of the scores.
+
+    Raises:
+        ValueError: the shapes do not fit.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     _fit("scores", scores, labels.shape)
@@ -154,7 +167,20 @@ def entering_aus(
     aus: Sequence[int],
     null_aus: Sequence[int] = (),
 ) -> tuple[int, ...]:
-    """The AUs of the mean: at least 5 test subjects with at least 10 positive frames each, and not a null AU."""
+    """The AUs of the mean: at least 5 test subjects with at least 10 positive frames each, and not a null AU.
+
+    Args:
+        clean_labels: (n, K) in {-1, 0, 1}, of the test frames.
+        subjects: (n,), one name per frame.
+        aus: the K AU numbers.
+        null_aus: AU numbers that are labelled and never drawn.
+
+    Returns:
+        AU numbers, in the order of `aus`.
+
+    Raises:
+        ValueError: there is not one subject per frame.
+    """
     codes, names = _subjects(subjects, len(clean_labels))
     positives = np.zeros((len(names), len(aus)), dtype=np.int64)  # (S, K)
     np.add.at(positives, codes, np.asarray(clean_labels) == 1)
@@ -240,7 +266,12 @@ def flat(curve: ArrayLike) -> bool:
 
 
 def macro(values: pd.Series, aus: Sequence[int]) -> float:
-    """Mean over the AUs of `aus` that have a value; NaN if none has."""
+    """Mean over the AUs of `aus` that have a value; NaN if none has.
+
+    Args:
+        values: one score per AU, indexed by AU number; NaN is no value.
+        aus: AU numbers; one that is not in the index has no value.
+    """
     return float(values.reindex(list(aus)).mean())
 
 

@@ -235,7 +235,7 @@ def verdicts(table: pd.DataFrame, *, delta: float) -> Figure:
     """What decides each claim: a difference with its interval, coloured by what it comes to, with 0 and delta.
 
     Args:
-        table: one row per claim: claim, contrast, group, estimate, low and high, in the unit of delta.
+        table: one row per claim: claim, study, contrast, group, estimate, low and high, in the unit of delta.
         delta: differences from -delta to delta count as nothing.
     """
     groups = list(pd.unique(table["group"]))
@@ -248,7 +248,10 @@ def verdicts(table: pd.DataFrame, *, delta: float) -> Figure:
         _estimate(axes, row, y, COLOURS[look], MARKERS[look], (-widest, widest))
     axes.axvspan(-delta, delta, color="#E5E5E5", linewidth=0, zorder=0)
     axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
-    named = [f"{row.claim}  {row.contrast.replace(' minus ', chr(10) + 'minus ', 1)}" for row in table.itertuples()]
+    named = [
+        f"{row.claim}, {row.study}: {row.contrast.replace(' minus ', chr(10) + 'minus ', 1)}"
+        for row in table.itertuples()
+    ]
     axes.set_yticks(range(len(table)), named)
     axes.set(xlim=(-widest, widest), ylim=(len(table) - 0.5, -0.5), xlabel="Difference in macro-AUC")
     axes.grid(axis="x", visible=True)
@@ -261,8 +264,8 @@ def gains(points: pd.DataFrame, lines: pd.DataFrame) -> Figure:
     """Gain of one arm over another against prevalence: one dot per AU and replicate, one line per contrast.
 
     Args:
-        points: contrast, prevalence (0 to 1) and gain (AUC).
-        lines: the same columns, drawn in their order.
+        points: contrast, prevalence (0 to 1), gain (AUC), and enters, whether the AU enters the means: pale if not.
+        lines: contrast, prevalence and gain, drawn in their order.
     """
     contrasts = list(pd.unique(points["contrast"]))
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
@@ -270,7 +273,9 @@ def gains(points: pd.DataFrame, lines: pd.DataFrame) -> Figure:
     for index, contrast in enumerate(contrasts):
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         own = points[points["contrast"] == contrast]
-        axes.plot(100 * own["prevalence"], own["gain"], marker, color=colour, markersize=3, alpha=0.45, zorder=2)
+        for enters, alpha in ((True, 0.6), (False, 0.2)):
+            some = own[own["enters"] == enters]
+            axes.plot(100 * some["prevalence"], some["gain"], marker, color=colour, markersize=3, alpha=alpha, zorder=2)
         line = lines[lines["contrast"] == contrast]
         axes.plot(100 * line["prevalence"], line["gain"], color=colour, linewidth=2, zorder=3)
     axes.axhline(0, color=GREY, linewidth=0.9, zorder=1)
@@ -320,8 +325,8 @@ def flips(table: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     for y, (_, row) in zip(places, table.iterrows(), strict=True):
         look = int(row["order"]) % len(COLOURS)
-        cut = 100 * row[["estimate", "low", "high"]].astype(float).clip(0, 1)
-        _estimate(axes, cut, y, COLOURS[look], MARKERS[look], (-2, 102))
+        share = 100 * row[["estimate", "low", "high"]].astype(float)
+        _estimate(axes, share, y, COLOURS[look], MARKERS[look], (-2, 102))
     axes.set_yticks(places, table["change"].tolist())
     axes.set(xlim=(-2, 102), ylim=(places[-1] + 0.6, -0.6), xlabel="Pairs of arms that change places (%)")
     axes.grid(axis="x", visible=True)

@@ -18,7 +18,7 @@ from aunce.study import StrictModel
 
 FILE = "findings.json"
 
-Kind = Literal["rendered faces", "recorded faces", "published numbers", "computation"]
+Kind = Literal["rendered faces", "recorded faces", "published numbers", "computation", "none yet"]
 """What the numbers of a report are made of."""
 
 

@@ -553,15 +553,27 @@ class AUNCELoss(nn.Module):
         generator: Generator | None = None,
         anchors: slice | None = None,
     ) -> Tensor:
-        """The loss of z (V=2, B, K, D) with labels (B, K), see `aunce_loss`.
+        """The loss of a batch, see `aunce_loss`.
 
-        Without a generator the kinds of positives are drawn from torch's global one for the CPU, so that
-        `torch.manual_seed` fixes them, as it does a dropout.
+        Args:
+            z: float (V=2, B, K, D), normalised here.
+            labels: integer or bool (B, K), 1 present, 0 absent, -1 unknown.
+            branch: (K,) of 0 max, 1 mean, 2 view, in place of the draw.
+            generator: CPU generator of the draw. Without one the kinds of positives are drawn from torch's global one
+                for the CPU, so that `torch.manual_seed` fixes them, as it does a dropout.
+            anchors: the images that are anchors; all if left out.
+
+        Returns:
+            A scalar, or (K, A) for the reduction `"none"`.
+
+        Raises:
+            UsageError: a shape, a label value, `branch`, `generator` or `anchors` is not one of the above.
         """
         generator = torch.default_generator if generator is None else generator
         return aunce_loss(z, labels, branch=branch, generator=generator, anchors=anchors, **self.options)
 
     def extra_repr(self) -> str:
+        """The options that were given, for torch's printout of a module."""
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
 
     @classmethod
@@ -571,7 +583,14 @@ class AUNCELoss(nn.Module):
 
     @classmethod
     def early(cls, **options: Any) -> Self:
-        """The first public code: exponents .4 and 1.2 and the AU weights in use, so `au_weights` is required."""
+        """The first public code: exponents .4 and 1.2 and the AU weights in use, so `au_weights` is required.
+
+        Args:
+            options: keyword options of `aunce_loss`; `au_weights` (K,) are 1 / rate of each AU, divided by its mean.
+
+        Raises:
+            UsageError: `au_weights` is missing, or an option is unknown or has a wrong value.
+        """
         if options.get("au_weights") is None:
             expected = "au_weights (K,), always in use in the early code, as 1 / rate of each AU, divided by its mean"
             raise UsageError(f"AUNCELoss.early: expected {expected}, got None")

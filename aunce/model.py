@@ -104,11 +104,11 @@ def build_backbone(name: str, *, revision: str | None = None) -> nn.Module:
                     f"backbone {name!r}: holds {pickles[0]} and no safetensors, and nothing else is read; download "
                     "model.safetensors into it, or remove the file to start from random weights"
                 )
-            model = auto_model.from_config(transformers.AutoConfig.from_pretrained(folder))
+            model = auto_model.from_config(transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False))
         else:
             # Safetensors only: other weight files are pickles, which run code when they are read.
             model = auto_model.from_pretrained(
-                name, revision=revision or "main", use_safetensors=True, dtype=torch.float32
+                name, revision=revision or "main", use_safetensors=True, trust_remote_code=False, dtype=torch.float32
             )
     except (OSError, ValueError) as error:
         raise UsageError(f"backbone {name!r} cannot be read as a vision model: {error}") from error
@@ -276,6 +276,10 @@ def count_operations(encoder: Encoder, *, images: int, pixels: int) -> int:
 
 def load_backbone(encoder: Encoder, path: Path) -> None:
     """Give the encoder the backbone, buffers included, that a run left at `path`; its head stays as it is.
+
+    Args:
+        encoder: changed in place.
+        path: safetensors of an encoder (`study.WEIGHTS` in the folder of its run).
 
     Raises:
         UsageError: there is no such file of safetensors, or it holds another backbone.

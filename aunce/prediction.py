@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import pandas as pd
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from aunce import files
@@ -31,7 +32,7 @@ from aunce.errors import DataError, UsageError
 from aunce.methods import crops, train, untrained_encoder
 from aunce.model import Encoder, LinearProbe
 from aunce.results import Recorder
-from aunce.study import PROBE, WEIGHTS, RunSpec
+from aunce.study import BACKBONE, PROBE, WEIGHTS, RunSpec
 from aunce.training import centre, embed
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -130,9 +131,9 @@ def load(run: str | Path, *, detector: str = "") -> Model:
                 else "move metrics.json away and let `aunce run STUDY KEY` do the run again"
             )
             raise UsageError(f"{run / name}: not there, method '{spec.method}'; {why}")
-    encoder, probe = untrained_encoder(spec, len(aus)), LinearProbe(len(aus), spec.channels)
+    probe = LinearProbe(len(aus), spec.channels)
     try:
-        encoder.load_state_dict(safetensors.torch.load_file(run / WEIGHTS))
+        encoder = _trained_encoder(spec, len(aus), run / WEIGHTS)
         probe.load_state_dict(safetensors.torch.load_file(run / PROBE))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError(f"{run}: the weights are not those of metrics.json ({error})") from None
@@ -328,6 +329,18 @@ def tiny_run() -> Path:
     record.save(tables={}, history=trained.history, data=facts, scores={}, device=pick_device(spec.device))
     os.replace(record.folder / "metrics.json.partial", record.folder / "metrics.json")
     return record.folder
+
+
+def _trained_encoder(spec: RunSpec, aus: int, path: Path) -> Encoder:
+    with safe_open(path, "pt") as stored:
+        configuration = (stored.metadata() or {}).get(BACKBONE)
+    with tempfile.TemporaryDirectory() as folder:
+        if configuration is not None:  # the folder that the backbone came from may lie on another machine
+            (Path(folder) / "config.json").write_text(configuration, encoding="utf-8")
+            spec = spec.model_copy(update={"backbone": folder, "revision": ""})
+        encoder = untrained_encoder(spec, aus)
+    encoder.load_state_dict(safetensors.torch.load_file(path))
+    return encoder
 
 
 def _write_csv(tables: Iterable[pd.DataFrame], stream: TextIO) -> int:

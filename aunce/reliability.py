@@ -56,9 +56,11 @@ class Reliability:
         return table
 
     def title(self) -> "Markdown":
+        """Heading and question."""
         return page.markdown(f"# What survives\n\n**{QUESTION}**")
 
     def verdicts(self) -> "Markdown":
+        """What was lost, done twice or harmed over all trials, and what is not recorded; also writes the findings."""
         kills, inputs, slurm = (self.tables[name] for name in ("kills", "inputs", "slurm"))
         said = []
         if len(kills):

@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
@@ -344,14 +344,19 @@ class Report:
 
     def _label(self, noise: str, rows: pd.DataFrame) -> str:
         """Noise with Cohen's kappa between clean and noisy labels, mean over entering AUs and runs."""
+        entering = {key: self._entering(int(at)) for key, at in zip(rows["key"], rows["replicate"], strict=True)}
         kappas = [
             float(value)
             for key in rows["key"]
             for au, value in (self.facts[key].get("kappa") or {}).items()
-            if int(str(au).removeprefix("AU")) in self.entering and value is not None
+            if int(str(au).removeprefix("AU")) in entering[key] and value is not None
         ]
         shown = bool(kappas) and (noise.startswith("none") or min(kappas) < 1)
         return f"{noise} (κ {sum(kappas) / len(kappas):.2f})" if shown else noise
+
+    def _entering(self, replicate: int) -> Collection[int]:
+        """The AUs that enter the means of a replicate."""
+        return self.entering
 
     def _kept(self, table: pd.DataFrame) -> pd.DataFrame:
         """Without the replicates that an arm has not finished: they are dropped for all arms alike."""
@@ -484,15 +489,13 @@ class Report:
 
     def summary(self) -> Findings:
         """The report in one line, for the index. It decides no claim."""
-        states, recorded = self.provenance["runs"], "--root " in self.provenance["rebuild"]
-        if self.done:
-            recorded = not self.synthetic
+        states = self.provenance["runs"]
         hardware = dict.fromkeys(str(entry["hardware"]) for entry in self.provenance["hardware"])
         return Findings(
             title=self.provenance["title"],
             question=self.provenance["question"],
             found=self._found(),
-            kind="recorded faces" if recorded else "rendered faces",
+            kind="none yet" if not self.done else "rendered faces" if self.synthetic else "recorded faces",
             status="empty" if not self.done else "whole" if states["done"] == sum(states.values()) else "partial",
             runs=states["done"],
             hours=round(self.provenance["duration_s"] / 3600, 1),
@@ -580,6 +583,11 @@ class Report:
             f"(version {page.text(', '.join(versions))}, setting {page.text(', '.join(settings))}). "
             "These numbers say nothing about the same method on recorded faces."
         )
+        if all(json.loads(spec)["backbone"] in ("small", "resnet-18") for spec in self.runs["spec"]):
+            text += (
+                " Encoders are small and start from random weights or a pretext on these faces: what is concluded from "
+                "them says nothing of a fine-tuned Swin-B, as the paper has it."
+            )
         return page.markdown(f"> {text}")
 
     @_section

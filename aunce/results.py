@@ -20,7 +20,8 @@ from torch import nn
 from aunce import files
 from aunce.data.frames import FrameTable
 from aunce.evaluation import Array
-from aunce.study import PROBE, WEIGHTS, first_process
+from aunce.model import Encoder
+from aunce.study import BACKBONE, PROBE, WEIGHTS, first_process
 
 FORMAT = 1
 LIBRARIES = (
@@ -52,17 +53,23 @@ class Recorder:
         self._started = datetime.datetime.now(datetime.UTC)
         self._clock = time.monotonic()
 
-    def weights(self, encoder: nn.Module | None, probe: nn.Module | None) -> None:
+    def weights(self, encoder: Encoder | None, probe: nn.Module | None) -> None:
         """Write the weights of the encoder, if there is one, and of its probe as safetensors, as `aunce predict` reads
-        them."""
-        if not first_process():
+        them.
+
+        Those of the encoder carry the configuration of its backbone, so that they are read without the folder that it
+        came from.
+        """
+        if not first_process() or encoder is None:
             return
-        if encoder is not None:
-            for module, name in ((encoder, WEIGHTS), (probe, PROBE)):
-                if module is not None:
-                    tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
-                    with files.beside(self.folder / name) as partial:
-                        safetensors.torch.save_file(tensors, partial)
+        self._tensors(encoder, WEIGHTS, {BACKBONE: encoder.backbone.config.to_json_string()})
+        if probe is not None:
+            self._tensors(probe, PROBE, None)
+
+    def _tensors(self, module: nn.Module, name: str, metadata: dict[str, str] | None) -> None:
+        tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
+        with files.beside(self.folder / name) as partial:
+            safetensors.torch.save_file(tensors, partial, metadata)
 
     def save(
         self,

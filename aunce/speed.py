@@ -91,38 +91,46 @@ class Speed:
 
     @cached_property
     def rates(self) -> dict[str, float]:
+        """What the CPU does at its best, see `timing.rates`; the floors follow from it."""
         return timing.rates()
 
     @cached_property
     def losses(self) -> pd.DataFrame:
+        """The loss on the CPU against others, one row per batch size and other side, see `timing.compare_losses`."""
         aus, channels = (12, 1024) if self.full else (4, 64)
         return timing.compare_losses(self.sizes.compared, aus=aus, channels=channels, rounds=self.sizes.rounds)
 
     @cached_property
     def growth(self) -> pd.DataFrame:
+        """Seconds, floor and bytes of the loss against images, AUs and channels, see `timing.grow`."""
         return timing.grow(self.sizes, self.rates)
 
     @cached_property
     def setting(self) -> timing.Setting:
+        """The training whose steps are timed on the CPU."""
         small = timing.Setting(steps=self.sizes.steps)
         return small if self.full else timing.Setting(pixels=32, images=4, channels=8, steps=self.sizes.steps)
 
     @cached_property
     def steps(self) -> pd.DataFrame:
+        """Images a second of `setting`, ours and others', see `timing.compare_steps` and `timing.from_disk`."""
         workers = 4 if self.full else 0
         compared = timing.compare_steps(self.setting, workers=workers, rounds=self.sizes.rounds)
         return pd.concat([compared, timing.from_disk(self.setting, rounds=self.sizes.rounds)], ignore_index=True)
 
     @cached_property
     def tried(self) -> pd.DataFrame:
+        """Ways that promised speed and are not used, each against what is used, see `timing.tried`."""
         return timing.tried(self.setting, images=64 if self.full else 4, rounds=self.sizes.rounds)
 
     @cached_property
     def evaluation(self) -> pd.DataFrame:
+        """Seconds of the scores against the number of frames, see `timing.evaluate`."""
         return timing.evaluate(self.sizes)
 
     @cached_property
     def faces(self) -> tuple[int, float]:
+        """How many faces of 64 px were rendered, and in how many seconds, start of the workers included."""
         return timing.render_faces(self.sizes.faces, workers=2 if self.full else 1, subjects=9 if self.full else 3)
 
     @cached_property
@@ -203,6 +211,7 @@ class Speed:
     # The page
 
     def title(self) -> "Markdown":
+        """Heading and question, with the machines measured on; it says where sizes are tiny or no GPU was at hand."""
         where = f"{hardware('cpu')}, {torch.get_num_threads()} threads"
         where += f"; {hardware('cuda')}" if self.gpu else ""
         lines = [
@@ -223,6 +232,7 @@ class Speed:
         return page.markdown("\n".join(lines))
 
     def verdicts(self) -> "Markdown":
+        """How many targets are met, missed and not measured, and a table of all; also writes the findings."""
         met = self.targets["met"].value_counts()
         said = (
             f"Of {len(self.targets)} targets {met.get('yes', 0)} are met, {met.get('no', 0)} are not, and "
@@ -234,6 +244,7 @@ class Speed:
         return page.markdown(said + "\n\n" + page.table(["What", "Target", "Measured", "Met"], rows, "llll"))
 
     def losses_table(self) -> "Markdown":
+        """Table: milliseconds and memory of the loss beside others, by batch size; those on a GPU come last."""
         on_gpu = pd.DataFrame(self.on_gpu.get("losses", []), columns=self.losses.columns)
         rows = [
             [
@@ -250,6 +261,7 @@ class Speed:
         return page.markdown(page.table(headers, rows, "rlrrrrr"))
 
     def growth_figure(self) -> "Markdown":
+        """Figure: time and memory of the loss against images, AUs and channels, with the floor of this machine."""
         return page.figure(
             self.out,
             "growth",
@@ -289,6 +301,7 @@ class Speed:
         return page.markdown(f"{page.table(headers, rows, 'llrrrr')}\n\n{limits}")
 
     def steps_table(self) -> "Markdown":
+        """Table: images a second in training, network alone, end to end and from disk, beside the other side."""
         rows = self._step_rows(self.steps, f"{self.setting.backbone}, {self.setting.pixels} px, CPU")
         for part, how in (("eager", "eager"), ("compiled", "compiled"), ("disk", "eager")):
             if part in self.on_gpu:
@@ -309,6 +322,7 @@ class Speed:
         ]
 
     def evaluation_figure(self) -> "Markdown":
+        """Figure: seconds of counts, concordant pairs and the AUC without each subject, against frames."""
         table = self.evaluation.assign(axis="Frames", floor=float("nan"), bytes=float("nan"))
         return page.figure(
             self.out,
@@ -321,6 +335,7 @@ class Speed:
         )
 
     def tried_table(self) -> "Markdown":
+        """Table: milliseconds of each way that is not used, and of what is used in its place."""
         rows = [
             [
                 page.text(row.what),
@@ -335,6 +350,7 @@ class Speed:
         )
 
     def faces_and_commands(self) -> "Markdown":
+        """Table: seconds to render faces, with faces a second, and of the commands that a person waits for."""
         count, seconds = self.faces
         rows = [
             [

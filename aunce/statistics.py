@@ -73,8 +73,38 @@ def t_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n)
 
 
+def share_interval(share: float, n: int, *, level: float = 0.95) -> Estimate:
+    """A mean of n independent shares with the interval of Clopper and Pearson, as if each were one toss of a coin.
+
+    A share between 0 and 1 varies no more than a coin of the same mean, so the interval is rather too wide; and it says
+    something where all shares are 0, where Student's has no width. Source: derived.
+
+    Args:
+        share: the mean, 0 to 1.
+        n: independent shares behind it.
+        level: coverage of the interval.
+
+    Raises:
+        ValueError: nothing is behind the mean.
+    """
+    if n < 1:
+        raise ValueError("an interval of a share needs at least one")
+    tail, hits = (1 - level) / 2, share * n
+    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    return Estimate(share, low, high, n)
+
+
 def paired_difference(values: Sequence[float], reference: Sequence[float], *, level: float = 0.95) -> Estimate:
     """Mean of `values - reference` with Student's interval; entry i of both comes from the same replicate.
+
+    Args:
+        values: one score per replicate.
+        reference: the scores to compare with, as many.
+        level: coverage of the interval.
+
+    Returns:
+        The estimate in the unit of the scores, see `t_interval`.
 
     Raises:
         ValueError: the two differ in length, so they cannot be pairs.
@@ -86,8 +116,14 @@ def paired_difference(values: Sequence[float], reference: Sequence[float], *, le
 def independent_difference(values: Sequence[float], others: Sequence[float], *, level: float = 0.95) -> Estimate:
     """Mean of `values` minus mean of `others`, which come from other replicates, with Welch's interval.
 
-    Its n is the smaller number of replicates. Without two values on either side, or with a NaN, the interval is
-    (-inf, inf).
+    Args:
+        values: one score per replicate.
+        others: one score per replicate, not necessarily as many.
+        level: coverage of the interval.
+
+    Returns:
+        The estimate in the unit of the scores; its n is the smaller number of replicates. With fewer than two values on
+        a side, or with a NaN, the interval is (-inf, inf).
 
     Source:
         Welch, Biometrika 34 (1947), 28-35.

@@ -241,6 +241,7 @@ REPEAT = 1_000
 """What lies between replicates of the GPU size that share their conditions."""
 
 WEIGHTS = "encoder.safetensors"  # of the trained encoder, in the folder of its run
+BACKBONE = "backbone"  # the entry of that file for the configuration of the backbone, as JSON
 PROBE = "probe.safetensors"  # of the linear probe on its features
 
 
@@ -462,14 +463,17 @@ class Study:
 
     @property
     def title(self) -> str:
+        """Heading of the report; it names the size, unless that is the file's own."""
         return self.file.study.title
 
     @property
     def question(self) -> str:
+        """What the study asks, in one sentence of its file."""
         return self.file.study.question
 
     @property
     def report(self) -> str:
+        """Name of the notebook that draws the report, without folder and ending."""
         return self.file.study.report
 
     @property
@@ -736,6 +740,7 @@ class Progress:
 
     @property
     def total(self) -> int:
+        """The number of runs, whatever their state."""
         return self.done + self.failed + self.running + self.to_do
 
 

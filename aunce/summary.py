@@ -152,8 +152,8 @@ class Summary:
         from aunce import figures
 
         rows = [
-            {"claim": claim.id, "contrast": said.entry.contrast, "group": said.verdict, "estimate": said.entry.value}
-            | {"low": said.entry.low, "high": said.entry.high}
+            {"claim": claim.id, "study": said.report, "contrast": said.entry.contrast, "group": said.verdict}
+            | {"estimate": said.entry.value, "low": said.entry.low, "high": said.entry.high}
             for claim in self.claims
             for said in self.ledger.said[claim.id]
             if said.entry.unit == self.ledger.claims.score.upper() and said.entry.low is not None
@@ -162,7 +162,7 @@ class Summary:
             return page.markdown("No claim has been decided by runs yet.")
         table = pd.DataFrame(rows)
         spoken = [
-            f"{row.claim} {row.contrast} {page.number(row.estimate, '+.3f')} "
+            f"{row.claim}, {row.study}: {row.contrast} {page.number(row.estimate, '+.3f')} "
             f"({page.number(row.low, '+.3f')} to {page.number(row.high, '+.3f')}), {row.group}"
             for row in table.itertuples()
         ]

@@ -1,6 +1,8 @@
 """The kernel of a notebook that leaves with whoever started it. Imports Jupyter, which takes seconds."""
 
+import contextlib
 import os
+import signal
 import threading
 from typing import Any
 
@@ -16,6 +18,7 @@ class TiedKernel(AsyncKernelManager):
     seconds = Float(0.0, help="0 is no limit").tag(config=True)
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+        """Start the kernel, tied to the thread that starts it (on Linux), and the clock of `seconds` with it."""
         if os.name == "posix":
             options["preexec_fn"] = die_with_starter
         await super().start_kernel(**options)
@@ -24,6 +27,12 @@ class TiedKernel(AsyncKernelManager):
             self._timer.start()
 
     async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
+        """Stop the clock of `seconds`, and kill what is left of the kernel's process group."""
         if self.seconds:
             self._timer.cancel()
+        # What a kernel started outlives one that died by itself. Its group is its own, or else this process is in it.
+        group, kernel = (getattr(self.provisioner, name, None) for name in ("pgid", "pid"))
+        if group and group == kernel:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
         await super().cleanup_resources(restart)

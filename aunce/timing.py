@@ -212,6 +212,7 @@ class Place:
 
     @property
     def element(self) -> int:
+        """Bytes of one number."""
         return self.dtype.itemsize
 
 
@@ -408,6 +409,7 @@ class Setting:
     steps: int = 20
 
     def encoder(self) -> Encoder:
+        """A new network on `device`, in float32; its weights are the same at every call."""
         return build_encoder(self.backbone, aus=self.aus, channels=self.channels, seed=0).to(self.device)
 
     def data(self) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:

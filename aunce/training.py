@@ -86,10 +86,14 @@ class Optimisation:
                 raise UsageError(f"{name}: expected {expected}, got {getattr(self, name)}")
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of a step, counted from 0 over all epochs.
+        """Learning rate of a step.
 
         With T steps and W of warm-up: learning_rate (step + 1) / W before W, then
         learning_rate (1 + cos(pi (step - W) / (T - W))) / 2.
+
+        Args:
+            step: counted from 0 over all epochs, below T = epochs * steps_per_epoch.
+            steps_per_epoch: batches of an epoch.
         """
         if self.schedule == "constant":
             return self.learning_rate
@@ -103,16 +107,22 @@ class Optimisation:
 class Check(Protocol):
     """What a loop calls after some epochs: its values join the row of the history."""
 
-    def __call__(self, epoch: int, /) -> Mapping[str, float]: ...
+    def __call__(self, epoch: int, /) -> Mapping[str, float]:
+        """Values by name after `epoch`, counted from 1."""
+        ...
 
 
 @runtime_checkable
 class StatefulCheck(Check, Protocol):
     """A check with a memory, which the checkpoint keeps."""
 
-    def state(self) -> dict[str, Tensor]: ...
+    def state(self) -> dict[str, Tensor]:
+        """What the check has to remember, tensors by name."""
+        ...
 
-    def restore(self, state: dict[str, Tensor]) -> None: ...
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave, before a training goes on from its checkpoint."""
+        ...
 
 
 def pretrain(
@@ -222,8 +232,15 @@ def fit_supervised(
 ) -> pd.DataFrame:
     """Train an encoder together with a linear head, on the same two views a step as `pretrain`.
 
-    Args and results are those of `pretrain`, but `head`, trained in place, and `loss`, from (logits (2B, K), labels
-    (2B, K)) to a scalar; see `supervised_loss`.
+    Args:
+        encoder: trained in place; ends on `device` and in training mode.
+        head: trained in place, likewise.
+        images: (n, H, W, 3) uint8, RGB.
+        labels: (n, K) in {-1, 0, 1}.
+        loss: from (logits (2B, K), labels (2B, K)) to a scalar, the mean over known entries; see `supervised_loss`. It
+            is called once beforehand on a fixed example, as in `pretrain`.
+
+    The others are those of `pretrain`, and so are the result and what is raised.
     """
 
     def objective(logits: Tensor, batch: Tensor, generator: Generator, anchors: slice | None) -> Tensor:
@@ -637,7 +654,15 @@ def embed(
 
 
 def centre(pixels: Tensor, crop: int) -> Tensor:
-    """The square of side `crop` in the middle of images (B, 3, H, W); 0 leaves them whole."""
+    """The square in the middle of images.
+
+    Args:
+        pixels: (B, 3, H, W).
+        crop: side of the square in pixels, at most H and W; 0 leaves the images whole.
+
+    Returns:
+        (B, 3, crop, crop), a view; or `pixels`.
+    """
     if not crop:
         return pixels
     top, left = (pixels.shape[2] - crop) // 2, (pixels.shape[3] - crop) // 2
@@ -995,7 +1020,15 @@ class Monitor:
 
 
 def probabilities(head: LinearProbe, features: Array) -> Array:
-    """Sigmoid of a head's logits (n, K) on features (n, K, D)."""
+    """Sigmoid of a head's logits.
+
+    Args:
+        head: stays on its device.
+        features: (n, K, D) float32.
+
+    Returns:
+        (n, K) float32, 0 to 1.
+    """
     with torch.inference_mode():
         device = head.weight.device
         scores = [torch.sigmoid(head(x.to(device))).cpu() for x in torch.split(torch.from_numpy(features), 4096)]

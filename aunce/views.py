@@ -63,10 +63,18 @@ def two_views(images: Tensor, *, seed: int, crop: int = 0, first: int = 0, of: i
 
 
 def draw(images: int, height: int, width: int, *, seed: int, crop: int) -> Array:
-    """The parameters (V=2, images, 18) of the views of a batch.
+    """The parameters of the views of a batch.
 
-    In this order: top, left, height and width of the window in pixels, and whether it is mirrored; for each of four
-    rounds of `mix` the three weights that it takes; and the outer weight of the blur.
+    Args:
+        images: number of images in the batch.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+        seed: the only source of randomness.
+        crop: side of square crops in pixels, at most `height` and `width`; 0 draws windows of random size.
+
+    Returns:
+        (V=2, images, 18) float64, in this order: top, left, height and width of the window in pixels, and whether it is
+        mirrored; for each of four rounds of `mix` the three weights that it takes; and the outer weight of the blur.
     """
     random = np.random.default_rng(seed)
     shape = (2, images)

@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from aunce.ablation import Ablation
-from aunce.comparison import Contrast
-from aunce.statistics import Verdict, Weight
+from aunce.comparison import Contrast, _why_apart
+from aunce.statistics import Estimate, Verdict, Weight
 
 RATES = {1: 0.5, 2: 0.26, 4: 0.1, 6: 0.02}
 
@@ -103,7 +103,10 @@ def test_the_figure_of_rarity_draws_the_gains_that_it_saves(tmp_path: Path) -> N
     assert len(table) == 8 * len(RATES)
     line = stats.linregress(table["prevalence"], table["gain"])
     assert f"{line.slope * (0.02 - 0.5):+.3f}" in text
-    assert "of however many people: 32 dots. With the 32 alone that enter the means" in text
+    assert (
+        "of however many people: 32 dots, pale for AUs too rare for the means. With the 32 alone that enter the means"
+        in text
+    )
 
 
 def test_an_au_with_too_few_positive_frames_has_no_part_in_a_slope(tmp_path: Path) -> None:
@@ -179,9 +182,16 @@ def test_flips_are_counted_pair_by_pair_within_a_replicate(tmp_path: Path) -> No
 
     arms = ("BCE", "SupCon", "AUNCE", "AUNCE, 20 epochs")
     tables = make(tmp_path / "t", score, arms=arms, noises=DEALS, readings={"head": "knn"})
-    report = Ablation(tables, out=tmp_path, experiment="protocol")
-    report.flips("BCE", "SupCon", "AUNCE", retrained={"20 epochs": "20 epochs"})
-    table = pd.read_csv(tmp_path / "figures" / "flips.csv").set_index("change")["estimate"]
+    report = Ablation(
+        tables, out=tmp_path, experiment="protocol", ranked=arms[:3], retrained={"20 epochs": "20 epochs"}
+    )
+    assert "0% to 100% of the pairs of BCE, SupCon, AUNCE change places" in report.findings().data
+    report.flips()
+    whole = pd.read_csv(tmp_path / "figures" / "flips.csv").set_index("change")
+    assert whole["low"].min() == 0
+    assert whole["high"].max() == 1
+    assert whole.loc["another replicate", "high"] == pytest.approx(1 - 0.025 ** (1 / 4)), "four independent pairs"
+    table = whole["estimate"]
     assert table["20 epochs"] == pytest.approx(1 / 3), "AUNCE overtakes SupCon"
     assert table["head: kNN"] == 1
     assert table["subjects dealt anew (part 1)"] == pytest.approx(2 / 8)
@@ -211,11 +221,14 @@ def test_f1_over_parts_is_pooled_from_counts_or_a_mean_of_parts(tmp_path: Path) 
     def score(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
         return sizes[noise.rpartition("deal ")[2]]
 
-    report = Ablation(make(tmp_path, score, arms=("BCE",), noises=DEALS), experiment="protocol")
+    tables = make(tmp_path, score, arms=("BCE",), noises=DEALS)
+    report = Ablation(tables, experiment="protocol", ranked=["BCE"])
     found = [2 * value / (1 + value) for value in sizes.values()]  # fp = 0: F1 = 2 r / (1 + r) with the recall r
     assert report._over_deals("BCE", ["part"]).to_numpy() == pytest.approx(np.full(8, np.mean(found)), abs=1e-3)
     recall = np.mean(list(sizes.values()))
-    assert report._over_deals("BCE", []).to_numpy() == pytest.approx(np.full(8, 2 * recall / (1 + recall)), abs=1e-3)
+    pooled = 2 * recall / (1 + recall)
+    assert report._over_deals("BCE", []).to_numpy() == pytest.approx(np.full(8, pooled), abs=1e-3)
+    assert f"| BCE | {pooled:.3f} | {np.mean(found):.3f} | −{pooled - np.mean(found):.4f} |" in report.averages().data
 
 
 def test_the_same_study_again_is_compared_contrast_by_contrast(tmp_path: Path) -> None:
@@ -230,7 +243,11 @@ def test_the_same_study_again_is_compared_contrast_by_contrast(tmp_path: Path) -
     one = report.sample(Contrast("batch of 128", "exponents (.8, 1.2)"))
     row = next(line for line in text.splitlines() if line.startswith("| batch of 128"))
     assert "−0.020" in row, one
-    assert "C3: supported here, supported there" in text
+    assert "C3: supported here, supported there." in text
+    assert "exponents (1.2, .8) minus exponents (1, 1), at 2 % more than at 50 %" in text, "the control"
+    assert "not told apart" in _why_apart("undecided", "matters", Estimate(0.01, -0.01, 0.03, 8))
+    assert "are apart by more" in _why_apart("undecided", "matters", Estimate(0.02, 0.01, 0.03, 8))
+    assert _why_apart("matters", "matters", Estimate(0.02, 0.01, 0.03, 8)) == ""
     assert "imbalance" in Ablation(tmp_path / "imbalance-again", experiment="imbalance").again().data
     alone = Ablation(make(tmp_path / "positives", rare_gain, arms=IMBALANCE), experiment="none")
     assert "one base seed" in alone.again().data
@@ -241,7 +258,8 @@ def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
     assert "No replicate" in report.rarity(("one", "other")).data
     for section in ("own_views", "identity"):
         assert "No replicate" in getattr(report, section)().data
-    assert "No replicate" in report.flips("one", "other", retrained={}).data
+    assert "No replicate" in report.flips().data
+    assert "No replicate" in report.averages().data
     report.gaps_table()
     report.again()
 

@@ -375,6 +375,7 @@ def test_subject_with_some_tasks_is_refused_and_absent_subject_is_listed(root):
         (["images.npy", "frames.parquet"], "this looks like a pack"),
         (["F001_T1.csv"], "this looks like the label folder itself"),
         (["ours/AUCoding/AU_OCC/F001_T1.csv"], "BP4D seems to lie in .*ours; name that folder"),
+        (["sets/ours/AUCoding/AU_OCC/F001_T1.csv"], "BP4D seems to lie in .*sets/ours; name that folder"),
         (["holiday.jpg"], "no label files of BP4D"),
         (["AUCoding/AU_OCC/readme.txt"], "no label files of BP4D"),
     ],

@@ -204,6 +204,7 @@ def test_whole_frames_of_a_real_data_set_are_not_taken_for_faces(aunce, project,
         ),
         (["--set", "backbone=swin-bas"], "backbone 'swin-bas': no folder with a config.json; bundled are small"),
         (["--set", "crop=64"], "crop = 64 does not fit into pixels = 32"),
+        (["--profile", "lap"], "--profile lap: no folder with a config.yaml"),
     ],
 )
 def test_what_no_run_could_do_is_refused_before_anything_starts(aunce, project, words, message):

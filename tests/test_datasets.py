@@ -19,7 +19,7 @@ from aunce.data.recipes import Recipe
 from aunce.data.writing import dealt_rates
 from aunce.errors import DataError, UsageError
 from aunce.model import build_encoder
-from aunce.study import RunSpec, load_study
+from aunce.study import REPORTS, RunSpec, load_study
 
 SMALL = {"subjects": 8, "frames": 6, "size": 64}
 # Every AU needs a positive frame to train on, and some are rare in these.
@@ -54,6 +54,13 @@ def packs(roots, tmp_path_factory):
     for name, root in roots.items():
         aunce("data", "pack", name, root, "--pixels", 32, "--out", folder / name)
     return {name: folder / name for name in roots}
+
+
+def test_faces_of_people_are_never_drawn_among_the_reports(roots):
+    words = ["data", "check", "bp4d", str(roots["bp4d"]), "--show-faces", "--page", str(REPORTS / "card")]
+    result = CliRunner().invoke(cli.main, words)
+    assert result.exit_code == 2
+    assert "are committed; name a folder that is not" in result.output
 
 
 @pytest.mark.parametrize("name", DATASETS)

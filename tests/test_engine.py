@@ -76,6 +76,17 @@ def test_the_logs_of_jobs_that_failed_stay_until_the_next_call(many, tmp_path):
 
 
 @pytest.mark.parametrize("profile", ["laptop", "gpus"])
+def test_when_one_run_fails_the_others_go_on(many, tmp_path, profile):
+    study = many(4)
+    first = study.runs[0].key
+    note = f"import sys\nopen({str(tmp_path / 'heard')!r}, 'a').write(sys.argv[-1] + '\\n')\n"
+    note += f"sys.exit(sys.argv[-1] == {first!r})\n"
+    with stand_in(tmp_path / "stand-in", note):
+        assert not engine.execute_all(study, study.runs, profile)
+    assert {run.key for run in study.runs} <= set((tmp_path / "heard").read_text().split())
+
+
+@pytest.mark.parametrize("profile", ["laptop", "gpus"])
 def test_a_profile_of_one_machine_does_all_jobs(many, tmp_path, profile):
     study = many(3)
     note = f"import sys\nopen({str(tmp_path / 'heard')!r}, 'a').write(sys.argv[-1] + '\\n')\n"

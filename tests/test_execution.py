@@ -138,9 +138,8 @@ def test_what_may_pass_is_tried_once_more_and_said_in_words(stub, how, times, ca
         assert run.state == "failed"
     assert len((run.folder / "tries").read_text()) == 2
     assert psutil.Process().children() == before
-    if cause == "the time limit":
-        child = int((run.folder / "child").read_text())
-        assert not psutil.pid_exists(child) or not lives(psutil.Process(child))
+    child = int((run.folder / "child").read_text())
+    assert not psutil.pid_exists(child) or not lives(psutil.Process(child))
 
 
 def test_two_at_once_execute_a_run_once(stub, monkeypatch):

@@ -1,5 +1,6 @@
 """A whole study from rendered faces to a page, and that nothing is lost: kills, two at once, GPUs that several want."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -36,8 +37,7 @@ def check(trial):
     assert [run.state for run in trial.runs] == ["done"] * 3
     assert trial.repeated() == []
     assert trial.orphans() == []
-    left = [*trial.report.glob(".engine-*"), *trial.report.glob(".render-*"), *trial.report.rglob("*.partial")]
-    assert left == []
+    assert trial.left() == []
 
 
 def test_a_study_that_was_killed_here_and_there_ends_with_its_page(killed):
@@ -88,12 +88,13 @@ def test_a_study_is_done_once_only(whole):
 @pytest.mark.long
 def test_fifty_kills(whole, tmp_path):
     kills = 0
-    for seed in range(1, 9):
+    for seed in itertools.count(1):  # a process may end before its moment
         trial, rows = harness.interrupted(tmp_path / str(seed), kills=7, seed=seed)
         kills += len(rows)
         check(trial)
         assert trial.differing(whole) == []
-    assert kills >= 50
+        if kills >= 50:
+            break
 
 
 @pytest.mark.long

@@ -1,5 +1,7 @@
 """The encoder against one layer per AU, the token adapter over families of backbones, and the seed of the weights."""
 
+import json
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -227,6 +229,18 @@ def test_weights_of_another_network_or_none_are_refused(tmp_path):
     safetensors.torch.save_file({"backbone.other": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match="does not hold weights"):
         load_backbone(encoder, tmp_path / "other.safetensors")
+
+
+def test_code_in_the_folder_of_a_backbone_is_never_run_nor_offered(tmp_path, monkeypatch):
+    """Where there is a terminal, transformers asks whether to run it."""
+    trap = tmp_path / "executed"
+    (tmp_path / "code.py").write_text(f"open({str(trap)!r}, 'w')\nclass Own: pass\n")
+    auto = {"AutoConfig": "code.Own", "AutoModel": "code.Own"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto}))
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    with pytest.raises(UsageError, match="cannot be read as a vision model"):
+        build_backbone(str(tmp_path))
+    assert not trap.exists()
 
 
 def test_a_folder_with_pickled_weights_alone_is_refused_and_never_random(tmp_path):

@@ -222,6 +222,18 @@ def test_a_run_whose_files_do_not_fit_is_refused_with_the_reason(run, tmp_path):
         prediction.load(pixels)
 
 
+def test_a_run_carries_the_configuration_of_its_backbone_with_it(run, model, files, tmp_path):
+    """A lab predicts where the folder of the pretrained backbone is not."""
+
+    def moved(path):
+        metrics = json.loads(path.read_text())
+        metrics["spec"]["backbone"] = "/weights/not-here"
+        path.write_text(json.dumps(metrics))
+
+    elsewhere = prediction.load(damaged(run, tmp_path / "run", "metrics.json", moved))
+    pd.testing.assert_frame_equal(whole(elsewhere, *files[:2]), whole(model, *files[:2]))
+
+
 def test_a_model_of_photographs_is_called_by_its_data_set(run, tmp_path):
     def real(path):
         metrics = json.loads(path.read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aunce import page
+from aunce import page, prediction
 from aunce.claims import Ledger
 from aunce.data import adapter
 from aunce.study import PROJECT
@@ -44,6 +44,8 @@ def in_a_test(line, roots):
 
     None for what needs names that only a reader has (STUDY, RUN, ...), a network, or several GPUs.
     """
+    if line.startswith("aunce predict "):
+        line = line.replace("RUN", roots["RUN"]).replace("PATH", roots["PATH"])
     for name, root in roots.items():
         line = re.sub(rf"/[^\s=]*/{re.escape(name)}(?!\w)", str(root), line)
     if re.search(r"\b(STUDY|KEY|RUN|NAME|OUT|ROOT|PATH)\b", line) or line.startswith(
@@ -82,6 +84,7 @@ def test_the_commands_run_in_their_order(tmp_path):
     roots["swin-base"] = tmp_path / "weights"
     roots["swin-base"].mkdir()
     (roots["swin-base"] / "config.json").write_text("{}")
+    roots["RUN"], roots["PATH"] = str(prediction.tiny_run()), str(roots["DISFA"])
     shutil.copytree(PROJECT / "reports", tmp_path / "reports", ignore=shutil.ignore_patterns("runs"))
     for name in ("notebooks", "tools"):  # what README names by its path in the clone
         (tmp_path / name).symlink_to(PROJECT / name)

@@ -15,12 +15,12 @@ import pytest
 import torch
 from faults.harness import stand_in
 
-from aunce import card, cli, engine, page
+from aunce import card, cli, engine, page, prediction
 from aunce.data import adapter
-from aunce.errors import UsageError
+from aunce.errors import DataError, UsageError
 from aunce.losses import infonce
 from aunce.model import build_encoder
-from aunce.study import PROJECT, Study, load_study
+from aunce.study import PROBE, PROJECT, WEIGHTS, Study, load_study
 from aunce.training import Optimisation, pretrain
 
 STUDY = r"""
@@ -178,3 +178,17 @@ def test_no_module_can_load_a_pickle():
     loads = re.compile(r"import (pickle|joblib|dill|shelve|marshal)|torch\.load\(|read_pickle|allow_pickle=True")
     for source in itertools.chain((PROJECT / "aunce").rglob("*.py"), (PROJECT / "notebooks").glob("*.ipynb")):
         assert not loads.search(source.read_text()), source
+
+
+@pytest.mark.parametrize("format", ["pickle", "torch"])
+def test_weights_of_a_run_that_are_a_pickle_are_never_executed(tmp_path, format):
+    trap, run = tmp_path / "executed", prediction.tiny_run()
+    for name in (WEIGHTS, PROBE):
+        kept = (run / name).read_bytes()
+        with (run / name).open("wb") as file:
+            (pickle.dump if format == "pickle" else torch.save)(Evil(trap), file)
+        with pytest.raises(DataError, match="weights are not those"):
+            prediction.load(run)
+        (run / name).write_bytes(kept)
+    prediction.load(run)
+    assert not trap.exists()

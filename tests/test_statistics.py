@@ -27,6 +27,7 @@ from aunce.statistics import (
     leave_one_out_auc,
     leave_one_out_f1,
     paired_difference,
+    share_interval,
     sign_flip_p,
     t_interval,
     verdict,
@@ -294,6 +295,15 @@ def test_leave_one_out_auc_is_that_of_the_rows_without_the_subject(frames) -> No
         expected = evaluation.auc(rest, ["part", "au"])
         for (part, au), value in expected.items():
             assert left_out[part, au, subject] == pytest.approx(value)
+
+
+@pytest.mark.parametrize("hits", [0, 1, 5, 8])
+def test_the_interval_of_a_share_is_that_of_clopper_and_pearson(hits) -> None:
+    exact = stats.binomtest(hits, 8).proportion_ci(0.95, method="exact")
+    assert share_interval(hits / 8, 8).low == pytest.approx(exact.low)
+    assert share_interval(hits / 8, 8).high == pytest.approx(exact.high)
+    with pytest.raises(ValueError, match="at least one"):
+        share_interval(0.5, 0)
 
 
 def test_leave_one_out_auc_within_subjects(frames) -> None:

@@ -249,6 +249,7 @@ def test_the_figure_shows_what_decides_each_claim_that_has_an_interval(summary, 
     assert table.to_dict("records") == [
         {
             "claim": "C1",
+            "study": "main",
             "contrast": "one minus other",
             "group": "reversed",
             "estimate": -0.02,

@@ -9,7 +9,7 @@ import pytest
 
 from aunce import verification
 from aunce.errors import UsageError
-from aunce.study import PROJECT, load_study
+from aunce.study import PROJECT, REPORTS, load_study
 
 
 @pytest.fixture
@@ -26,6 +26,12 @@ def report(tmp_path, monkeypatch):
 
 def test_a_report_that_nobody_touched_matches(report):
     assert verification.verify(report) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in REPORTS.glob("*/provenance.json")))
+def test_every_committed_report_of_a_study_is_what_its_committed_tables_say(folder):
+    assert verification.verify(load_study(folder.replace("-", ":"))) == []
 
 
 def test_whatever_was_changed_is_named(report):

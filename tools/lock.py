@@ -12,8 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "2.13.0"
 HEADER = f"""\
-# The versions that the committed reports were made with: for conda users (`conda env create -f environment.yml`) and,
-# read by the Makefile, for `.venv`. One source of pins; pyproject.toml holds the ranges. Written by `make lock`.
+# The versions that the committed reports were made with, but for the runs of one (CONTRIBUTING.md): for conda users
+# (`conda env create -f environment.yml`) and, read by the Makefile, for `.venv`. One source of pins; pyproject.toml
+# holds the ranges. Written by `make lock`.
 name: aunce
 channels:
   - conda-forge

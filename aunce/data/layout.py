@@ -224,15 +224,14 @@ def refuse(root: Path, title: str, expected: str) -> NoReturn:
     Raises:
         DataError: always.
     """
-    below = {path.name for path in root.iterdir()}
-    deeper = set(below)
-    for name in sorted(below):
-        # Not every folder can be listed: lost+found, for instance, where the root is that of a disk.
-        with contextlib.suppress(OSError):
-            children = {child.name for child in (root / name).iterdir()}
-            if name not in MARKS.get(title, ()) and MARKS.get(title, set()) & children:
-                raise DataError(f"{root}: {title} seems to lie in {root / name}; name that folder. {expected}.")
-            deeper.update(children)
+    own = MARKS.get(title, set())
+    below = _names(root)
+    children = [root / name for name in sorted(below)]
+    # Two levels, as a disk holds a folder of data sets.
+    for place in [*children, *(child / name for child in children for name in sorted(_names(child)))]:
+        if place.name not in own and own & _names(place):
+            raise DataError(f"{root}: {title} seems to lie in {place}; name that folder. {expected}.")
+    deeper = below.union(*map(_names, children))
     if not below:
         raise DataError(f"{root}: the folder is empty. {expected}.")
     for name, marks in MARKS.items():
@@ -240,6 +239,13 @@ def refuse(root: Path, title: str, expected: str) -> NoReturn:
         if name != title and seen:
             raise DataError(f"{root}: this looks like {name} ({seen[0]} is there), not {title}. {expected}.")
     raise DataError(f"{root}: no label files of {title}. {expected}.")
+
+
+def _names(folder: Path) -> set[str]:
+    """What lies in a folder: nothing in a file, nor where nobody may look, as in lost+found of a disk."""
+    with contextlib.suppress(OSError):
+        return {path.name for path in folder.iterdir()}
+    return set()
 
 
 def check_protocol(protocol: Protocol, *, title: str, subjects: Iterable[str], rules: Sequence[str]) -> None:

@@ -65,6 +65,7 @@ class Job:
 
     @property
     def name(self) -> str:
+        """Stem of the files of the sequence: subject and sequence, joined by an underscore."""
         return f"{self.subject}_{self.sequence}"
 
 

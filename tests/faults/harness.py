@@ -16,6 +16,7 @@ import pandas as pd
 import psutil
 
 from aunce import engine
+from aunce.data.layout import MARKER
 from aunce.processes import lives
 from aunce.study import PROJECT, load_study
 
@@ -40,15 +41,19 @@ probe_epochs = 5
 "raw pixels" = { method = "pixels" }
 """
 VICTIMS = {
-    "rendering and packing": (2, lambda words, parent: " prepare " in words or "spawn_main" in words),
-    "kernel of a run": (4, lambda words, parent: "ipykernel_launcher" in words and " run " in parent),
-    "aunce run with papermill": (4, lambda words, parent: "-m aunce run " in words and "bash" not in words),
-    "Snakemake": (4, lambda words, parent: "-m snakemake " in words),
-    "kernel of the page": (3, lambda words, parent: "ipykernel_launcher" in words and "-m aunce study " in parent),
-    "aunce study": (4, lambda words, parent: "-m aunce study " in words),
+    "rendering": (2, lambda words, parent, drawn: (" prepare " in words or "spawn_main" in words) and not drawn),
+    "packing": (1, lambda words, parent, drawn: " prepare " in words and drawn),
+    "kernel of a run": (4, lambda words, parent, drawn: "ipykernel_launcher" in words and " run " in parent),
+    "aunce run with papermill": (4, lambda words, parent, drawn: "-m aunce run " in words and "bash" not in words),
+    "Snakemake": (4, lambda words, parent, drawn: "-m snakemake " in words),
+    "kernel of the page": (
+        3,
+        lambda words, parent, drawn: "ipykernel_launcher" in words and "-m aunce study " in parent,
+    ),
+    "aunce study": (4, lambda words, parent, drawn: "-m aunce study " in words),
 }
 """Kind of process -> seconds within which it is killed, about as long as it lives at least; and whether a process is of
-it, by its own command line and its parent's. In the order of a study."""
+it, by its own command line, its parent's, and whether all faces are drawn. In the order of a study."""
 LONGEST_S = 900
 
 
@@ -122,9 +127,9 @@ class Trial:
         try:
             parent = process.parent()
             words = " ".join(process.cmdline()) + " "
-            return lives(process) and VICTIMS[kind][1](
-                words, "" if parent is None else " ".join(parent.cmdline()) + " "
-            )
+            above = "" if parent is None else " ".join(parent.cmdline()) + " "
+            drawn = any((self.folder / "data").glob(f"*/raw/{MARKER}"))
+            return lives(process) and VICTIMS[kind][1](words, above, drawn)
         except psutil.Error:
             return False
 
@@ -143,6 +148,11 @@ class Trial:
         while (left := [one for one in self.family.values() if lives(one)]) and time.monotonic() < until:
             time.sleep(0.2)
         return left
+
+    def left(self):
+        """What a killed process left among the reports, and nobody cleared away."""
+        names = (".engine-*", ".render-*", "*.partial", "*/*.partial", "*/*/*.partial")
+        return [path for name in names for path in self.report.glob(name)]
 
     def repeated(self):
         """Runs that were done once and then written again."""
