@@ -123,12 +123,16 @@ class Summary:
 
     def title(self) -> "Markdown":
         """Heading and where things stand; writes what the index shows of the summary."""
-        counts = {group: len({one.id for one, _ in self._said(self.claims, group)}) for group in (HOLDS, FAILS, OPEN)}
+        groups = {group: {one.id for one, _ in self._said(self.claims, group)} for group in (HOLDS, FAILS, OPEN)}
+        # a study and its repetition on other people need not agree
+        torn = {name for name in set().union(*groups.values()) if sum(name in ids for ids in groups.values()) > 1}
+        counts = {group: len(ids - torn) for group, ids in groups.items()}
+        apart = f"{len(torn)} not the same in two reports, " if torn else ""
         held, unclear = ({gap.id for gap, _ in self._said(self.gaps, group)} for group in (HOLDS, OPEN))
         found = (
             f"Of {len(self.claims)} claims about AUNCE: {counts[HOLDS]} supported or proven, {counts[FAILS]} "
             f"reversed, not supported or refuted by computation, {counts[OPEN]} undecided, "
-            f"{len(self._waiting(self.claims))} {NOT_RUN}, "
+            f"{apart}{len(self._waiting(self.claims))} {NOT_RUN}, "
             f"{sum(not claim.experiment for claim in self.claims)} {UNDECIDABLE}. Of {len(self.gaps)} gaps between the "
             f"release and its text, the field or its past: {len(held)} hold or matter, {len(unclear - held)} "
             f"undecided, {len(self._waiting(self.gaps))} {NOT_RUN}."

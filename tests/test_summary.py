@@ -117,6 +117,16 @@ def test_a_claim_stands_in_the_section_of_its_verdict_with_effect_interval_and_l
         assert (line in getattr(shown, name)().data) == (name == section)
 
 
+def test_a_claim_that_a_repetition_does_not_bear_out_is_counted_once_and_stands_with_both(summary):
+    again = {"main-again": ({"kind": "rendered faces"}, [REVERSED | {"verdict": "undecided", "value": 0.01}])}
+    shown = summary(both() | again)
+    assert (
+        "0 reversed, not supported or refuted by computation, 0 undecided, 1 not the same in two" in shown.title().data
+    )
+    assert "([main](" in shown.fails().data
+    assert "([main-again](" in shown.open().data
+
+
 def test_what_has_no_runs_and_what_none_can_decide_is_said(summary):
     shown = summary()
     assert shown.holds().data == shown.fails().data == "None so far."
