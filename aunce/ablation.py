@@ -56,9 +56,10 @@ class Ablation(Comparison):
         *changes, between = self._flips.itertuples()
         shares, widest = [change.estimate for change in changes], max(change.high for change in changes)
         return [
-            f"{min(shares):.0%} to {max(shares):.0%} of the pairs of {', '.join(self.ranked)} change places by one of "
-            f"{len(changes)} other ways of scoring or training (the widest interval ends at {widest:.0%}), and "
-            f"{between.estimate:.0%} (up to {between.high:.0%}) between replicates.",
+            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of the pairs of {', '.join(self.ranked)} change places "
+            f"by one of {len(changes)} other ways of scoring or training (the widest interval ends at "
+            f"{100 * widest:.0f} %), and {100 * between.estimate:.0f} % (up to {100 * between.high:.0f} %) between "
+            "replicates.",
             *super()._sentences(),
         ]
 

@@ -185,7 +185,7 @@ def test_flips_are_counted_pair_by_pair_within_a_replicate(tmp_path: Path) -> No
     report = Ablation(
         tables, out=tmp_path, experiment="protocol", ranked=arms[:3], retrained={"20 epochs": "20 epochs"}
     )
-    assert "0% to 100% of the pairs of BCE, SupCon, AUNCE change places" in report.findings().data
+    assert "0 to 100 % of the pairs of BCE, SupCon, AUNCE change places" in report.findings().data
     report.flips()
     whole = pd.read_csv(tmp_path / "figures" / "flips.csv").set_index("change")
     assert whole["low"].min() == 0
