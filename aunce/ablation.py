@@ -56,8 +56,8 @@ class Ablation(Comparison):
         *changes, between = self._flips.itertuples()
         shares, widest = [change.estimate for change in changes], max(change.high for change in changes)
         return [
-            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of the pairs of {', '.join(self.ranked)} change places "
-            f"by one of {len(changes)} other ways of scoring or training (the widest interval ends at "
+            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of the pairs of {', '.join(self.ranked)} change "
+            f"places by one of {len(changes)} other ways of scoring or training (the widest interval ends at "
             f"{100 * widest:.0f} %), and {100 * between.estimate:.0f} % (up to {100 * between.high:.0f} %) between "
             "replicates.",
             *super()._sentences(),
