@@ -187,7 +187,7 @@ def test_progress_counts_frames(model, files, video):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["nowhere", "."], "nowhere: no finished run"),
+        (["nowhere", "FACE"], "nowhere: no finished run"),
         (["RUN", "nowhere.jpg"], "nowhere.jpg: no such file"),
         (["RUN", "EMPTY"], "no image or video in there; known: .bmp"),
         (["RUN", "RUN/metrics.json"], "neither an image nor a video"),
