@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+SMALL = ("small", "resnet-18")  # bundled backbones of the laptop and of the GPU size of studies, with random weights
 PRIMARY = {"head": "probe", "epoch_rule": "last", "labels": "clean"}
 THRESHOLD = "tuned"
 ARM_AXES = ("arm", "method", "preset")
@@ -583,7 +584,7 @@ class Report:
             f"(version {page.text(', '.join(versions))}, setting {page.text(', '.join(settings))}). "
             "These numbers say nothing about the same method on recorded faces."
         )
-        if all(json.loads(spec)["backbone"] in ("small", "resnet-18") for spec in self.runs["spec"]):
+        if all(json.loads(spec)["backbone"] in SMALL for spec in self.runs["spec"]):
             text += (
                 " Encoders are small and start from random weights or a pretext on these faces: what is concluded from "
                 "them says nothing of a fine-tuned Swin-B, as the paper has it."

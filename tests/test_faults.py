@@ -1,6 +1,5 @@
 """A whole study from rendered faces to a page, and that nothing is lost: kills, two at once, GPUs that several want."""
 
-import itertools
 import os
 import re
 import subprocess
@@ -88,13 +87,14 @@ def test_a_study_is_done_once_only(whole):
 @pytest.mark.long
 def test_fifty_kills(whole, tmp_path):
     kills = 0
-    for seed in itertools.count(1):  # a process may end before its moment
+    for seed in range(1, 21):  # more than 8 where processes end before their moment
         trial, rows = harness.interrupted(tmp_path / str(seed), kills=7, seed=seed)
         kills += len(rows)
         check(trial)
         assert trial.differing(whole) == []
         if kills >= 50:
             break
+    assert kills >= 50
 
 
 @pytest.mark.long

@@ -282,6 +282,7 @@ def test_a_gain_a_share_and_a_flip_are_drawn_where_the_table_says() -> None:
     flips = pd.DataFrame({"group": ["x", "y", "x"], "change": ["1", "2", "3"], "estimate": [0.1, 0.2, 0.3]})
     (axes,) = figures.flips(flips.assign(low=0.0, high=1.0)).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "3", "2"], "groups stay together"
+    assert max(max(line.get_xdata()) for line in axes.lines) <= 102, "no share above all"
 
 
 def test_what_decides_a_claim_is_drawn_with_its_interval() -> None:

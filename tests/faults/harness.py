@@ -151,8 +151,7 @@ class Trial:
 
     def left(self):
         """What a killed process left among the reports, and nobody cleared away."""
-        names = (".engine-*", ".render-*", "*.partial", "*/*.partial", "*/*/*.partial")
-        return [path for name in names for path in self.report.glob(name)]
+        return [*self.report.glob(".engine-*"), *self.report.glob(".render-*"), *self.report.rglob("*.partial")]
 
     def repeated(self):
         """Runs that were done once and then written again."""
