@@ -37,8 +37,8 @@ pixels = 32
 probe_epochs = 1
 [axes.arm]
 "<script>alert(\"arm\")</script> $(touch pwned); `touch pwned` {wildcards} $y$ ü" = { method = "pixels" }
-"<svg onload=alert(1)>" = { method = "aunce", backbone = "<script>alert(3)</script>{x}" }
-"""
+"<svg onload=alert(1)>" = { method = "aunce", backbone = "<script>alert(3)</script>{x}", revision = "REVISION" }
+""".replace("REVISION", 40 * "0")
 NAMES = [
     "space {wildcards.name} {0} {{x}} quote ' and \" double",
     "$(touch pwned); `touch pwned` & | > pwned \\ *",
@@ -88,7 +88,7 @@ def test_the_names_and_the_failed_run_of_a_whole_study_are_text_on_its_pages(tmp
     command = [sys.executable, "-m", "aunce", "study", str(path)]
     ended = subprocess.run(command, env=os.environ | places, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 1  # one run has no such backbone
-    assert "needs a pinned revision" in ended.stdout + ended.stderr
+    assert "cannot be read as a vision model" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
     monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "reports 'x'")
     assert [run.state for run in load_study(str(path)).runs] == ["done", "failed"]
