@@ -375,6 +375,10 @@ class Comparison(Report):
         if self.pilot:
             return page.markdown(f"{asked} {self._sizes()}")
         listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences())
+        if self._twin is not None:
+            name, both = page.text(self._twin.folder.name), self._beside_twin(self._twin)
+            said = "; ".join(f"{one}: {here} here, {there} there" for one, here, there, _ in both)
+            listed += f"\n- **Done twice, on other people**: {said} ([{name}](../{name}/index.html))."
         curves = self._not_flat() if self.done else ""
         started = self.provenance["started"][:10]  # the date
         when = "not after" if not started or self.written.isoformat() <= started else "**AFTER**"
@@ -511,14 +515,28 @@ class Comparison(Report):
             _with_ends(page.table(["Claim", "Contrast", "AUC", "95 % interval", "Would be"], rows, "llrll"))
         )
 
+    @cached_property
+    def _twin(self) -> "Comparison | None":
+        """The same study with the other base seed, if its report is there."""
+        name = self.folder.name
+        other = self.folder.with_name(without_size(name) if name.endswith("-again") else f"{name}-again")
+        if not (other / "provenance.json").is_file():
+            return None
+        return type(self)(other, experiment=without_size(name))
+
+    def _beside_twin(self, twin: "Comparison") -> list[tuple[str, str, str, Contrast]]:
+        """Claims and gaps with what they come to here and there, and the contrast that decides them here."""
+        decided = [(one.id, str(self.decide(one)[0]), str(twin.decide(one)[0]), self.worst(one)) for one in self.claims]
+        weighed = [
+            (one.id, str(self.examine(one)[0]), str(twin.examine(one)[0]), self.strongest(one)) for one in self.gaps
+        ]
+        return [*decided, *weighed]
+
     def again(self) -> "Markdown":
         """Each contrast beside the same one of the study's other base seed, and how far the two are apart."""
-        other = self.folder.with_name(
-            without_size(self.folder.name) if self.folder.name.endswith("-again") else f"{self.folder.name}-again"
-        )
-        if not (other / "provenance.json").is_file():
+        twin = self._twin
+        if twin is None:
             return page.markdown("This study was run with one base seed.")
-        twin = type(self)(other, experiment=without_size(self.folder.name))
         compared = {contrast: (self.estimates[contrast], twin.estimates[contrast]) for contrast in self.samples}
         for claim in self.claims:
             if claim.control:
@@ -536,15 +554,11 @@ class Comparison(Report):
             ]
             both = t_interval(samples[0] + samples[1])
             rows.append([page.text(str(contrast)), *found, *(in_text(one, "+.3f") for one in (both, apart[contrast]))])
-        headers = ["Contrast", "Here", f"In {other.name}", "Both together", "Apart by"]
+        headers = ["Contrast", "Here", f"In {twin.folder.name}", "Both together", "Apart by"]
         drawn = _with_ends(page.table(headers, rows, "lllll"))
-        said = [
-            (claim.id, str(self.decide(claim)[0]), str(twin.decide(claim)[0]), self.worst(claim))
-            for claim in self.claims
-        ] + [(gap.id, str(self.examine(gap)[0]), str(twin.examine(gap)[0]), self.strongest(gap)) for gap in self.gaps]
         listed = "\n".join(
             f"- {name}: {here} here, {there} there{_why_apart(here, there, apart[decisive])}."
-            for name, here, there, decisive in said
+            for name, here, there, decisive in self._beside_twin(twin)
         )
         return page.markdown(
             "Intervals of the two studies are those of their tables; those of both together and of how far they are "

@@ -244,6 +244,7 @@ def test_the_same_study_again_is_compared_contrast_by_contrast(tmp_path: Path) -
     row = next(line for line in text.splitlines() if line.startswith("| batch of 128"))
     assert "−0.020" in row, one
     assert "C3: supported here, supported there." in text
+    assert "**Done twice, on other people**: C3: supported here, supported there; D18" in report.findings().data
     assert "exponents (1.2, .8) minus exponents (1, 1), at 2 % more than at 50 %" in text, "the control"
     assert "not told apart" in _why_apart("undecided", "matters", Estimate(0.01, -0.01, 0.03, 8))
     assert "are apart by more" in _why_apart("undecided", "matters", Estimate(0.02, 0.01, 0.03, 8))
