@@ -34,11 +34,11 @@ def execute_all(study: Study, runs: Sequence[Run], profile: str) -> bool:
     Raises:
         UsageError: there is no such profile.
     """
-    known = NOTEBOOKS / "profiles" / profile
-    folder = known if known.is_dir() else Path(profile).resolve()
+    known = NOTEBOOKS / "profiles"
+    folder = known / profile if (known / profile).is_dir() else Path(profile).resolve()
     if not any(folder.glob("config*.yaml")):  # config.v9+.yaml is one for that version of Snakemake
-        names = ", ".join(sorted(path.name for path in known.parent.iterdir()))
-        raise UsageError(f"--profile {profile}: no folder with a config.yaml; in {known.parent} are {names}")
+        names = ", ".join(sorted(path.name for path in known.iterdir()))
+        raise UsageError(f"--profile {profile}: no folder with a config.yaml; in {known} are {names}")
     if not runs:
         files.sweep(study.folder, WORK)  # logs of jobs that failed, and that have been done since
         return True

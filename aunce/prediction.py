@@ -338,7 +338,14 @@ def _trained_encoder(spec: RunSpec, aus: int, path: Path) -> Encoder:
         if configuration is not None:  # the folder that the backbone came from may lie on another machine
             (Path(folder) / "config.json").write_text(configuration, encoding="utf-8")
             spec = spec.model_copy(update={"backbone": folder, "revision": ""})
-        encoder = untrained_encoder(spec, aus)
+        try:
+            encoder = untrained_encoder(spec, aus)
+        except UsageError:
+            if configuration is None:
+                raise
+            raise DataError(
+                f"{path}: holds no configuration of a backbone that can be read; do the run again"
+            ) from None
     encoder.load_state_dict(safetensors.torch.load_file(path))
     return encoder
 

@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner
 
 from aunce import cli, prediction
 from aunce.data import faces, images, tiny
 from aunce.errors import DataError, UsageError
-from aunce.study import PROBE, WEIGHTS
+from aunce.study import BACKBONE, PROBE, WEIGHTS
 from aunce.training import embed
 
 COLUMNS = ["input", "frame", "face_id", "timestamp", "confidence"]
@@ -232,6 +233,16 @@ def test_a_run_carries_the_configuration_of_its_backbone_with_it(run, model, fil
 
     elsewhere = prediction.load(damaged(run, tmp_path / "run", "metrics.json", moved))
     pd.testing.assert_frame_equal(whole(elsewhere, *files[:2]), whole(model, *files[:2]))
+
+
+@pytest.mark.parametrize("configuration", ["", "[]", '{"model_type": "own"}'])
+def test_a_damaged_configuration_of_a_backbone_is_said_with_its_place(run, tmp_path, configuration):
+    def change(path):
+        tensors = safetensors.torch.load_file(path)
+        safetensors.torch.save_file(tensors, path, {BACKBONE: configuration})
+
+    with pytest.raises(DataError, match=f"{WEIGHTS}: holds no configuration of a backbone"):
+        prediction.load(damaged(run, tmp_path / "run", WEIGHTS, change))
 
 
 def test_a_model_of_photographs_is_called_by_its_data_set(run, tmp_path):
