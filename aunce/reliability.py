@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
 
 QUESTION = "Is anything lost or done twice when processes are killed, input is hostile, or a cluster fails?"
+WHERE = ["hardware", "revision"]
 TABLES = {
-    "kills": ["trial", "victim", "lived_s", "runs", "lost", "repeated", "differing", "orphans", "hardware"],
-    "inputs": ["group", "tried", "failed", "hardware"],
-    "slurm": ["fault", "survived", "hardware"],
-    "engine": ["commands", "together", "jobs", "seconds", "bare_s", "hardware"],
+    "kills": ["trial", "victim", "lived_s", "runs", "lost", "repeated", "differing", "orphans", "left", *WHERE],
+    "inputs": ["group", "tried", "failed", *WHERE],
+    "slurm": ["fault", "survived", *WHERE],
+    "engine": ["commands", "together", "jobs", "seconds", "bare_s", *WHERE],
 }
 """Name of a table -> its columns. A row of `kills` is a kill, with what was found at the end of its trial; one of
 `engine` a study of stub commands: `together` in one job, `jobs` in all, beside `bare_s` of a command without engine."""
@@ -64,14 +65,14 @@ class Reliability:
         kills, inputs, slurm = (self.tables[name] for name in ("kills", "inputs", "slurm"))
         said = []
         if len(kills):
-            trials = kills.drop_duplicates("trial")[["runs", "lost", "repeated", "differing", "orphans"]].sum()
+            trials = kills.drop_duplicates("trial")[["runs", "lost", "repeated", "differing", "orphans", "left"]].sum()
             said.append(
                 f"{len(kills)} times a process was killed at a random moment, in "
                 f"{page.count(kills['trial'].nunique(), 'trial')} of a small study. Of {trials['runs']} runs "
                 f"{trials['lost']} were lost and {trials['repeated']} done twice{_at_most(*trials[['lost', 'runs']])}; "
                 f"{trials['differing']} had numbers "
                 "that are not, bit for bit, those of a study that nobody interrupted; "
-                f"{trials['orphans']} processes stayed behind."
+                f"{trials['orphans']} processes and {page.count(trials['left'], 'file')} stayed behind."
             )
         if len(inputs):
             said.append(f"Of {inputs['tried'].sum():,} hostile or damaged inputs, {inputs['failed'].sum()} did harm.")
@@ -130,8 +131,8 @@ class Reliability:
 
     def _shown(self, name: str, headers: list[str], rows: list[list[str]], align: str) -> "Markdown":
         drawn = page.table(headers, rows, align) if rows else "*Not recorded yet.*"
-        hardware = ", ".join(self.tables[name]["hardware"].drop_duplicates())
-        where = f" Recorded on: {page.text(hardware)}." if rows else ""
+        hardware, revision = (", ".join(self.tables[name][one].astype(str).drop_duplicates()) for one in WHERE)
+        where = f" Recorded on: {page.text(hardware)}, revision {page.text(revision)}." if rows else ""
         return page.markdown(f"{drawn}\n\nRepeat: `{command(name)}`.{where}")
 
 

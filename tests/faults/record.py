@@ -22,8 +22,8 @@ sys.path.insert(0, str(TESTS))
 from faults import harness  # noqa: E402
 
 from aunce import engine, files  # noqa: E402
-from aunce.reliability import TABLES  # noqa: E402
-from aunce.results import hardware  # noqa: E402
+from aunce.reliability import TABLES, WHERE  # noqa: E402
+from aunce.results import provenance  # noqa: E402
 from aunce.study import REPORTS, load_study  # noqa: E402
 
 STUBS = [(100, 1), (500, 1), (500, 2), (2000, 1), (2000, 7)]  # commands, how many of them share a job
@@ -34,13 +34,14 @@ def kills(folder, small):
     assert whole.finish() == 0, (whole.folder / "log").read_text()
     rows = []
     for seed in range(1, 2 if small else 10):
-        trial, killed = harness.interrupted(folder / str(seed), kills=6, seed=seed)
+        trial, killed = harness.interrupted(folder / str(seed), kills=len(harness.VICTIMS), seed=seed)
         found = {
             "runs": len(trial.runs),
             "lost": sum(run.state != "done" for run in trial.runs),
             "repeated": len(trial.repeated()),
             "differing": len(trial.differing(whole)),
             "orphans": len(trial.orphans()),
+            "left": len(trial.left()),
         }
         rows += [row | found for row in killed]
         print(f"trial {seed}: {len(killed)} kills, {found}", flush=True)
@@ -121,7 +122,9 @@ if __name__ == "__main__":
     parser.add_argument("--small", action="store_true")
     arguments = parser.parse_args()
     record = {"kills": kills, "inputs": inputs, "slurm": slurm, "engine": cost}[arguments.table]
+    about = provenance("cpu", 1)
+    about["revision"] += " (modified)" if about["modified"] else ""
     with tempfile.TemporaryDirectory(prefix="aunce-faults-") as folder:
-        table = pd.DataFrame(record(Path(folder), arguments.small)).assign(hardware=hardware("cpu"))
+        table = pd.DataFrame(record(Path(folder), arguments.small)).assign(**{name: about[name] for name in WHERE})
     arguments.out.mkdir(parents=True, exist_ok=True)
     files.write(arguments.out / f"{arguments.table}.csv", table[TABLES[arguments.table]].to_csv(index=False))
