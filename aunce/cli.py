@@ -343,7 +343,14 @@ def report(name: str, overrides: dict[str, Any]) -> None:
         _refuse_other_settings(plan)
         written = write_report(plan)
     elif name not in (*PAGES, "index"):
-        raise UsageError(f"no report '{name}'; studies: {', '.join(studies)}; without runs: {', '.join(PAGES)}, index")
+        base, _, size = name.rpartition("-")
+        meant = (
+            f"; meant '{base}:{size}', which writes that folder?"
+            if base in studies and size in ("again", "gpu")
+            else ""
+        )
+        known = f"studies: {', '.join(studies)}; without runs: {', '.join(PAGES)}, index"
+        raise UsageError(f"no report '{name}'{meant}; {known}")
     elif overrides:
         raise UsageError(f"report '{name}' needs no runs, so that it takes neither --root, --test-root nor --set")
     elif name == "index":

@@ -575,12 +575,12 @@ class Comparison(Report):
         varied = [condition for condition in CONDITIONS if len(set(self.conditions[condition])) > 1]
         for contrast in [contrast for claim in self.claims for contrast in _contrasts(claim)]:
             sample = self.samples[contrast]
-            rows.append({"contrast": str(contrast), "condition": "all", "level": "all"} | _numbers(sample))
+            rows.append({"contrast": str(contrast), "condition": "all", "level": "all"} | estimated(sample))
             for condition in varied:
                 groups = sample.groupby(self.conditions[condition].reindex(sample.index))
                 rows += [
                     {"contrast": str(contrast), "condition": condition, "level": self._level(condition, str(level))}
-                    | _numbers(values)
+                    | estimated(values)
                     for level, values in groups
                 ]
         table = pd.DataFrame(rows)
@@ -721,7 +721,8 @@ def _why_apart(here: str, there: str, apart: Estimate) -> str:
     return "; the two values of its decisive contrast are apart by more than their intervals allow for"
 
 
-def _numbers(sample: "pd.Series[float]") -> dict[str, float]:
+def estimated(sample: "pd.Series[float]") -> dict[str, float]:
+    """Mean over replicates with its interval, for a row of a table."""
     estimate = t_interval(sample.tolist())
     return {"estimate": estimate.value, "low": estimate.low, "high": estimate.high, "replicates": estimate.n}
 

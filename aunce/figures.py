@@ -335,6 +335,42 @@ def flips(table: pd.DataFrame) -> Figure:
 
 
 @styled
+def against_kappa(table: pd.DataFrame, *, gain: str, delta: float) -> Figure:
+    """Arms by label noise, and beside them what one gains on another beyond what it gains without noise.
+
+    Args:
+        table: one row per noise and measure (the name of an arm, or "gain"): noise, measure, estimate, low, high. Order
+            of noises = order in the figure.
+        gain: what the gain is of, in words.
+        delta: gains from -delta to delta count as nothing.
+    """
+    noises, arms = (list(pd.unique(table[name])) for name in ("noise", "measure"))
+    arms.remove("gain")
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * len(noises)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    scores, gains = table[table["measure"] != "gain"], table[table["measure"] == "gain"]
+    ends = gains[["estimate", "low", "high"]].to_numpy(dtype=np.float64)
+    widest = 1.1 * float(np.abs(ends[np.isfinite(ends)]).max(initial=0.01))
+    limits = _limits(scores["estimate"])
+    for _, row in scores.iterrows():
+        slot = arms.index(row["measure"])
+        y = noises.index(row["noise"]) + _dodge(slot, len(arms), 0.6)
+        _estimate(left, row, y, COLOURS[slot % len(COLOURS)], MARKERS[slot % len(MARKERS)], limits, size=4)
+    for _, row in gains.iterrows():
+        _estimate(right, row, noises.index(row["noise"]), "#222222", MARKERS[0], (-widest, widest), size=4)
+    right.axvspan(-delta, delta, color="#E5E5E5", linewidth=0, zorder=0)
+    right.axvline(0, color=GREY, linewidth=0.9, zorder=1)
+    left.set(title="Macro-AUC", xlim=limits, ylim=(len(noises) - 0.5, -0.5))
+    left.set_yticks(range(len(noises)), noises)
+    right.set_xlim(-widest, widest)
+    right.set_title(textwrap.fill(f"{gain}, more than without noise", 26), fontsize=7)
+    for axes in (left, right):
+        axes.grid(axis="x", visible=True)
+    _legend(figure, arms, columns=3)
+    return figure
+
+
+@styled
 def rates(card: pd.DataFrame) -> Figure:
     """Share of known frames that carry each AU, one marker per part.
 

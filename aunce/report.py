@@ -345,15 +345,19 @@ class Report:
 
     def _label(self, noise: str, rows: pd.DataFrame) -> str:
         """Noise with Cohen's kappa between clean and noisy labels, mean over entering AUs and runs."""
+        kappas = self._kappas(rows)
+        shown = bool(kappas) and (noise.startswith("none") or min(kappas) < 1)
+        return f"{noise} (κ {sum(kappas) / len(kappas):.2f})" if shown else noise
+
+    def _kappas(self, rows: pd.DataFrame) -> list[float]:
+        """Cohen's kappa between clean and noisy labels of each run in `rows` and each AU that enters its mean."""
         entering = {key: self._entering(int(at)) for key, at in zip(rows["key"], rows["replicate"], strict=True)}
-        kappas = [
+        return [
             float(value)
             for key in rows["key"]
             for au, value in (self.facts[key].get("kappa") or {}).items()
             if int(str(au).removeprefix("AU")) in entering[key] and value is not None
         ]
-        shown = bool(kappas) and (noise.startswith("none") or min(kappas) < 1)
-        return f"{noise} (κ {sum(kappas) / len(kappas):.2f})" if shown else noise
 
     def _entering(self, replicate: int) -> Collection[int]:
         """The AUs that enter the means of a replicate."""

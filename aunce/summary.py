@@ -179,7 +179,8 @@ class Summary:
             caption=(
                 "The worst contrast of each claim that runs speak of, on rendered faces, with its 95 % interval over "
                 "replicates, simultaneous within the claims of one study; left of 0 the second arm is ahead. The band, "
-                f"{self.ledger.claims.delta:g} to either side, counts as nothing."
+                f"{self.ledger.claims.delta:g} to either side, counts as nothing. An end of 5e-324 in the "
+                "data is just above or just below 0."
             ),
         )
 

@@ -170,6 +170,32 @@ def test_robustness_is_what_is_gained_under_noise_beyond_what_is_gained_without(
     assert report.arms_table().data.count("**") == 2 * len(NOISES)
 
 
+def test_what_is_gained_against_kappa_is_a_line_through_nothing_without_noise(tmp_path: Path) -> None:
+    kappas = {"none": 1.0, "miss 0.3": 0.5, "shift 0.3": 0.9}
+
+    def score(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
+        share = 0.04 + 0.2 * (1 - kappas[noise]) * (1 + replicate % 2)
+        return 0.6 + (share if arm == "share of own views .2" else 0)
+
+    arms = ("share of own views .2", "no own views")
+    tables = make(tmp_path / "t", score, arms=arms, noises=tuple(kappas))
+    runs = pd.read_parquet(tables / "runs.parquet")
+    runs["data"] = [
+        json.dumps(json.loads(data) | {"kappa": {"AU1": kappas[noise], "AU4": kappas[noise], "AU9": 0.1, "AU6": None}})
+        for data, noise in zip(runs["data"], runs["noise"], strict=True)
+    ]
+    runs.to_parquet(tables / "runs.parquet")
+    report = Ablation(tables, out=tmp_path, experiment="noise")
+    text = report.against_kappa(*arms).data
+    table = pd.read_csv(tmp_path / "figures" / "against_kappa.csv")
+    assert list(dict.fromkeys(table["noise"])) == ["none (κ 1.00)", "shift 0.3 (κ 0.90)", "miss 0.3 (κ 0.50)"]
+    gains = table[table["measure"] == "gain"].set_index("noise")["estimate"]
+    assert gains.to_dict() == pytest.approx({"shift 0.3 (κ 0.90)": 0.03, "miss 0.3 (κ 0.50)": 0.15})
+    rises = [0.02, 0.04] * 4
+    half = stats.t.ppf(0.975, 7) * np.std(rises, ddof=1) / np.sqrt(8)
+    assert f"rises by +0.0300 (+{0.03 - half:.4f} to +{0.03 + half:.4f})" in text
+
+
 DEALS = ("miss 0.2, deal part 3", "miss 0.2, deal part 1", "miss 0.2, deal part 2")
 
 
@@ -260,6 +286,7 @@ def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
     for section in ("own_views", "identity"):
         assert "No replicate" in getattr(report, section)().data
     assert "No replicate" in report.flips().data
+    assert "No replicate" in report.against_kappa("one", "other").data
     assert "No replicate" in report.averages().data
     report.gaps_table()
     report.again()

@@ -121,6 +121,7 @@ def test_a_study_killed_in_the_middle_continues_to_the_same_numbers(project, tmp
         (["study", "laptopp"], 2, "no study 'laptopp'; known: across, affwild2, bp4d"),
         (["study", "laptop", "--only", "arms=BCE", "--dry-run"], 2, "AXIS one of replicate, noise, arm"),
         (["report", "laptopp"], 2, "no report 'laptopp'; studies: across, affwild2, bp4d"),
+        (["report", "imbalance-again"], 2, "no report 'imbalance-again'; meant 'imbalance:again', which writes that"),
         (
             ["report", "laptopp"],
             2,

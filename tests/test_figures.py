@@ -279,6 +279,13 @@ def test_a_gain_a_share_and_a_flip_are_drawn_where_the_table_says() -> None:
     shares = pd.DataFrame({"arm": ["one", "one"], "epoch": [2, 1], "value": [0.9, 0.5]})
     (axes,) = figures.shares(shares, label="share").axes
     assert axes.lines[0].get_ydata().tolist() == [0.5, 0.9]
+    row = {"noise": "none", "measure": "one", "estimate": 0.7, "low": 0.6, "high": 0.8}
+    gain = {"noise": "miss", "measure": "gain", "estimate": 0.1, "low": 0.05, "high": 0.15}
+    table = pd.DataFrame([row, row | {"noise": "miss"}, gain])
+    left, right = figures.against_kappa(table, gain="one minus other", delta=0.005).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["none", "miss"]
+    points = [line.get_ydata() for line in right.lines if line.get_marker() == "o"]
+    assert points == [[1]], "beside the row of its noise"
     flips = pd.DataFrame({"group": ["x", "y", "x"], "change": ["1", "2", "3"], "estimate": [0.1, 0.2, 0.3]})
     (axes,) = figures.flips(flips.assign(low=0.0, high=1.0)).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "3", "2"], "groups stay together"
