@@ -141,10 +141,9 @@ class Summary:
         findings.write(self.out, self.ledger.about(title, question, found))
         return page.markdown(
             f"# {title}\n\n{page.text(found)} In brackets: 95 % intervals over replicates, "
-            "simultaneous within the claims, or the gaps, of one study. Links lead "
-            f"to the evidence. Reasons, power and sources: the [ledger]({LEDGER}). The claims were written on "
-            f"{self.ledger.claims.written.isoformat()}; [what changed since]({LEDGER}#changes-since), and before or "
-            "after which runs, is listed there."
+            "simultaneous within the claims, or the gaps, of one study. Links lead to the evidence. What each verdict "
+            f"leaves open, sources and power: the [ledger]({LEDGER}). The claims were written on "
+            f"{self.ledger.claims.written.isoformat()}; [what changed since]({LEDGER}#changes-since) is listed there."
         )
 
     def banner(self) -> "Markdown":
@@ -203,8 +202,7 @@ class Summary:
             shown = effect(said.entry) + (["rendered faces"] if said.of.kind == "rendered faces" else [])
             verdict = ": ".join(part for part in (f"*{page.text(said.verdict)}*", ", ".join(shown)) if part)
             reason = f" {page.text(said.entry.reason[:1].upper() + said.entry.reason[1:].rstrip('.'))}."
-            limit = f" {page.text(claim.limit)}" if claim.limit else ""
-            lines.append(f"{_named(claim)} {verdict}.{reason}{limit} ([{page.text(said.report)}]({said.place}))")
+            lines.append(f"{_named(claim)} {verdict}.{reason} ([{page.text(said.report)}]({said.place}))")
         return lines
 
     def undecidable(self) -> "Markdown":
@@ -229,16 +227,27 @@ class Summary:
             none="Nothing.",
         )
 
-    def differs(self) -> "Markdown":
-        """Every gap, in one row."""
-        rows = []
+    def moves(self) -> "Markdown":
+        """The gaps that matter in runs, with their effect; below them which do not, and where all stand."""
+        in_runs = {gap.id: [one for one in self.ledger.said[gap.id] if one.entry.replicates] for gap in self.gaps}
+        rows, rest = [], {FAILS: list[str](), OPEN: list[str]()}
         for gap in self.gaps:
-            verdicts = [f"[{NOT_RUN}]({LEDGER}#gaps)"] if gap in self._waiting(self.gaps) else []
-            for said in self.ledger.said[gap.id]:
-                shown = effect(said.entry) if said.entry.replicates is not None else []
-                verdicts.append(", ".join([f"[{page.text(said.verdict)}]({said.place})", *shown]))
-            rows.append([_named(gap), "<br>".join(verdicts)])
-        return page.markdown(page.table(["What differs", "Verdict"], rows, "ll"))
+            groups = [GROUPS[said.entry.verdict] for said in in_runs[gap.id]]
+            if HOLDS in groups:
+                shown = [
+                    ", ".join([f"[{page.text(said.verdict)}]({said.place})", *effect(said.entry)])
+                    for said in in_runs[gap.id]
+                ]
+                rows.append([_named(gap), "<br>".join(shown)])
+            elif groups:
+                rest[OPEN if OPEN in groups else FAILS].append(gap.id)
+        waiting = [gap.id for gap in self._waiting(self.gaps)]
+        named = (("Do not matter in runs", rest[FAILS]), ("Undecided in runs", rest[OPEN]), ("Not run yet", waiting))
+        lines = [f"{what}: {', '.join(ids)}." for what, ids in named if ids]
+        drawn = page.table(["What differs", "In runs"], rows, "ll") if rows else "None so far."
+        return page.markdown(
+            f"{drawn}\n\n{' '.join([*lines, f'All gaps, most of them read or computed: the [ledger]({LEDGER}#gaps).'])}"
+        )
 
     def _waiting(self, of: Iterable[Claim | Gap]) -> list[Claim | Gap]:
         """Those of which runs have still to say something."""

@@ -136,7 +136,7 @@ def test_what_has_no_runs_and_what_none_can_decide_is_said(summary):
     assert "- **C2** *On real faces: no data*" in undecidable
     assert "- **U1** It is ahead. *No data*" in undecidable
     assert "- **D1** *Against the paper undecidable until it is read*" in undecidable
-    assert shown.differs().data.count("[not run yet](../claims/index.html#gaps)") == 2
+    assert shown.moves().data.startswith("None so far.\n\nNot run yet: D1, D2.")
     assert "0 supported or proven, 0 reversed, not supported or refuted by computation, 0 undecided, 2 not run yet" in (
         shown.title().data
     )
@@ -149,15 +149,21 @@ def test_two_sizes_of_a_study_that_disagree_are_both_shown(summary):
     assert "**Withdrawn**" in shown.advice("authors").data
 
 
-def test_a_gap_shows_what_each_report_says_and_an_effect_only_from_runs(summary, monkeypatch):
+def test_a_gap_that_matters_in_runs_has_a_row_and_the_others_are_named(summary, monkeypatch):
     monkeypatch.setattr(claims, "VERDICTS", tuple(GROUPS))
     matters = HELD | EFFECT | {"verdict": "matters", "section": "Verdicts"}
     computed = HELD | {"value": 2.0, "unit": "times"}
-    shown = summary({"anatomy": ({}, [computed]), "main": ({"kind": "rendered faces"}, [matters])})
+    unclear = matters | {"id": "D2", "verdict": "undecided"}
+    shown = summary({"anatomy": ({}, [computed]), "main": ({"kind": "rendered faces"}, [matters, unclear])})
+    text = shown.moves().data
     assert (
-        "| **D1** They differ. | [holds](../anatomy/index.html#proof)<br>"
-        "[matters](../main/index.html#verdicts), one minus other, −0.020 AUC (−0.030 to −0.010) |"
-    ) in shown.differs().data
+        "| **D1** They differ. | [matters](../main/index.html#verdicts), one minus other, "
+        "−0.020 AUC (−0.030 to −0.010) |"
+    ) in text
+    assert "Undecided in runs: D2. All gaps" in text
+    assert "D1" not in summary({"anatomy": ({}, [computed])}).moves().data, "no run has spoken of it"
+    alone = summary({"main": ({"kind": "rendered faces"}, [unclear | {"verdict": "does not matter"}])}).moves().data
+    assert "Do not matter in runs: D2. Not run yet: D1." in alone
 
 
 def test_the_banner_stands_where_verdicts_of_claims_or_gaps_rest_on_rendered_faces(summary):
@@ -230,7 +236,7 @@ def test_the_committed_summary_is_drawn_from_the_committed_findings_and_its_link
     text = (folder / "report.md").read_text()
     for part in (shown.title(), shown.banner(), shown.holds(), shown.fails(), shown.open(), shown.undecidable()):
         assert page.between_markdown(part.data) in text, "draw it again: aunce report summary"
-    for part in (shown.advice("authors"), shown.advice("field"), shown.differs()):
+    for part in (shown.advice("authors"), shown.advice("field"), shown.moves()):
         assert page.between_markdown(part.data) in text, "draw it again: aunce report summary"
     links = re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text)
     assert links
