@@ -233,14 +233,15 @@ def test_importing_studies_and_what_executes_them_is_light():
     )
 
 
-def test_committed_studies_are_valid():
+def test_committed_studies_are_valid_and_within_the_budget_in_every_size():
     from aunce.study import NOTEBOOKS
 
     for path in (NOTEBOOKS / "studies").glob("*.toml"):
-        study = Study(path)
-        assert study.runs
-        if study.file.gpu:
-            assert Study(path, size="gpu").runs
+        for size in ("cpu", "gpu") if Study(path).file.gpu else ("cpu",):
+            trained = [
+                run for run in Study(path, size=size).runs if run.spec.method not in ("pixels", "random", "latent")
+            ]
+            assert 0 < len(trained) <= 450, f"{path.name}, size {size}"
 
 
 def test_what_was_tuned_may_depend_on_the_arm_and_on_a_field(write):
