@@ -1,6 +1,7 @@
 """Write the pins of environment.yml: resolve pyproject's ranges in an empty environment and list what was installed.
 
-`make lock` runs it. TORCH is the one version chosen by hand, because its builds differ by platform.
+`make lock` runs it. TORCH is the one version chosen by hand, because its builds differ by platform. Run it with the
+oldest Python that is supported (`make lock PYTHON=...`): the newest releases of others may refuse that one.
 """
 
 import subprocess
