@@ -344,11 +344,8 @@ def report(name: str, overrides: dict[str, Any]) -> None:
         written = write_report(plan)
     elif name not in (*PAGES, "index"):
         base, _, size = name.rpartition("-")
-        meant = (
-            f"; meant '{base}:{size}', which writes that folder?"
-            if base in studies and size in ("again", "gpu")
-            else ""
-        )
+        sized = base in studies and size in ("again", "gpu")
+        meant = f"; meant '{base}:{size}', which writes that folder?" if sized else ""
         known = f"studies: {', '.join(studies)}; without runs: {', '.join(PAGES)}, index"
         raise UsageError(f"no report '{name}'{meant}; {known}")
     elif overrides:
