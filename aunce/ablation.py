@@ -129,6 +129,8 @@ class Ablation(Comparison):
                 if len(sample):
                     at = {"noise": self.labels[noise], "kappa": float(kappa[noise].mean())}
                     rows.append({"measure": name} | at | estimated(sample))
+        if not any(map(len, gains.values())):  # as long as no replicate has ended with noise and without
+            return page.markdown(NOTHING)
         # without noise first, then from the noise that changes least on
         table = pd.DataFrame(rows).sort_values("kappa", ascending=False, kind="stable").reset_index(drop=True)
         lost = {noise: 1 - kappa[noise].reindex(gain.index) for noise, gain in gains.items()}

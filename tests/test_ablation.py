@@ -239,6 +239,10 @@ def test_a_study_whose_first_condition_did_not_end_well_compares_nothing_with_an
     runs.to_parquet(tables / "runs.parquet")
     report = Ablation(tables, experiment="noise")
     assert report.decide(report.claims[0])[0] is Verdict.UNDECIDED
+    assert "No replicate" in report.against_kappa("share of own views .2", "no own views").data
+    started = make(tmp_path / "first", score, arms=("share of own views .2", "no own views"))
+    shown = Ablation(started, experiment="noise").against_kappa("share of own views .2", "no own views")
+    assert "No replicate" in shown.data, "nothing has ended with noise yet"
 
 
 def test_f1_over_parts_is_pooled_from_counts_or_a_mean_of_parts(tmp_path: Path) -> None:
