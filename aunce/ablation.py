@@ -1,4 +1,4 @@
-"""What reports of ablations show beside contrasts: gain against rarity, flips of the ranking, own views, identity."""
+"""What reports of ablations show beside contrasts: rarity, kappa, length, flips of the ranking, own views, identity."""
 
 import itertools
 import json
@@ -37,6 +37,8 @@ class Ablation(Comparison):
         ranked: arms in whose order the study is interested, see `flips`.
         retrained: words for a change of training -> what the names of the arms trained so end in, after a comma; an arm
             without such a variant stays as it is.
+        shorter: name of the study of which this one is a longer training; its tables lie beside these. The contrasts of
+            its claims are compared, see `by_length`.
     """
 
     def __init__(
@@ -45,12 +47,16 @@ class Ablation(Comparison):
         *,
         ranked: Sequence[str] = (),
         retrained: Mapping[str, str] | None = None,
+        shorter: str = "",
         **options: Any,
     ) -> None:
         self.ranked, self.retrained = list(ranked), dict(retrained or {})
         super().__init__(tables, **options)
+        self.shorter = Comparison(self.folder.with_name(shorter), experiment=shorter) if shorter else None
 
     def _sentences(self) -> list[str]:
+        if self.shorter is not None:
+            return [*self._over_lengths(self.shorter), *super()._sentences()]
         if not self.ranked or self.empty:
             return super()._sentences()
         *changes, between = self._flips.itertuples()
@@ -158,6 +164,87 @@ class Ablation(Comparison):
                 "in each replicate; it decides nothing)."
             ),
         )
+
+    def by_length(self) -> "Markdown":
+        """Contrasts and arms at the end of this training and of the shorter one, in the replicates that both have."""
+        from aunce import figures
+
+        if self.shorter is None or self.empty or self.shorter.empty:
+            return page.markdown(NOTHING)
+        short, long = (f"{int(one.history['epoch'].max())} epochs" for one in (self.shorter, self))
+        samples = self._by_length(self.shorter)
+        many = page.count(min(len(one) for one, _ in samples.values()), "replicate")
+        change = f"{long} minus {short}"
+        table = pd.DataFrame(
+            {"contrast": str(contrast), "condition": "all" if level == change else "epochs", "level": level}
+            | estimated(sample)
+            for contrast, pair in samples.items()
+            for level, sample in zip((short, long, change), (*pair, pair[1] - pair[0]), strict=True)
+        )
+        spoken = [
+            f"{row.contrast} {row.estimate:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
+            for row in table[table["level"] == change].itertuples()
+        ]
+        drawn = page.figure(
+            self.out,
+            "by_length",
+            figures.conditions(table, delta=self.delta),
+            table,
+            alt=f"Each contrast after {short} and after {long}; what it changes by: {'; '.join(spoken)}.",
+            caption=(
+                f"Each contrast in macro-AUC at the end of a training of {short} and of one of {long}, each with its "
+                f"own decay of the learning rate, on the same people and labels; in black, what it changes by. Means "
+                f"over {many} with 95 % intervals, each by itself; they decide nothing. The band counts as nothing."
+            ),
+        )
+        rows = []
+        for noise, label in self.labels.items():
+            for arm in self.arms:
+                one, other = self.shorter.scores(arm, noise=noise), self.scores(arm, noise=noise)
+                shared = one.index.intersection(other.index)
+                flat = [
+                    runs[(runs["arm"] == arm) & (runs["noise"] == noise) & runs["replicate"].isin(shared)]["flat"]
+                    for runs in (self.shorter._curves(), self._curves())
+                ]
+                rows.append(
+                    [
+                        page.text(label),
+                        page.text(arm),
+                        *(page.number(float(values[shared].mean())) for values in (one, other)),
+                        *in_cells(t_interval((other[shared] - one[shared]).tolist()), "+.3f"),
+                        *(f"{(values.astype('str') == 'True').sum()} of {len(values)}" for values in flat),
+                    ]
+                )
+        headers = [self.condition, "Arm", f"AUC, {short}", f"AUC, {long}", "Change", "95 % interval"]
+        headers += [f"Curves flat, {short}", f"Curves flat, {long}"]
+        return page.markdown(f"{drawn.data}\n\n{page.table(headers, rows, 'llrrrlrr')}")
+
+    def _by_length(self, shorter: Comparison) -> dict[Contrast, tuple["pd.Series[float]", "pd.Series[float]"]]:
+        """The arms of the shorter study's claims, without noise, and its claims' contrasts: samples there and here."""
+        asked = list(shorter.samples)
+        plain = dict.fromkeys(Contrast(one.better, one.worse) for one in asked)
+        pairs = {}
+        for contrast in [*plain, *asked]:
+            there, here = shorter.sample(contrast), self.sample(contrast)
+            shared = there.index.intersection(here.index)
+            if len(shared):
+                pairs[contrast] = there[shared], here[shared]
+        return pairs
+
+    def _over_lengths(self, shorter: Comparison) -> list[str]:
+        """What changes from the shorter training to this one."""
+        if self.empty or shorter.empty:
+            return []
+        short, long = (int(one.history["epoch"].max()) for one in (shorter, self))
+        said = [
+            f"{contrast}: {in_text(t_interval(there.tolist()), '+.3f')} AUC after {short} epochs, "
+            f"{in_text(t_interval(here.tolist()), '+.3f')} after {long}, changed by "
+            f"{in_text(t_interval((here - there).tolist()), '+.3f')}, {page.count(len(here), 'replicate')}."
+            for contrast, (there, here) in self._by_length(shorter).items()
+        ]
+        curves = self._curves()
+        flat = int((curves["flat"].astype("str") == "True").sum())
+        return [f"{flat} of {page.count(len(curves), 'curve')} flat after {long} epochs.", *said]
 
     def own_views(self) -> "Markdown":
         """Share of anchors whose most similar positive is their own view, over training, and where it ends."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +301,40 @@ def test_shares_and_identity_are_means_over_replicates(tmp_path: Path) -> None:
     report = Ablation(make(tmp_path / "t", rare_gain, arms=IMBALANCE), out=tmp_path, experiment="imbalance")
     assert "| 0.90 |" in report.own_views().data
     assert "| 0.40 |" in report.identity().data
+
+
+def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path: Path) -> None:
+    arms = ("share of own views .2", "no own views")
+    noises = ("none", "miss 0.3", "jitter 0.6", "flip 0.3")
+
+    def score(arm: str, noise: str, au: int, replicate: int, long: bool, **_: str) -> float:
+        if arm == arms[1]:
+            return 0.6 + (0.05 if long else 0)
+        spread = 0.001 * (replicate % 2) if long else 0.0
+        return 0.62 + (0.02 if noise == "flip 0.3" and long else 0.0) + spread + (0 if replicate < 6 else 0.3)
+
+    make(tmp_path / "noise", partial(score, long=False), arms=arms, noises=noises)
+    tables = make(tmp_path / "noise_long", partial(score, long=True), arms=arms, noises=noises, replicates=6)
+    runs = pd.read_parquet(tables / "runs.parquet")
+    runs["flat"] = runs["noise"] != "none"
+    runs.to_parquet(tables / "runs.parquet")
+    history = pd.read_parquet(tables / "history.parquet").assign(epoch=lambda table: 2 * table["epoch"])
+    history.to_parquet(tables / "history.parquet")
+    report = Ablation(tables, out=tmp_path, experiment="noise_long", shorter="noise")
+    text = report.by_length().data
+    table = pd.read_csv(tmp_path / "figures" / "by_length.csv").set_index(["contrast", "level"])
+    plain = "share of own views .2 minus no own views"
+    assert table.loc[(plain, "2 epochs"), "estimate"] == pytest.approx(0.02), "replicates 6 and 7 have no longer run"
+    changes = table.xs("4 epochs minus 2 epochs", level="level")["estimate"]
+    assert changes[plain] == pytest.approx(0.0005 - 0.05)
+    assert changes[f"{plain}, with flip 0.3 more than without noise"] == pytest.approx(0.02)
+    assert changes[f"{plain}, with miss 0.3 more than without noise"] == pytest.approx(0)
+    half = stats.t.ppf(0.975, 5) * np.std([0, 0.001] * 3, ddof=1) / np.sqrt(6)
+    assert table.loc[(plain, "4 epochs"), "high"] - table.loc[(plain, "4 epochs"), "estimate"] == pytest.approx(half)
+    assert "| no own views | 0.600 | 0.650 | +0.050 |" in text
+    assert "| 6 of 6 | 0 of 6 |" in text
+    assert "36 of 48 curves flat after 4 epochs" in report.findings().data
+    assert "changed by +0.020" in report.findings().data
+    alone = Ablation(tables, experiment="noise_long", shorter="none")
+    assert "No replicate" in alone.by_length().data
+    assert "No replicate" in Ablation(tmp_path / "none", experiment="noise_long", shorter="noise").by_length().data
