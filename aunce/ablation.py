@@ -242,9 +242,11 @@ class Ablation(Comparison):
             f"{in_text(t_interval((here - there).tolist()), '+.3f')}, {page.count(len(here), 'replicate')}."
             for contrast, (there, here) in self._by_length(shorter).items()
         ]
-        curves = self._curves()
-        flat = int((curves["flat"].astype("str") == "True").sum())
-        return [f"{flat} of {page.count(len(curves), 'curve')} flat after {long} epochs.", *said]
+        place = ["arm", "noise", "replicate"]
+        both = shorter._curves()[[*place, "flat"]].merge(self._curves()[[*place, "flat"]], on=place)
+        there, here = (int((both[name].astype("str") == "True").sum()) for name in ("flat_x", "flat_y"))
+        flat = f"Of {page.count(len(both), 'curve')}, {there} are flat after {short} epochs and {here} after {long}."
+        return [flat, *said]
 
     def own_views(self) -> "Markdown":
         """Share of anchors whose most similar positive is their own view, over training, and where it ends."""

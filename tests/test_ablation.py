@@ -333,7 +333,7 @@ def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path
     assert table.loc[(plain, "4 epochs"), "high"] - table.loc[(plain, "4 epochs"), "estimate"] == pytest.approx(half)
     assert "| no own views | 0.600 | 0.650 | +0.050 |" in text
     assert "| 6 of 6 | 0 of 6 |" in text
-    assert "36 of 48 curves flat after 4 epochs" in report.findings().data
+    assert "Of 48 curves, 48 are flat after 2 epochs and 36 after 4" in report.findings().data
     assert "changed by +0.020" in report.findings().data
     alone = Ablation(tables, experiment="noise_long", shorter="none")
     assert "No replicate" in alone.by_length().data
