@@ -174,16 +174,15 @@ class Ablation(Comparison):
         short, long = (f"{int(one.history['epoch'].max())} epochs" for one in (self.shorter, self))
         samples = self._by_length(self.shorter)
         many = page.count(min(len(one) for one, _ in samples.values()), "replicate")
-        change = f"{long} minus {short}"
         table = pd.DataFrame(
-            {"contrast": str(contrast), "condition": "all" if level == change else "epochs", "level": level}
+            {"contrast": str(contrast), "condition": "all" if level == "change" else "epochs", "level": level}
             | estimated(sample)
             for contrast, pair in samples.items()
-            for level, sample in zip((short, long, change), (*pair, pair[1] - pair[0]), strict=True)
+            for level, sample in zip((short, long, "change"), (*pair, pair[1] - pair[0]), strict=True)
         )
         spoken = [
             f"{row.contrast} {row.estimate:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
-            for row in table[table["level"] == change].itertuples()
+            for row in table[table["level"] == "change"].itertuples()
         ]
         drawn = page.figure(
             self.out,

@@ -325,7 +325,7 @@ def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path
     table = pd.read_csv(tmp_path / "figures" / "by_length.csv").set_index(["contrast", "level"])
     plain = "share of own views .2 minus no own views"
     assert table.loc[(plain, "2 epochs"), "estimate"] == pytest.approx(0.02), "replicates 6 and 7 have no longer run"
-    changes = table.xs("4 epochs minus 2 epochs", level="level")["estimate"]
+    changes = table.xs("change", level="level")["estimate"]
     assert changes[plain] == pytest.approx(0.0005 - 0.05)
     assert changes[f"{plain}, with flip 0.3 more than without noise"] == pytest.approx(0.02)
     assert changes[f"{plain}, with miss 0.3 more than without noise"] == pytest.approx(0)
