@@ -637,7 +637,7 @@ class Comparison(Report):
             kind = "" if arm in self.arms else f" ({curves.loc[curves['arm'] == arm, 'kind'].iloc[0]})"
             shown = f"{(flat == 'True').sum()} of {len(flat)}" if arm in self.arms else ""
             rows.append([page.text(arm) + kind, *in_cells(t_interval(values[0].tolist())), *numbers[1:], shown])
-        blind = self._blind()
+        blind = self._blind
         blind = blind[blind["noise"].isin(["any", noise])] if noise else blind
         for (name, score), values in blind.groupby(["arm", "score"], sort=False)["value"]:
             if score == "f1":  # the AUC of a score that does not depend on the image is one half

@@ -6,12 +6,14 @@ Unknown labels enter no count. What is undefined is NaN, never 0 and never 1.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 Array = NDArray[Any]
 
@@ -204,6 +206,8 @@ def knn(features_train: Array, labels_train: Array, features_test: Array, k: int
     Returns:
         (m, K) float32.
     """
+    import torch  # here and below: reports, which count alone, would wait seconds for it
+
     scores = np.full(features_test.shape[:2], 0.5, dtype=np.float32)  # (m, K)
     for au in range(features_test.shape[1]):
         known = np.flatnonzero(labels_train[:, au] >= 0)
@@ -330,6 +334,8 @@ def _fit(name: str, array: Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
 
-def _unit(features: Array) -> torch.Tensor:
+def _unit(features: Array) -> "torch.Tensor":
     """Rows of length 1 (n, D); a zero row stays zero and is similar to nothing."""
+    import torch
+
     return torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)), dim=1)

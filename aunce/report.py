@@ -264,6 +264,12 @@ def _check_tables(study: Study) -> None:
         )
 
 
+def _plain(column: pd.Series) -> pd.Series:
+    """Categories as texts, which `astype` would make one by one."""
+    texts = column.cat.categories.astype("str").array.take(column.cat.codes.to_numpy(), allow_fill=True)
+    return pd.Series(texts, column.index, name=column.name)
+
+
 def _section(
     method: Callable[Concatenate["Report", P], "Markdown"],
 ) -> Callable[Concatenate["Report", P], "Markdown"]:
@@ -308,10 +314,10 @@ class Report:
     def _table(self, name: str) -> pd.DataFrame:
         path = self.folder / f"{name}.parquet"
         table = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
-        texts = table.select_dtypes("category").columns
+        texts = {column: _plain(table[column]) for column in table.select_dtypes("category").columns}
         # As small as they fit on disk; sums of them would not fit.
         numbers = table.select_dtypes("integer").columns
-        return table.astype(dict.fromkeys(texts, "str") | dict.fromkeys(numbers, "int64"))
+        return table.assign(**texts).astype(dict.fromkeys(numbers, "int64"))
 
     def _score(self) -> None:
         """Scores per AU and macro scores of each replicate, over the replicates in which every arm finished."""
@@ -397,10 +403,13 @@ class Report:
     def _values(self, arm: str, noise: str, score: str, **reading: str) -> pd.Series:
         """A macro score per replicate; the primary reading unless told otherwise."""
         wanted = PRIMARY | {"threshold": THRESHOLD if score == "f1" else ""} | reading
-        table = self.macro[(self.macro["arm"] == arm) & (self.macro["noise"] == noise) & (self.macro["score"] == score)]
-        for name, value in wanted.items():
-            table = table[table[name] == value]
-        return table.set_index("replicate")["value"].sort_index()
+        rows = self._places.get((arm, noise, score, *(wanted[name] for name in READING)), [])
+        return self.macro.iloc[rows].set_index("replicate")["value"].sort_index()
+
+    @functools.cached_property
+    def _places(self) -> dict[tuple[str, ...], Any]:
+        """Arm, noise, score and reading -> their rows in `macro`: a page asks for hundreds of them."""
+        return dict(self.macro.groupby(["arm", "noise", "score", *READING], sort=False).indices)
 
     def _difference(self, arm: str, noise: str, score: str) -> tuple[Estimate, float] | None:
         """Paired difference to the reference arm with its sign-flip p value; None for the reference itself.
@@ -452,6 +461,7 @@ class Report:
         values = rest.reindex(every).where(every.isin(rest.index), whole.loc[every.droplevel("subject")].to_numpy())
         return values.groupby(["replicate", "subject"]).agg(lambda values: values.mean(skipna=False))
 
+    @functools.cached_property
     def _blind(self) -> pd.DataFrame:
         """What needs no run: always "present", and a guess at the prevalence; macro scores per replicate.
 
@@ -604,7 +614,7 @@ class Report:
         primary = (macro[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1) & macro["threshold"].isin(["", THRESHOLD])
         table = macro[primary & macro["score"].isin(SCORES)]
         order = {arm: index for index, arm in enumerate([*self.arms, *self.others])}
-        blind = self._blind()
+        blind = self._blind
         table = pd.concat([table.sort_values("arm", key=lambda arms: arms.map(order), kind="stable"), blind])
         table = table[["arm", "kind", "noise", "score", "replicate", "value"]].reset_index(drop=True)
         without_runs = set(blind["arm"])
@@ -649,7 +659,7 @@ class Report:
         """
         reference = f"minus {page.text(self.reference or 'reference')}"
         headers = ["Arm", SCORES[score], "95 % interval", reference, "95 % interval", "p", "Replicates", "Verdict"]
-        blind = self._blind()
+        blind = self._blind
         texts = []
         for noise, label in self.labels.items():
             rows = []

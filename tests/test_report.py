@@ -145,12 +145,12 @@ def words(markdown: Any) -> str:
 
 
 def test_floors_are_of_each_condition_where_their_test_labels_differ(copy: FakeStudy) -> None:
-    assert set(read(copy)._blind()["noise"]) == {"any"}
+    assert set(read(copy)._blind["noise"]) == {"any"}
     for run in copy.runs:
         if run.labels["noise"] == "moderate":
             counts = pd.read_parquet(run.folder / "counts.parquet")
             counts.assign(fn=counts["fn"] + 10).to_parquet(run.folder / "counts.parquet")
-    blind = read(copy)._blind()
+    blind = read(copy)._blind
     blind = blind[(blind["arm"] == "always positive") & (blind["score"] == "f1")].groupby("noise")["value"].mean()
     assert blind["miss 0.3"] > blind["none"] + 0.01
 
