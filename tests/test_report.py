@@ -650,3 +650,12 @@ def test_a_table_that_is_gone_or_damaged_is_named_and_never_taken_for_no_runs(
         pd.read_parquet(path).iloc[:-1].to_parquet(path)
     with pytest.raises(UsageError, match=rf"not what was collected \({name}: .*; restore them, or make them again"):
         report.render(copy)  # type: ignore[arg-type]
+
+
+def test_texts_are_read_as_pandas_would_read_them(tmp_path: Path) -> None:
+    written = pd.DataFrame({"arm": ["b", None, "", "a"], "reason": [None] * 4, "n": [1, 2, 3, 4], "value": [0.5] * 4})
+    written = written.astype({"n": "int8"}).assign(status="missing")
+    written.astype({"arm": "category", "reason": "category"}).to_parquet(tmp_path / "runs.parquet")
+    read = report.Report(tmp_path).runs
+    wanted = written.astype({"arm": "str", "reason": "category", "n": "int64"}).astype({"reason": "str"})
+    pd.testing.assert_frame_equal(read, wanted)
