@@ -147,7 +147,8 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in panels[len(noises) :]:
         axes.set_visible(False)
-    for axes in panels[-columns:]:
+    for axes in panels[max(len(noises) - columns, 0) : len(noises)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel("Epoch")
     figure.supylabel("Inner-validation AUC\n(noisy labels)", fontsize=9)  # one line is longer than a row of panels
     thin = Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (3, 2)), label="run that has not flattened")
@@ -212,6 +213,9 @@ def conditions(table: pd.DataFrame, *, delta: float) -> Figure:
     ends = table[["estimate", "low", "high"]].to_numpy(dtype=np.float64)
     widest = float(np.abs(ends[np.isfinite(ends)]).max(initial=0.01))
     limits = (-1.1 * widest, 1.1 * widest)
+    # The usual ticks of three panels run into each other: one round number on each side, the largest within the limits.
+    round_ones = [first / 10**place for place in range(5) for first in (5, 2, 1)]
+    tick = next((one for one in round_ones if one < widest), widest)
     for axes, contrast, title in zip(panels, contrasts, titles, strict=False):
         part = table[table["contrast"] == contrast]
         for _, row in part.iterrows():
@@ -221,6 +225,7 @@ def conditions(table: pd.DataFrame, *, delta: float) -> Figure:
         axes.axvspan(-delta, delta, color="#E5E5E5", linewidth=0, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
         axes.set(xlim=limits, ylim=(len(levels) - 0.5, -0.5))
+        axes.set_xticks([-tick, 0, tick], [f"−{tick:g}", "0", f"{tick:g}"])
         axes.set_title(title, fontsize=7)
         axes.grid(axis="x", visible=True)
     for axes in panels[len(contrasts) :]:
