@@ -15,6 +15,7 @@ from aunce.comparison import FEWEST, NOTHING, Comparison, Contrast, estimated, l
 from aunce.data.writing import OFTEN, RARE
 from aunce.report import PRIMARY, THRESHOLD, in_cells, in_text
 from aunce.statistics import Estimate, share_interval, t_interval
+from aunce.study import without_size
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -37,8 +38,8 @@ class Ablation(Comparison):
         ranked: arms in whose order the study is interested, see `flips`.
         retrained: words for a change of training -> what the names of the arms trained so end in, after a comma; an arm
             without such a variant stays as it is.
-        shorter: name of the study of which this one is a longer training; its tables lie beside these. The contrasts of
-            its claims are compared, see `by_length`.
+        shorter: name of the study of which this one is a longer training; its tables, in the same size, lie beside
+            these. The contrasts of its claims are compared, see `by_length`.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Ablation(Comparison):
     ) -> None:
         self.ranked, self.retrained = list(ranked), dict(retrained or {})
         super().__init__(tables, **options)
-        self.shorter = Comparison(self.folder.with_name(shorter), experiment=shorter) if shorter else None
+        size = self.folder.name.removeprefix(without_size(self.folder.name))
+        beside = self.folder.with_name(shorter + size)
+        self.shorter = Comparison(beside, experiment=shorter) if shorter else None
 
     def _sentences(self) -> list[str]:
         if self.shorter is not None:
@@ -172,7 +175,8 @@ class Ablation(Comparison):
         if self.shorter is None or self.empty or self.shorter.empty:
             return page.markdown(NOTHING)
         short, long = (f"{int(one.history['epoch'].max())} epochs" for one in (self.shorter, self))
-        samples = self._by_length(self.shorter)
+        if not (samples := self._by_length(self.shorter)):
+            return page.markdown(NOTHING)
         many = page.count(min(len(one) for one, _ in samples.values()), "replicate")
         table = pd.DataFrame(
             {"contrast": str(contrast), "condition": "all" if level == "change" else "epochs", "level": level}

@@ -335,6 +335,21 @@ def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path
     assert "| 6 of 6 | 0 of 6 |" in text
     assert "Of 48 curves, 48 are flat after 2 epochs and 36 after 4" in report.findings().data
     assert "changed by +0.020" in report.findings().data
+    again = make(tmp_path / "noise_long-again", partial(score, long=True), arms=arms, noises=noises, replicates=2)
+    assert "No replicate" in Ablation(again, experiment="noise_long", shorter="noise").by_length().data, (
+        "no noise-again"
+    )
+    make(tmp_path / "noise-again", partial(score, long=False), arms=arms, noises=("none",), replicates=1)
+    few = Ablation(again, experiment="noise_long", shorter="noise")
+    assert "| none | no own views | 0.600 | 0.650 | +0.050 |" in few.by_length().data, "of two replicates one is there"
+    for name in ("runs", "counts", "auc", "history"):
+        table = pd.read_parquet(tables / f"{name}.parquet").assign(replicate=lambda table: table["replicate"] + 100)
+        (tmp_path / "others").mkdir(exist_ok=True)
+        table.to_parquet(tmp_path / "others" / f"{name}.parquet")
+    (tmp_path / "others" / "provenance.json").write_text((tables / "provenance.json").read_text())
+    others = Ablation(tmp_path / "others", experiment="noise_long", shorter="noise")
+    assert "No replicate" in others.by_length().data
+    assert "Of 0 curves" in others.findings().data
     alone = Ablation(tables, experiment="noise_long", shorter="none")
     assert "No replicate" in alone.by_length().data
     assert "No replicate" in Ablation(tmp_path / "none", experiment="noise_long", shorter="noise").by_length().data
