@@ -53,9 +53,10 @@ class Ablation(Comparison):
     ) -> None:
         self.ranked, self.retrained = list(ranked), dict(retrained or {})
         super().__init__(tables, **options)
-        size = self.folder.name.removeprefix(without_size(self.folder.name))
-        beside = self.folder.with_name(shorter + size)
-        self.shorter = Comparison(beside, experiment=shorter) if shorter else None
+        self.shorter: Comparison | None = None
+        if shorter:
+            size = self.folder.name.removeprefix(without_size(self.folder.name))
+            self.shorter = Comparison(self.folder.with_name(shorter + size), experiment=shorter)
 
     def _sentences(self) -> list[str]:
         if self.shorter is not None:
