@@ -13,9 +13,11 @@ import pandas as pd
 from aunce import page
 from aunce.comparison import FEWEST, NOTHING, Comparison, Contrast, estimated, lines, rises
 from aunce.data.writing import OFTEN, RARE
+from aunce.errors import UsageError
 from aunce.report import PRIMARY, THRESHOLD, in_cells, in_text
 from aunce.statistics import Estimate, share_interval, t_interval
 from aunce.study import without_size
+from aunce.verification import changed
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -40,6 +42,9 @@ class Ablation(Comparison):
             without such a variant stays as it is.
         shorter: name of the study of which this one is a longer training; its tables, in the same size, lie beside
             these. The contrasts of its claims are compared, see `by_length`.
+
+    Raises:
+        UsageError: the tables of the shorter study are not those that were collected.
     """
 
     def __init__(
@@ -56,7 +61,15 @@ class Ablation(Comparison):
         self.shorter: Comparison | None = None
         if shorter:
             size = self.folder.name.removeprefix(without_size(self.folder.name))
-            self.shorter = Comparison(self.folder.with_name(shorter + size), experiment=shorter)
+            beside = self.folder.with_name(shorter + size)
+            known = beside / "provenance.json"
+            collected = json.loads(known.read_text(encoding="utf-8"))["files"] if known.is_file() else {}
+            if wrong := changed(beside, collected):
+                raise UsageError(
+                    f"tables in {beside}, with which this study is compared, are not what was collected "
+                    f"({'; '.join(wrong)}); restore them, or collect them again"
+                )
+            self.shorter = Comparison(beside, experiment=shorter)
 
     def _sentences(self) -> list[str]:
         if self.shorter is not None:
@@ -201,22 +214,19 @@ class Ablation(Comparison):
                 f"over {many} with 95 % intervals, each by itself; they decide nothing. The band counts as nothing."
             ),
         )
-        rows = []
+        rows, curves = [], self._both_curves(self.shorter)
         for noise, label in self.labels.items():
             for arm in self.arms:
                 one, other = self.shorter.scores(arm, noise=noise), self.scores(arm, noise=noise)
                 shared = one.index.intersection(other.index)
-                flat = [
-                    runs[(runs["arm"] == arm) & (runs["noise"] == noise) & runs["replicate"].isin(shared)]["flat"]
-                    for runs in (self.shorter._curves(), self._curves())
-                ]
+                flat = curves[(curves["arm"] == arm) & (curves["noise"] == noise)]
                 rows.append(
                     [
                         page.text(label),
                         page.text(arm),
                         *(page.number(float(values[shared].mean())) for values in (one, other)),
                         *in_cells(t_interval((other[shared] - one[shared]).tolist()), "+.3f"),
-                        *(f"{(values.astype('str') == 'True').sum()} of {len(values)}" for values in flat),
+                        *(f"{flat[name].sum()} of {len(flat)}" for name in ("there", "here")),
                     ]
                 )
         headers = [self.condition, "Arm", f"AUC, {short}", f"AUC, {long}", "Change", "95 % interval"]
@@ -246,11 +256,21 @@ class Ablation(Comparison):
             f"{in_text(t_interval((here - there).tolist()), '+.3f')}, {page.count(len(here), 'replicate')}."
             for contrast, (there, here) in self._by_length(shorter).items()
         ]
-        place = ["arm", "noise", "replicate"]
-        both = shorter._curves()[[*place, "flat"]].merge(self._curves()[[*place, "flat"]], on=place)
-        there, here = (int((both[name].astype("str") == "True").sum()) for name in ("flat_x", "flat_y"))
-        flat = f"Of {page.count(len(both), 'curve')}, {there} are flat after {short} epochs and {here} after {long}."
+        curves = self._both_curves(shorter)
+        flat = (
+            f"Of {page.count(len(curves), 'curve')}, {curves['there'].sum()} are flat after {short} epochs and "
+            f"{curves['here'].sum()} after {long}."
+        )
         return [flat, *said]
+
+    def _both_curves(self, shorter: Comparison) -> pd.DataFrame:
+        """Arm, noise and replicate of the runs that both studies have, and whether the curve is flat there and here."""
+        place = ["arm", "noise", "replicate"]
+        there, here = (
+            one._curves()[place].assign(**{name: one._curves()["flat"].astype("str") == "True"})
+            for name, one in (("there", shorter), ("here", self))
+        )
+        return there.merge(here, on=place)
 
     def own_views(self) -> "Markdown":
         """Share of anchors whose most similar positive is their own view, over training, and where it ends."""

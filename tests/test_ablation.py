@@ -14,7 +14,9 @@ from scipy import stats
 
 from aunce.ablation import Ablation
 from aunce.comparison import Contrast, _why_apart
+from aunce.errors import UsageError
 from aunce.statistics import Estimate, Verdict, Weight
+from aunce.verification import hashes
 
 RATES = {1: 0.5, 2: 0.26, 4: 0.1, 6: 0.02}
 
@@ -63,7 +65,7 @@ def make(
     for name, table in (("runs", runs), ("counts", counts), ("auc", auc), ("history", history)):
         pd.DataFrame(table).to_parquet(folder / f"{name}.parquet")
     provenance = {"title": "Made up", "question": "Does it?", "runs": {"done": len(runs)}, "duration_s": 3600.0}
-    provenance |= {"hardware": [], "started": "", "rebuild": "aunce study x"}
+    provenance |= {"hardware": [], "started": "", "rebuild": "aunce study x", "files": hashes(folder)}
     (folder / "provenance.json").write_text(json.dumps(provenance))
     return folder
 
@@ -353,3 +355,6 @@ def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path
     alone = Ablation(tables, experiment="noise_long", shorter="none")
     assert "No replicate" in alone.by_length().data
     assert "No replicate" in Ablation(tmp_path / "none", experiment="noise_long", shorter="noise").by_length().data
+    (tmp_path / "noise" / "auc.parquet").unlink()
+    with pytest.raises(UsageError, match=r"noise, with which .* \(auc.parquet: is gone\); restore them"):
+        Ablation(tables, experiment="noise_long", shorter="noise")
