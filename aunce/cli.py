@@ -16,22 +16,20 @@ from filelock import FileLock
 
 from aunce.data import data_set
 from aunce.errors import AunceError, DataError, RunError, UsageError, disk_remedy
-from aunce.processes import ENGINE, leave_with_engine
-from aunce.study import (
+from aunce.processes import ENGINE, first_process, leave_with_engine
+from aunce.study.grid import (
     NOTEBOOKS,
     REPORTS,
     Data,
-    DataSpec,
     Progress,
     Run,
-    RunSpec,
     Study,
     duration,
-    first_process,
     load_study,
     need_clone,
     progress,
 )
+from aunce.study.spec import DataSpec, RunSpec
 
 PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "anatomy": ("Anatomy of the loss", {}),
@@ -135,7 +133,7 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     STUDY is a name in notebooks/studies or the path of a TOML file; NAME:gpu is the study in the size of a GPU, and
     NAME:again the same on other people. Running again continues.
     """
-    from aunce import engine
+    from aunce.study import engine
 
     plan = load_study(study, overrides)
     runs = plan.select(only)
@@ -204,7 +202,7 @@ def disk_of_runs(runs: Sequence[Run], side_by_side: int) -> float:
 
 def at_once(runs: Sequence[Run]) -> int:
     """How many of these work side by side on this machine: by cores, and by GPUs where they are leased."""
-    from aunce import execution
+    from aunce.study import execution
 
     by_cores = max(1, cores() // max(run.spec.threads for run in runs))
     leased = "CUDA_VISIBLE_DEVICES" not in os.environ and any(run.spec.device != "cpu" for run in runs)
@@ -237,7 +235,7 @@ def run(study: str, keys: tuple[str, ...], overrides: dict[str, Any]) -> None:
 
 def _execute(plan: Study, this: Run) -> None:
     """Execute one run and say how far the study has come."""
-    from aunce import execution
+    from aunce.study import execution
 
     key = this.key
     executed = execution.execute(plan, this, workers=cores())
@@ -260,7 +258,7 @@ def _execute(plan: Study, this: Run) -> None:
 @click.option("--workers", default=1)
 def prepare(study: str, key: str, name: str, overrides: dict[str, Any], workers: int) -> None:
     """Render and pack the data NAME that the run KEY of STUDY needs; the engine calls this before the runs."""
-    from aunce import execution
+    from aunce.study import execution
 
     leave_with_engine()
     data = next(data for data in load_study(study, overrides).run(key).data if data.name == name)
@@ -334,7 +332,7 @@ def report(name: str, overrides: dict[str, Any]) -> None:
     loss, reliability (what tests/faults/record.py recorded), simulation, speed (ten minutes on an idle machine),
     summary (the ledger on one page), or index alone.
     """
-    from aunce import index
+    from aunce.report import index
 
     need_clone()
     studies = sorted(file.stem for file in (NOTEBOOKS / "studies").glob("*.toml"))
@@ -374,7 +372,7 @@ def _refuse_other_settings(plan: Study) -> None:
 @click.argument("study")
 def verify(study: str) -> None:
     """Compare the report of STUDY with its tables, and these with their hashes; exit 1 unless all match."""
-    from aunce import verification
+    from aunce.report import verification
 
     if study in PAGES:
         raise UsageError(
@@ -393,19 +391,19 @@ def verify(study: str) -> None:
 
 def write_report(plan: Study) -> Path:
     """Collect the tables, render the page; returns its path. Two at once take turns."""
-    from aunce import report as reports
+    from aunce.report.collect import collect, render
 
     if not plan.folder.is_dir():
-        return reports.render(plan)  # which says what to do
+        return render(plan)  # which says what to do
     with FileLock(plan.folder / ".lock", is_singleton=True):  # the rendering takes it, too
         if any((plan.folder / "runs").glob("*/*.json")):
-            reports.collect(plan)
-        return reports.render(plan)
+            collect(plan)
+        return render(plan)
 
 
 def write_page(name: str) -> Path:
     """Render one of `PAGES`; returns its path."""
-    from aunce import page
+    from aunce.report import page
 
     title, parameters = PAGES[name]
     return page.render(NOTEBOOKS / f"{name}.ipynb", parameters, REPORTS / name, title=title)
@@ -413,7 +411,7 @@ def write_page(name: str) -> Path:
 
 def draw_index(reports: Path) -> None:
     """Draw the index again after a report; the report stands even if another one's findings cannot be read."""
-    from aunce import index
+    from aunce.report import index
 
     try:
         index.draw(reports)
@@ -496,7 +494,7 @@ def synth(
 @click.option("--show-faces", is_flag=True, help="Show faces on the page that are not rendered. Keep it to yourself.")
 def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: bool) -> None:
     """Print the data card of the data set NAME at ROOT; exit 1, with file and line, if something is wrong."""
-    from aunce.card import DataCard
+    from aunce.report.card import DataCard
 
     if page is not None:
         need_clone()
@@ -509,7 +507,7 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
             raise DataError(f"{root}: none of the {missing:,} labelled frames has an image; is this the root?")
         click.echo(f"{missing:,} labelled frames have no image, and would be left out", err=True)
     if page is not None:
-        from aunce import page as pages
+        from aunce.report import page as pages
 
         parameters = {"dataset": name, "root": str(root.resolve()), "protocol": protocol, "show_faces": show_faces}
         click.echo(pages.render(NOTEBOOKS / "data.ipynb", parameters, page, title=f"Data card: {data_set(name).title}"))

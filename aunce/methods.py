@@ -29,7 +29,8 @@ from aunce.errors import DataError, UsageError
 from aunce.evaluation import Array, entering_aus
 from aunce.losses import EXPONENTS, AUNCELoss, infonce, own_view_share, supcon
 from aunce.model import Encoder, LinearProbe, build_encoder, load_backbone
-from aunce.study import RunSpec, first_process
+from aunce.processes import first_process
+from aunce.study.spec import RunSpec
 from aunce.training import (
     ContrastiveLoss,
     Monitor,

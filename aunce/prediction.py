@@ -31,8 +31,9 @@ from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
 from aunce.methods import crops, train, untrained_encoder
 from aunce.model import Encoder, LinearProbe
-from aunce.results import Recorder
-from aunce.study import BACKBONE, PROBE, WEIGHTS, RunSpec
+from aunce.study.grid import BACKBONE, PROBE, WEIGHTS
+from aunce.study.results import Recorder
+from aunce.study.spec import RunSpec
 from aunce.training import centre, embed
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

@@ -79,3 +79,8 @@ def lives(process: psutil.Process) -> bool:
 
 def _in_background(work: Callable[[], object]) -> None:
     threading.Thread(target=work, daemon=True).start()
+
+
+def first_process() -> bool:
+    """Whether this process writes what a run leaves: the only one, or the first of those that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0"

@@ -2,7 +2,7 @@
 
 On rendered data the replicate is the unit: new faces, labels, noise, split and initialisation, all from one number.
 Real data come once: there subjects and seeds are the units, and what is said holds for these training sets only.
-No interval takes frames for independent of each other. `aunce.simulation` measures what the intervals cover.
+No interval takes frames for independent of each other. `aunce.analyses.simulation` measures what the intervals cover.
 """
 
 import math

@@ -34,7 +34,7 @@ from aunce.devices import Late, Processes, send, share_batch_norms
 from aunce.errors import DataError, RunError, UsageError
 from aunce.evaluation import auc, concordance, f1, knn, macro, occurrence_counts
 from aunce.model import Encoder, LinearProbe
-from aunce.study import SUPERVISED
+from aunce.study.spec import SUPERVISED
 from aunce.views import two_views
 
 Array = NDArray[Any]

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from aunce import cli, execution
+from aunce import cli
 from aunce.data import tiny
-from aunce.study import load_study
+from aunce.study import execution
+from aunce.study.grid import load_study
 
 STUDY = """
 [study]
@@ -56,7 +57,7 @@ def project(tmp_path, monkeypatch):
     """A study file whose data and reports stay in the test's folder, for this process and its children."""
     monkeypatch.setenv("AUNCE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("AUNCE_REPORTS", str(tmp_path / "reports"))
-    monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "reports")
+    monkeypatch.setattr("aunce.study.grid.REPORTS", tmp_path / "reports")
     monkeypatch.setattr("aunce.cli.REPORTS", tmp_path / "reports")
 
     def project(epochs=1):
@@ -94,7 +95,7 @@ def test_a_study_killed_in_the_middle_continues_to_the_same_numbers(project, tmp
     whole = numbers(load_study(str(path)))
 
     monkeypatch.setenv("AUNCE_REPORTS", str(tmp_path / "killed"))
-    monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "killed")
+    monkeypatch.setattr("aunce.study.grid.REPORTS", tmp_path / "killed")
     study = load_study(str(path))
     running = start("study", path)
     logs = [run.folder / "log.txt" for run in study.runs]
@@ -220,13 +221,13 @@ def test_folders_may_be_named_from_where_one_stands(aunce, project, tmp_path, mo
     (tmp_path / "swin" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     seen = {}
-    monkeypatch.setattr("aunce.engine.execute_all", lambda plan, runs, profile: seen.update(runs=runs, plan=plan))
+    monkeypatch.setattr("aunce.study.engine.execute_all", lambda plan, runs, profile: seen.update(runs=runs, plan=plan))
     aunce("study", project(), "--set", "backbone=swin")
     assert {run.spec.backbone for run in seen["runs"]} == {str(tmp_path / "swin")}
 
 
 def test_a_study_whose_data_cannot_be_made_says_so_once(aunce, project, monkeypatch):
-    monkeypatch.setattr("aunce.engine.execute_all", lambda plan, runs, profile: False)
+    monkeypatch.setattr("aunce.study.engine.execute_all", lambda plan, runs, profile: False)
     result = aunce("study", project())
     assert result.exit_code == 1
     assert "the data of these runs could not be made, see above; no run was started" in result.output
@@ -245,7 +246,7 @@ def test_a_call_with_other_settings_that_does_nothing_leaves_the_report_of_the_o
         (other.runs[0].folder / "error.json").write_text("{}")
         return False
 
-    monkeypatch.setattr("aunce.engine.execute_all", fail)
+    monkeypatch.setattr("aunce.study.engine.execute_all", fail)
     result = aunce("study", path, "--set", "epochs=3")
     assert result.exit_code == 1
     assert "no run with these settings was done; the report is as it was, of others" in result.output
@@ -257,7 +258,7 @@ def test_ctrl_c_says_that_nothing_is_lost(aunce, project, monkeypatch):
     def interrupted(plan, runs, profile):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("aunce.engine.execute_all", interrupted)
+    monkeypatch.setattr("aunce.study.engine.execute_all", interrupted)
     result = aunce("study", project())
     assert result.exit_code == 130
     assert "stopped; what is done is kept, and the same command goes on" in result.output

@@ -11,12 +11,13 @@ import torch
 
 import aunce.data
 from aunce import training
-from aunce.claims import Ledger, load_claims
 from aunce.data import DataSet
 from aunce.data.images import cv2
 from aunce.data.recipes import Recipe
 from aunce.errors import DataError
-from aunce.study import NOTEBOOKS, PROJECT, StudyFile
+from aunce.report.claims import Ledger, load_claims
+from aunce.study.grid import NOTEBOOKS, PROJECT
+from aunce.study.spec import StudyFile
 
 TEXT = (PROJECT / "CONTRIBUTING.md").read_text()
 DATA_SET, LOSS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)

@@ -13,9 +13,10 @@ import safetensors.torch
 import torch
 from faults import harness
 
-from aunce import methods, results
-from aunce.execution import make_data
-from aunce.study import WEIGHTS
+from aunce import methods
+from aunce.study import results
+from aunce.study.execution import make_data
+from aunce.study.grid import WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ echo "GPU 1: Fake (UUID: GPU-bbbbbbbb-1111)"
 """
 USE = """
 import os, pathlib, sys, time
-from aunce.execution import gpu_lease
+from aunce.study.execution import gpu_lease
 with gpu_lease("cuda"):
     mine = pathlib.Path(sys.argv[1], os.environ["CUDA_VISIBLE_DEVICES"])
     mine.mkdir()  # fails if somebody else is here

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aunce import losses
+from aunce.analyses.timing import forward_backward, peak_bytes
 from aunce.errors import UsageError
 from aunce.losses import AUNCELoss, aunce_loss, infonce, own_view_share, supcon
-from aunce.timing import forward_backward, peak_bytes
 
 CUDA = pytest.param(
     "cuda",

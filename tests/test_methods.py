@@ -13,7 +13,7 @@ from aunce.data.frames import Split
 from aunce.data.recipes import Recipe
 from aunce.errors import DataError, RunError
 from aunce.losses import aunce_loss, infonce, supcon
-from aunce.study import CEILING, CONTRASTIVE, FLOORS, SUPERVISED, RunSpec
+from aunce.study.spec import CEILING, CONTRASTIVE, FLOORS, SUPERVISED, RunSpec
 from aunce.training import au_weights, supervised_loss
 
 

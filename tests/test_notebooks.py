@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from aunce.study import RunSpec
+from aunce.study.spec import RunSpec
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 

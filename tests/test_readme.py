@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from aunce import page, prediction
-from aunce.claims import Ledger
+from aunce import prediction
 from aunce.data import adapter
-from aunce.study import PROJECT
-from aunce.summary import FAILS, GROUPS, HOLDS, OPEN
+from aunce.report import page
+from aunce.report.claims import Ledger
+from aunce.report.summary import FAILS, GROUPS, HOLDS, OPEN
+from aunce.study.grid import PROJECT
 
 TEXT = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.S | re.M)

@@ -15,12 +15,14 @@ import pytest
 import torch
 from faults.harness import stand_in
 
-from aunce import card, cli, engine, page, prediction
+from aunce import cli, prediction
 from aunce.data import adapter
 from aunce.errors import DataError, UsageError
 from aunce.losses import infonce
 from aunce.model import build_encoder
-from aunce.study import PROBE, PROJECT, WEIGHTS, Study, load_study
+from aunce.report import card, page
+from aunce.study import engine
+from aunce.study.grid import PROBE, PROJECT, WEIGHTS, Study, load_study
 from aunce.training import Optimisation, pretrain
 
 STUDY = r"""
@@ -50,7 +52,7 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_reaches_the_command_as_it_is(name, tmp_path, monkeypatch):
     """Through plan, Snakefile and shell, with a stand-in for `aunce` that notes its words."""
-    monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "reports")
+    monkeypatch.setattr("aunce.study.grid.REPORTS", tmp_path / "reports")
     (tmp_path / name).mkdir()
     path = tmp_path / name / f"{name}.toml"
     path.write_text(STUDY.replace("[axes.arm]", "[axes]\nreplicate = [0]\n[axes.arm]"))
@@ -90,7 +92,7 @@ def test_the_names_and_the_failed_run_of_a_whole_study_are_text_on_its_pages(tmp
     assert ended.returncode == 1  # one run has no such backbone
     assert "cannot be read as a vision model" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
-    monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "reports 'x'")
+    monkeypatch.setattr("aunce.study.grid.REPORTS", tmp_path / "reports 'x'")
     assert [run.state for run in load_study(str(path)).runs] == ["done", "failed"]
     written = list((tmp_path / "reports 'x'").rglob("index.html"))
     assert len(written) == 2

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from aunce.study import PROJECT
+from aunce.study.grid import PROJECT
 
 REPORTS = PROJECT / "reports"
 PAGES = sorted(path for path in REPORTS.rglob("index.html") if "runs" not in path.parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aunce.study import load_study
+from aunce.study.grid import load_study
 
 UP = Path(__file__).parent / "slurm" / "up"
 STUDY = """
@@ -65,7 +65,7 @@ def wait_for(condition, what, seconds=600):
 def test_a_study_survives_a_cancelled_job_and_the_death_of_who_submitted_it(slurm, tmp_path, monkeypatch):
     monkeypatch.setenv("AUNCE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("AUNCE_REPORTS", str(tmp_path / "reports"))
-    monkeypatch.setattr("aunce.study.REPORTS", tmp_path / "reports")
+    monkeypatch.setattr("aunce.study.grid.REPORTS", tmp_path / "reports")
     path = tmp_path / "slurm.toml"
     path.write_text(STUDY)
     study = load_study(str(path))

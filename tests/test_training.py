@@ -16,7 +16,7 @@ from aunce.errors import DataError, RunError, UsageError
 from aunce.evaluation import score_tables
 from aunce.losses import supcon
 from aunce.model import LinearProbe, build_encoder
-from aunce.study import SUPERVISED
+from aunce.study.spec import SUPERVISED
 from aunce.training import (
     Monitor,
     Optimisation,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from aunce.study import PROJECT
+from aunce.study.grid import PROJECT
 
 pytestmark = [
     pytest.mark.long,

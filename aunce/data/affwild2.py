@@ -32,11 +32,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aunce.data import layout, writing
+from aunce.data import layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.writing import Job, Layout, Rendered
+from aunce.data.render import writing
+from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError
 
 AUS = (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26)
@@ -372,22 +373,22 @@ def write(out: str | PathLike[str], **options: Any) -> None:
 
 def label_file(rendered: Rendered) -> str:
     """A label file of Aff-Wild2 with the null AU as one more column; -1 where the video is not annotated."""
-    from aunce.data import synthetic
+    from aunce.data.render import drawn
 
     job, seed = rendered.job, rendered.population.seed
-    labelled = [synthetic.AUS.index(au) for au in AUS]
+    labelled = [drawn.AUS.index(au) for au in AUS]
     cells = np.column_stack([rendered.behaviour.occurrence[:, labelled], rendered.behaviour.null])  # (T, K + 1)
     cells[gaps(job, "annotation", _NOT_ANNOTATED, seed=seed)] = -1
     lot = zlib.crc32(f"{seed} {job.sequence}".encode())
     if lot % _WITHOUT_AN_AU == 0:
         cells[:, lot // _WITHOUT_AN_AU % len(AUS)] = -1
-    header = ",".join(f"AU{au}" for au in (*AUS, synthetic.NULL_AU))
+    header = ",".join(f"AU{au}" for au in (*AUS, drawn.NULL_AU))
     return "\n".join([header, *(",".join(map(str, row)) for row in cells.tolist()), ""])
 
 
 def gaps(job: Job, what: str, share: float, *, seed: int) -> NDArray[np.bool_]:
     """Which frames (T,) lie in the stretches of a video, `share` of them in all, that lack something."""
-    from aunce.data.behaviour import stream
+    from aunce.data.render.behaviour import stream
 
     stretch = (job.times / _STRETCH).astype(np.int64)
     return np.asarray((stream(seed, job.sequence, what).random(int(stretch.max()) + 1) < share)[stretch])

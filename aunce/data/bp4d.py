@@ -23,11 +23,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from aunce.data import landmarks, layout, writing
+from aunce.data import landmarks, layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.writing import Job, Layout, Rendered
+from aunce.data.render import writing
+from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError
 
 AUS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
@@ -268,12 +269,12 @@ def label_file(numbers: NDArray[np.int64], rendered: Rendered, *, columns: range
         rendered: the sequence.
         columns: AU numbers in the order of the file.
     """
-    from aunce.data import synthetic
+    from aunce.data.render import drawn
 
     cells = np.full((len(numbers), len(columns)), 9, dtype=np.uint8)  # (T, columns)
     place = {au: column for column, au in enumerate(columns)}
-    cells[:, [place[au] for au in synthetic.AUS]] = rendered.behaviour.occurrence
-    cells[:, place[synthetic.NULL_AU]] = rendered.behaviour.null
+    cells[:, [place[au] for au in drawn.AUS]] = rendered.behaviour.occurrence
+    cells[:, place[drawn.NULL_AU]] = rendered.behaviour.null
     # Cells are single digits, so a row is text already once commas stand between them.
     text = np.full((len(numbers), 2 * len(columns)), ord(","), dtype=np.uint8)  # (T, 2 columns)
     text[:, 1::2] = cells + ord("0")

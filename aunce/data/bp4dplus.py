@@ -26,11 +26,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aunce.data import bp4d, landmarks, layout, writing
+from aunce.data import bp4d, landmarks, layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.writing import Job, Layout, Rendered
+from aunce.data.render import writing
+from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError
 
 AUS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)

@@ -36,10 +36,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat, savemat
 
-from aunce.data import layout, writing
+from aunce.data import layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.layout import ReadSequence
-from aunce.data.writing import Job, Layout, Rendered
+from aunce.data.render import writing
+from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError, RunError, UsageError
 
 AUS = (1, 2, 4, 6, 9, 12, 25, 26)
@@ -601,10 +602,10 @@ class _Disfa(Layout):
 
     def _label_files(self, out: Path, subject: str) -> list[Path]:
         """The files of `_LABELLED` and of the null AU."""
-        from aunce.data import synthetic
+        from aunce.data.render import drawn
 
         name = "AU" if _number(subject) % 5 == 2 else "au"
-        return [out / _LABELS / subject / f"{subject}_{name}{au}.txt" for au in (*_LABELLED, synthetic.NULL_AU)]
+        return [out / _LABELS / subject / f"{subject}_{name}{au}.txt" for au in (*_LABELLED, drawn.NULL_AU)]
 
 
 LAYOUT = _Disfa()
@@ -625,11 +626,11 @@ def write(out: str | PathLike[str], **options: Any) -> None:
 
 def label_files(rendered: Rendered) -> list[str]:
     """The texts of the label files of `_LABELLED` and, 2 where present, of the null AU."""
-    from aunce.data import synthetic
+    from aunce.data.render.drawn import AUS
 
     job, behaviour = rendered.job, rendered.behaviour
-    drawn = np.digitize(behaviour.intensity, _LEVELS)  # (T, 17)
-    columns = [drawn[:, synthetic.AUS.index(au)] for au in _LABELLED] + [2 * behaviour.null]
+    levels = np.digitize(behaviour.intensity, _LEVELS)  # (T, 17)
+    columns = [levels[:, AUS.index(au)] for au in _LABELLED] + [2 * behaviour.null]
     kept = job.frames != _UNLABELLED.get(job.subject)
     return [
         "\n".join([*(f"{frame},{level}" for frame, level in zip(job.frames[kept], column[kept], strict=True)), ""])

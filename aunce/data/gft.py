@@ -53,11 +53,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from aunce.data import bp4d, layout, writing
+from aunce.data import bp4d, layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LARGEST_FRAME, LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.writing import Job, Layout, Rendered
+from aunce.data.render import writing
+from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError, UsageError
 
 AUS = (1, 2, 4, 6, 10, 12, 14, 15, 23, 24)
@@ -380,7 +381,7 @@ def _label_file(rendered: Rendered) -> str:
 
     The null AU is never unknown, so that what is learnt of it is not what is learnt of stretches.
     """
-    from aunce.data import synthetic
+    from aunce.data.render.drawn import AUS, NULL_AU
 
     job = rendered.job
     chance = zlib.crc32(job.subject.encode())
@@ -388,6 +389,6 @@ def _label_file(rendered: Rendered) -> str:
     drawn = rendered.behaviour.occurrence.copy()
     drawn[(job.frames >= start) & (job.frames < start + _UNCODED)] = 9
     width = 1 + chance % 2
-    header = ["frame", *(f"AU{au:0{width}}" for au in (*synthetic.AUS, synthetic.NULL_AU))]
+    header = ["frame", *(f"AU{au:0{width}}" for au in (*AUS, NULL_AU))]
     table = np.column_stack([job.frames, drawn, rendered.behaviour.null])
     return "\n".join([",".join(header), *(",".join(map(str, row)) for row in table.tolist()), ""])

@@ -512,10 +512,10 @@ def _latents(table: FrameTable, root: Path) -> pd.DataFrame | None:
     if table.synthetic is None:
         return None
     # Imported here: packing real images needs no renderer.
-    from aunce.data import synthetic
+    from aunce.data.render import drawn
 
     frames = table.frames[list(KEY)]
-    latents: pd.DataFrame = frames.merge(synthetic.latents(root), on=list(KEY), how="left", validate="one_to_one")
+    latents: pd.DataFrame = frames.merge(drawn.latents(root), on=list(KEY), how="left", validate="one_to_one")
     lost = np.flatnonzero(latents.isna().any(axis=1).to_numpy())
     if len(lost):
         name = "/".join(map(str, frames.iloc[lost[0]]))

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aunce.data import layout, writing
+from aunce.data import layout
 from aunce.data.frames import FrameTable
-from aunce.data.writing import Rendered
+from aunce.data.render import writing
+from aunce.data.render.writing import Rendered
 from aunce.errors import DataError
 
 FOLDER = "2DFeatures"

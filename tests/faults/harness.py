@@ -15,10 +15,10 @@ from unittest import mock
 import pandas as pd
 import psutil
 
-from aunce import engine
 from aunce.data.layout import MARKER
 from aunce.processes import lives
-from aunce.study import PROJECT, load_study
+from aunce.study import engine
+from aunce.study.grid import PROJECT, load_study
 
 STUDY = """
 [study]
@@ -72,7 +72,7 @@ class Trial:
         folder.mkdir(parents=True)
         (folder / "tiny.toml").write_text(STUDY)
         self.places = {"AUNCE_DATA": str(folder / "data"), "AUNCE_REPORTS": str(folder / "reports")}
-        with mock.patch("aunce.study.REPORTS", folder / "reports"):
+        with mock.patch("aunce.study.grid.REPORTS", folder / "reports"):
             self.study = load_study(str(folder / "tiny.toml"))
             self.runs, self.report = self.study.runs, self.study.folder
         self.first_done = {}

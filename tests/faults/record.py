@@ -21,10 +21,11 @@ sys.path.insert(0, str(TESTS))
 
 from faults import harness  # noqa: E402
 
-from aunce import engine, files  # noqa: E402
-from aunce.reliability import TABLES, WHERE  # noqa: E402
-from aunce.results import provenance  # noqa: E402
-from aunce.study import REPORTS, load_study  # noqa: E402
+from aunce import files  # noqa: E402
+from aunce.report.reliability import TABLES, WHERE  # noqa: E402
+from aunce.study import engine  # noqa: E402
+from aunce.study.grid import REPORTS, load_study  # noqa: E402
+from aunce.study.results import provenance  # noqa: E402
 
 STUBS = [(100, 1), (500, 1), (500, 2), (2000, 1), (2000, 7)]  # commands, how many of them share a job
 
@@ -93,7 +94,7 @@ def cost(folder, small):
         with (
             harness.stand_in(place, ""),
             mock.patch.object(engine, "plan", return_value=plan),
-            mock.patch("aunce.study.REPORTS", place),
+            mock.patch("aunce.study.grid.REPORTS", place),
         ):
             seconds = timed(lambda study=study: engine.execute_all(study, study.runs, "laptop"))
             bare = sorted(timed(lambda place=place: alone(place / "bin with space")) for _ in range(9))[4]

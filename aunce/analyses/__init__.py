@@ -1,0 +1,1 @@
+"""Computations that notebooks show and that need no run of a study."""

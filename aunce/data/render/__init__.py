@@ -1,0 +1,1 @@
+"""Rendered faces with known truth, in the raw layout of each data set."""

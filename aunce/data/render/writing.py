@@ -1,0 +1,345 @@
+"""Writes the raw layout of a data set with rendered faces: who is drawn, in which order, by how many processes.
+
+What the files look like is said by a `Layout` in the adapter of the data set, beside the reader of the same files.
+A root is complete when `synthetic.json` is there; until then `synthetic.json.partial` holds the options it was begun
+with, and the same command continues after the last whole sequence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import shutil
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from aunce import files
+from aunce.data.layout import LATENTS, MARKER, UNFINISHED, read_marker
+from aunce.errors import RunError, UsageError
+from aunce.processes import leave_with_parent
+
+if TYPE_CHECKING:
+    from aunce.data.render.drawn import Behaviour, Population
+
+
+RATES = ("own", "dealt")
+OFTEN, RARE = 0.5, 0.02
+"""Ends of the dealt rates."""
+PIXELS_A_WORKER = 4_000_000
+"""Fewer are rendered sooner by one process: on 2 cores of an Intel Xeon two overtook one between 1 and 8 million, at
+sides of 32 to 128."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sequence to write.
+
+    Attributes:
+        subject: its subject.
+        sequence: its name within the subject, as the reader gives it.
+        frames: frame numbers (T,), as the reader gives them.
+        times: seconds since the start of the sequence (T,).
+        elicits: the task of `behaviour.TASKS` that sets the mood; any other name is neutral.
+        padding: width of the image names, where a layout pads with zeros.
+    """
+
+    subject: str
+    sequence: str
+    frames: NDArray[np.int64]
+    times: NDArray[np.float64]
+    elicits: str = ""
+    padding: int = 0
+
+    @property
+    def name(self) -> str:
+        """Stem of the files of the sequence: subject and sequence, joined by an underscore."""
+        return f"{self.subject}_{self.sequence}"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a layout writes to files for one job; images and landmarks are drawn when they are asked for."""
+
+    job: Job
+    behaviour: Behaviour
+    population: Population
+    size: int
+
+    def images(self) -> NDArray[np.uint8]:
+        """(T, size, size, 3), RGB."""
+        return self.population.images(self.job.subject, self.behaviour, size=self.size)
+
+    def landmarks(self) -> NDArray[np.float64]:
+        """(T, 49, 2): x and y in pixels of `images`, in the order of `drawn.LANDMARKS_49`."""
+        return self.population.landmarks(self.job.subject, self.behaviour, size=self.size)
+
+
+class Layout(ABC):
+    """The files of one data set, as far as writing them goes."""
+
+    dataset: str
+    subjects: tuple[str, ...]
+    """Everybody, in the published order."""
+    size = 96
+    """Side of the images in pixels, unless asked otherwise."""
+    folders: tuple[str, ...]
+    """What a rendering leaves in the root besides its markers."""
+
+    @abstractmethod
+    def people(self, count: int) -> list[str]:
+        """`count` subjects dealt evenly over the parts, in the published order."""
+
+    @abstractmethod
+    def plan(self, people: list[str], frames: int | None) -> list[Job]:
+        """The sequences of these people, with `frames` frames each, or as many as published."""
+
+    @abstractmethod
+    def rates(self, subject: str) -> Mapping[int, float]:
+        """AU -> positive rate of the subject's part."""
+
+    @abstractmethod
+    def labels(self, out: Path, job: Job) -> Path:
+        """The label file of a sequence, the last one if there are several: it says that the sequence is complete."""
+
+    @abstractmethod
+    def write(self, out: Path, rendered: Rendered) -> None:
+        """Writes one sequence; `labels` comes last and by `replace`."""
+
+    def finish(self, out: Path, jobs: list[Job]) -> None:  # noqa: B027 - most layouts have nothing of the kind
+        """Writes what is there once for all sequences, such as a list of subjects."""
+
+
+def render(
+    layout: Layout,
+    out: str | PathLike[str],
+    *,
+    setting: str = "easy",
+    subjects: int | None = None,
+    frames: int | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    rates: str = "own",
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Writes a layout with rendered faces.
+
+    A finished root with the same options is left alone, an unfinished one is continued, and an unfinished one that was
+    begun with other options is begun anew. `synthetic.json`, written last, says that the root is rendered and complete.
+
+    Args:
+        layout: of the data set.
+        out: the root to write.
+        setting: a name in `drawn.SETTINGS`.
+        subjects: how many, dealt evenly over the parts. Default: all.
+        frames: frames per sequence, spread evenly over the published ones. Default: all.
+        seed: of everything random. The bytes do not depend on `workers`.
+        size: side of the square images in pixels. Default: the layout's.
+        rates: "own", those of each subject's part; or "dealt": from 50 % to 2 % in equal ratios, dealt by chance to the
+            AUs that have a rate, and the same for all parts. So how rare an AU is tells nothing of which it is.
+        workers: processes at most; few faces are rendered sooner by one.
+        progress: called with sequences done and sequences in all.
+
+    Raises:
+        UsageError: an option out of range, or a folder that holds something else.
+        RunError: a worker process died.
+    """
+    # Imported here: reading needs no renderer.
+    from aunce.data.render import drawn
+
+    out, size = Path(out), size or layout.size
+    subjects = len(layout.subjects) if subjects is None else subjects
+    if setting not in drawn.SETTINGS:
+        raise UsageError(f"unknown setting {setting!r}. Known: {', '.join(drawn.SETTINGS)}.")
+    if not 1 <= subjects <= len(layout.subjects):
+        raise UsageError(f"subjects is {subjects}. Expected 1 to {len(layout.subjects)}.")
+    if rates not in RATES:
+        raise UsageError(f"unknown rates {rates!r}. Known: {', '.join(RATES)}.")
+    for name, value, least in (("frames", frames, 1), ("seed", seed, 0), ("size", size, 16), ("workers", workers, 1)):
+        if value is not None and value < least:
+            raise UsageError(f"{name} is {value}. Expected {least} or more.")
+    people = layout.people(subjects)
+    jobs = layout.plan(people, frames)
+    settings = {
+        "format": 1,
+        "dataset": layout.dataset,
+        "setting": setting,
+        "dials": dataclasses.asdict(drawn.dials_of(layout.dataset, setting)),
+        "seed": seed,
+        "version": drawn.VERSION,
+        "null_au": drawn.NULL_AU,
+        "subjects": people,
+        "frames": frames,
+        "size": size,
+    }
+    if rates != "own":  # so that what was rendered before there was a choice stays what it was
+        settings["rates"] = rates
+    if not _prepare(layout, out, settings):
+        return
+    arguments = (layout, str(out), people, setting, seed, size, rates)
+    pixels = sum(len(job.frames) for job in jobs) * size**2
+    workers = min(workers, len(jobs), 1 + pixels // PIXELS_A_WORKER)
+    intensities = {}
+    for done, (name, intensity) in enumerate(_run(arguments, jobs, workers), start=1):
+        intensities[name] = intensity
+        if progress is not None:
+            progress(done, len(jobs))
+    layout.finish(out, jobs)
+    _write_latents(out / LATENTS, jobs, intensities, drawn.AUS)
+    os.sync()  # the marker says that all is there
+    files.write(out / MARKER, _as_json(settings))
+    (out / UNFINISHED).unlink(missing_ok=True)
+
+
+def deal(parts: Mapping[str, tuple[str, ...]], count: int) -> list[str]:
+    """The first `count` subjects, dealt one to each part in turn; in the order in which `parts` lists them."""
+    order = [subject for subjects in parts.values() for subject in subjects]
+    turns = [parts[part][turn] for turn in range(len(order)) for part in parts if turn < len(parts[part])]
+    return sorted(turns[:count], key=order.index)
+
+
+def dealt_rates(aus: Iterable[int], seed: int) -> dict[int, float]:
+    """AU -> rate: from `OFTEN` to `RARE` in equal ratios, in an order that `seed` deals."""
+    order = np.random.default_rng([seed, zlib.crc32(b"rates")]).permutation(sorted(aus))
+    return dict(zip(order.tolist(), np.geomspace(OFTEN, RARE, len(order)).tolist(), strict=True))
+
+
+def spread(length: int, frames: int | None) -> NDArray[np.int64]:
+    """`frames` places in a sequence of `length`: the middles of as many equal stretches; all without `frames`."""
+    count = length if frames is None else min(frames, length)
+    return ((np.arange(count) + 0.5) * length / count).astype(np.int64)
+
+
+def replace(path: Path, content: str | bytes) -> None:
+    """Writes a file that is whole or absent, and makes its folder. Not flushed: `render` does that once, for all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, content, flush=False)
+
+
+def write_jpegs(folder: Path, images: NDArray[np.uint8], names: list[str]) -> None:
+    """Writes images (T, H, W, 3) RGB as JPEG of quality 95."""
+    import cv2
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(names, images, strict=True):
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        (folder / name).write_bytes(data.tobytes())
+
+
+def _prepare(layout: Layout, out: Path, settings: dict[str, Any]) -> bool:
+    """Makes the folder ready for writing. False if it is finished already."""
+    marker, unfinished = out / MARKER, out / UNFINISHED
+    # The unfinished marker is taken away after the finished one is there, so the finished one decides.
+    if marker.exists():
+        if read_marker(out, layout.dataset, layout.dataset) != json.loads(_as_json(settings)):
+            raise UsageError(f"{out}: holds faces rendered with other options. Name another folder or remove this one.")
+        unfinished.unlink(missing_ok=True)
+        return False
+    if out.exists() and not unfinished.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: is there already, and was not rendered by this command. Name a new folder.")
+    if unfinished.exists() and unfinished.read_text(encoding="utf-8") != _as_json(settings):
+        for name in layout.folders:
+            shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    replace(unfinished, _as_json(settings))
+    return True
+
+
+Arguments = tuple[Layout, str, list[str], str, int, int, str]
+
+
+def _run(arguments: Arguments, jobs: list[Job], workers: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Writes the sequences and yields the intensities of each as it is done."""
+    if workers == 1:  # one process is enough, and keeps errors and debuggers close
+        yield from map(_Writer(*arguments).write, jobs)
+        return
+    # Spawned, not forked: the parent may hold threads of OpenCV or torch, and forked locks hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start_worker, arguments) as pool:
+        futures = [pool.submit(_work, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a rendering process died, perhaps for lack of memory. Run the same command again, with fewer workers "
+                "if it dies again: finished sequences are kept."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Writer:
+    """Writes one sequence after the other. The population follows from the options, so every process has the same."""
+
+    def __init__(
+        self, layout: Layout, out: str, people: list[str], setting: str, seed: int, size: int, kind_of_rates: str
+    ) -> None:
+        from aunce.data.render import drawn
+
+        self.layout, self.out, self.size = layout, Path(out), size
+        rates = {subject: layout.rates(subject) for subject in people}
+        if kind_of_rates == "dealt":
+            rates = dict.fromkeys(people, dealt_rates(rates[people[0]], seed))
+        dials = drawn.dials_of(layout.dataset, setting)
+        seed = drawn.seed_of(layout.dataset, seed)
+        self.population = drawn.Population(people, rates=rates, dials=dials, seed=seed)
+
+    def write(self, job: Job) -> tuple[str, NDArray[np.float32]]:
+        behaviour = self.population.sequence(job.subject, job.elicits or job.sequence, job.times)
+        if not self.layout.labels(self.out, job).exists():
+            self.layout.write(self.out, Rendered(job, behaviour, self.population, self.size))
+        return job.name, behaviour.intensity
+
+
+_worker: _Writer | None = None
+
+
+def _start_worker(*arguments: Any) -> None:
+    """Once per process. OpenCV gets one thread, because there is a process per core."""
+    import cv2
+
+    global _worker
+    leave_with_parent()
+    cv2.setNumThreads(1)
+    _worker = _Writer(*arguments)
+
+
+def _work(job: Job) -> tuple[str, NDArray[np.float32]]:
+    assert _worker is not None
+    return _worker.write(job)
+
+
+def _write_latents(
+    path: Path, jobs: list[Job], intensities: Mapping[str, NDArray[np.float32]], aus: tuple[int, ...]
+) -> None:
+    length = [len(job.frames) for job in jobs]
+    intensity = np.concatenate([intensities[job.name] for job in jobs])
+    table = pd.DataFrame(
+        {
+            "subject": np.repeat([job.subject for job in jobs], length),
+            "sequence": np.repeat([job.sequence for job in jobs], length),
+            "frame": np.concatenate([job.frames for job in jobs]),
+            **{f"AU{au}": intensity[:, k] for k, au in enumerate(aus)},
+        }
+    )
+    with files.beside(path) as partial:
+        table.to_parquet(partial, index=False)
+
+
+def _as_json(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,1 @@
+"""From the tables of finished runs to pages: collect, score, decide, draw."""

@@ -1,0 +1,247 @@
+"""From the runs of a study to its tables, and from these to its page.
+
+Runs write data, reports read data: whatever a report shows comes from the tables that `collect` wrote, so a report is
+drawn again without a run. Failed and missing runs are rows, never gaps.
+"""
+
+import contextlib
+import json
+import math
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from aunce import files
+from aunce.errors import UsageError
+from aunce.report import page
+from aunce.report.verification import changed, hashes
+from aunce.study.grid import NOTEBOOKS, Run, Study
+from aunce.study.spec import CEILING, FLOORS
+
+PRIMARY = {"head": "probe", "epoch_rule": "last", "labels": "clean"}
+THRESHOLD = "tuned"
+ARM_AXES = ("arm", "method", "preset")
+NOISE_AXES = ("noise", "noise_kind", "noise_rate")
+POINT = ["noise", "arm", "kind", "replicate"]
+READING = ["head", "epoch_rule", "threshold", "labels"]
+
+
+def collect(study: Study) -> Path:
+    """Gather the runs of `study` into `runs`, `counts`, `auc` and `history.parquet` and `provenance.json`.
+
+    Only what a report reads is kept: of the heads other than the probe, and of scores on noisy labels, the last epoch
+    alone; concordance counts subject by subject for the primary reading (probe, last epoch, clean labels), summed over
+    subjects for the others (`subject` and `other` empty, `within` tells pairs of one subject from pairs of two).
+
+    Returns:
+        The folder of the tables, `reports/<study>`.
+
+    Raises:
+        UsageError: a run was made with smoke settings, or two runs differ in nothing that the report tells apart.
+    """
+    rows, tables = [], {"counts": [], "auc": [], "history": []}  # type: ignore[var-annotated]
+    for run in study.runs:
+        metrics, row = _state_of(run)
+        if metrics is not None:
+            if run.spec.smoke or metrics["spec"].get("smoke", False):
+                raise UsageError(
+                    f"study '{study.name}', run {run.key}: made with smoke settings, which reports refuse; remove "
+                    f"{run.folder} and run the study again with smoke = false"
+                )
+            place = {name: row[name] for name in ("key", "arm", "kind", "noise", "replicate", "part")}
+            for name, table in _tables_of(run).items():
+                table = table.drop(columns=[column for column in place if column in table])
+                tables[name].append(pd.DataFrame(place, index=table.index).join(table))
+        rows.append(row)
+    folder = study.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = pd.DataFrame(rows)
+    point = ["arm", "noise", "replicate", "part"]
+    for _, same in runs.groupby(point):
+        if len(same) > 1:
+            keys = " and ".join(same["key"])
+            raise UsageError(f"study '{study.name}': {keys} share {', '.join(point)}; tell them apart by an axis 'arm'")
+    for name, parts in tables.items():
+        if parts:
+            _write_parquet(folder / f"{name}.parquet", pd.concat(parts, ignore_index=True))
+        else:  # left from an earlier call, when runs were done that this study no longer has
+            (folder / f"{name}.parquet").unlink(missing_ok=True)
+    _write_parquet(folder / "runs.parquet", runs)
+    provenance = _provenance(study, runs) | {"files": hashes(folder)}
+    files.write(folder / "provenance.json", json.dumps(provenance, indent=1, ensure_ascii=False) + "\n")
+    return folder
+
+
+def _state_of(run: Run) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The metrics of a finished run, or None; and its row of `runs.parquet`."""
+    kind = "floor" if run.spec.method in FLOORS else "ceiling" if run.spec.method in CEILING else "arm"
+    arm = " ".join(run.labels[axis] for axis in ARM_AXES if axis in run.labels) or run.spec.method
+    spec = run.spec
+    row: dict[str, Any] = {
+        "key": run.key,
+        "arm": arm,
+        "kind": kind,
+        "noise": _noise_label(run),
+        "replicate": spec.replicate,
+        "part": spec.test_part,
+    }
+    row |= {"method": spec.method, "status": run.state.replace("to do", "missing"), "reason": ""}
+    row |= {"duration_s": math.nan, "flat": None, "val_f1": math.nan, "val_auc": math.nan, "data": "{}"}
+    row |= {"spec": spec.model_dump_json(exclude={"root", "test_root", "detector", "out"}), "provenance": "{}"}
+    metrics: dict[str, Any] | None = None
+    if row["status"] == "done":
+        try:
+            metrics = run.read("metrics.json")
+            row |= {
+                name: metrics[name] for name in ("duration_s", "flat", "val_f1", "val_auc") if metrics[name] is not None
+            }
+            row |= {name: json.dumps(metrics[name], sort_keys=True) for name in ("data", "provenance")}
+            absent = [name for name in ("counts.parquet", "auc.parquet") if not (run.folder / name).is_file()]
+            if absent:
+                raise FileNotFoundError(f"{' and '.join(absent)} not there")
+        except (ValueError, KeyError, OSError) as error:
+            metrics = None
+            row |= {"status": "failed", "reason": f"results are not readable ({error}); remove the run and run again"}
+    elif row["status"] == "failed":
+        error_file = run.read("error.json")
+        row["reason"] = " ".join(str(error_file.get(name, "")) for name in ("message", "remedy")).strip()
+    return metrics, row
+
+
+def _noise_label(run: Run) -> str:
+    """Kind and rate of the label noise; the labels of axes other than arm, noise, replicate and part follow."""
+    spec = run.spec
+    noise = "none" if spec.noise_kind == "none" else f"{spec.noise_kind} {spec.noise_rate:g}"
+    if not spec.noise_keeps_rates:
+        noise += ", rates not kept"
+    known = {*ARM_AXES, *NOISE_AXES, "replicate", "test_part"}
+    others = [f"{axis} {value}" for axis, value in run.labels.items() if axis not in known]
+    # A study of clean labels alone is told apart by its other axes.
+    clean = noise == "none" and others and not any(axis in run.labels for axis in NOISE_AXES)
+    return ", ".join(others if clean else [noise, *others])
+
+
+def _tables_of(run: Run) -> dict[str, pd.DataFrame]:
+    """What the report reads of the tables of one finished run."""
+    counts = pd.read_parquet(run.folder / "counts.parquet")
+    clean, last, probe = counts["labels"] == "clean", counts["epoch_rule"] == "last", counts["head"] == "probe"
+    counts = counts[(clean & probe) | (last & (counts["threshold"] == THRESHOLD) & (clean | probe))]
+    auc = pd.read_parquet(run.folder / "auc.parquet")
+    clean, last, probe = auc["labels"] == "clean", auc["epoch_rule"] == "last", auc["head"] == "probe"
+    auc = auc[(clean & probe) | (last & (clean | probe))].assign(within=auc["subject"] == auc["other"])
+    primary = (auc[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)
+    by = [*PRIMARY, "au", "within"]
+    summed = auc[~primary].groupby(by, sort=False, observed=True)[["concordant", "pairs"]].sum().reset_index()
+    tables = {"counts": counts, "auc": pd.concat([auc[primary], summed.assign(subject="", other="")])}
+    with contextlib.suppress(pd.errors.EmptyDataError, FileNotFoundError):  # a run without training has no curve
+        checks = pd.read_csv(run.folder / "history.csv").dropna(subset="val_auc")
+        tables["history"] = checks[[name for name in ("epoch", "val_auc", "val_f1", "own_view") if name in checks]]
+    return tables
+
+
+def _provenance(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
+    done = runs[runs["status"] == "done"]
+    facts = [json.loads(text) for text in done["provenance"]]
+    versions: dict[str, list[str]] = {}
+    for fact in facts:
+        for package, version in fact.get("versions", {}).items():
+            if str(version) not in versions.setdefault(package, []):
+                versions[package].append(str(version))
+    states = runs["status"].value_counts()
+    return {
+        "format": 1,
+        "study": study.name,
+        "title": study.title,
+        "question": study.question,
+        "study_file": study.path.name,
+        "study_hash": study.hash,
+        "runs": {status: int(states.get(status, 0)) for status in ("done", "failed", "running", "missing")},
+        "revisions": _tally(facts, "revision", "modified"),
+        "hardware": _tally(facts, "hardware", "device", "threads"),
+        "versions": dict(sorted(versions.items())),
+        "duration_s": float(done["duration_s"].sum()),
+        "started": min((str(fact["started"]) for fact in facts if fact.get("started")), default=""),
+        "finished": max((str(fact["finished"]) for fact in facts if fact.get("finished")), default=""),
+        "rebuild": _rebuild(study),
+        "keys": list(runs["key"]),
+    }
+
+
+def _rebuild(study: Study) -> str:
+    """The command that makes the study again; folders of the machine that it ran on are no part of it."""
+    size = study.reference.removeprefix(str(study.path))  # empty, or :gpu
+    name = study.path.stem if study.path.parent == NOTEBOOKS / "studies" else study.path.name
+    words = ["aunce", "study", name + size]
+    for name, value in study.overrides.items():
+        if name in ("root", "test_root"):
+            words += [f"--{name.replace('_', '-')}", "FOLDER"]
+        else:
+            shown = "FILE" if name == "detector" and value != "cascade" else json.dumps(value)
+            words += ["--set", shlex.quote(f"{name}={shown}")]
+    return " ".join(words)
+
+
+def _tally(facts: Iterable[Mapping[str, Any]], *names: str) -> list[dict[str, Any]]:
+    """The different values of `names` in the runs, and how many runs have each."""
+    counted: dict[str, dict[str, Any]] = {}
+    for fact in facts:
+        values = {name: fact.get(name) for name in names}
+        counted.setdefault(json.dumps(values, sort_keys=True), {**values, "runs": 0})["runs"] += 1
+    return list(counted.values())
+
+
+def _write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Small on disk: texts alone as dictionaries, whole numbers as small as they fit, zstd; replaced as a whole."""
+    table = table.copy()
+    for name in table.columns:
+        if pd.api.types.is_bool_dtype(table[name]) or name == "flat":
+            continue
+        if pd.api.types.is_integer_dtype(table[name]):
+            table[name] = pd.to_numeric(table[name], downcast="integer")
+        elif not pd.api.types.is_numeric_dtype(table[name]):
+            table[name] = table[name].astype("category")
+    texts = [name for name in table.columns if isinstance(table[name].dtype, pd.CategoricalDtype)]
+    wide = [name for name in table.columns if table[name].dtype in ("float64", "int64", "int32")]
+    options: dict[str, Any] = {"use_dictionary": texts, "use_byte_stream_split": wide, "compression_level": 19}
+    with files.beside(path) as partial:
+        table.to_parquet(partial, index=False, compression="zstd", **options)
+
+
+def render(study: Study) -> Path:
+    """Execute the report notebook on the collected tables and write `index.html`, `report.md` and `figures/`.
+
+    Returns:
+        The path of `index.html`.
+
+    Raises:
+        UsageError: the tables have not been collected, or one of them is gone or damaged.
+        RunError: the notebook failed; the last report is as it was.
+    """
+    folder = study.folder
+    if not (folder / "provenance.json").is_file():
+        raise UsageError(f"study '{study.name}': no tables in {folder}; collect them first: `{_rebuild(study)}`")
+    _check_tables(study)
+    return page.render(NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}, folder, title=study.title)
+
+
+def _check_tables(study: Study) -> None:
+    """Refuse tables that are not those which were collected: a page would say what no run has found."""
+    try:
+        collected = json.loads((study.folder / "provenance.json").read_text(encoding="utf-8"))["files"]
+        wrong = changed(study.folder, dict(collected))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        wrong = [f"provenance.json: cannot be read ({error})"]
+    if wrong:
+        raise UsageError(
+            f"study '{study.name}': tables in {study.folder} are not what was collected ({'; '.join(wrong)}); restore "
+            f"them, or make them again: `{_rebuild(study)}`"
+        )
+
+
+def plain(column: pd.Series) -> pd.Series:
+    """Categories as texts, which `astype` would make one by one."""
+    texts = column.cat.categories.astype("str").array.take(column.cat.codes.to_numpy(), allow_fill=True)
+    return pd.Series(texts, column.index, name=column.name)

@@ -1,0 +1,395 @@
+"""The report on speed: targets, ratios, growth and floors, from the measurements of `aunce.analyses.timing`."""
+
+import datetime
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from aunce import files
+from aunce.analyses import timing
+from aunce.report import figures, findings, page
+from aunce.study.grid import REPORTS
+from aunce.study.results import hardware, provenance
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+GIB = 2**30
+QUESTION = "How fast is it, beside what it is compared with and beside what the machine allows?"
+BIG = timing.Setting("swin-base", 224, 64, 12, 1024, "cuda", "bf16", steps=10)
+"""The training whose speed counts on a GPU: the paper's network and size of images."""
+ROUNDS = 3  # of its pairs: the released path takes a second a step on a good GPU
+RECORD = "gpu.json"
+GPU_PARTS = {
+    "losses": "the losses",
+    "compiled": "compiled steps",
+    "eager": "eager steps",
+    "disk": "steps from a pack on disk",
+}
+
+
+def measure_gpu(path: Path) -> dict[str, Any]:
+    """Measure what takes a GPU: a few minutes, on an idle one.
+
+    Args:
+        path: the record, written again after each part: what stands then is kept if the machine is taken away.
+
+    Returns:
+        Its content: date, revision, hardware, torch; rates (see `timing.rates`, bf16), operations (of a step of the
+        network), and rows of `losses` (at 512 images in bf16), `compiled` and `eager` (see `timing.compare_steps`) and
+        `disk` (see `timing.from_disk`).
+    """
+    place = timing.Place("cuda", torch.bfloat16)
+    parts: dict[str, Callable[[], Any]] = {
+        "rates": lambda: timing.rates(place),
+        "operations": lambda: timing.operations(BIG),
+        "losses": lambda: _rows(timing.compare_losses([512], place=place)),
+        "compiled": lambda: _rows(timing.compare_steps(replace(BIG, compiled=True), rounds=ROUNDS)),
+        "eager": lambda: _rows(timing.compare_steps(BIG, rounds=ROUNDS)),
+        "disk": lambda: _rows(timing.from_disk(BIG, rounds=ROUNDS)),
+    }
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "revision": provenance("cuda", 1)["revision"],
+        "hardware": hardware("cuda"),
+        "torch": torch.__version__,
+    }
+    for name, measure in parts.items():
+        record[name] = measure()
+        files.write(path, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _rows(table: pd.DataFrame) -> Any:
+    return json.loads(table.to_json(orient="records"))
+
+
+class Speed:
+    """The page. Everything is measured when it is first asked for, and once.
+
+    Args:
+        full: measure at the sizes of the report, ten minutes and some more for a GPU; else at tiny ones, whose numbers
+            mean nothing.
+        tables: folder of the record of a GPU, which is written again where there is one; empty takes that of the
+            committed report.
+        out: folder for figures and their data; empty saves nothing.
+    """
+
+    def __init__(self, *, full: bool, tables: str = "", out: str = "") -> None:
+        self.full, self.out = full, Path(out) if out else None
+        self.record = Path(tables or REPORTS / "speed") / RECORD
+        self.sizes = timing.FULL if full else timing.SMALL
+        self.gpu = full and torch.cuda.is_available()
+
+    # What is measured
+
+    @cached_property
+    def rates(self) -> dict[str, float]:
+        """What the CPU does at its best, see `timing.rates`; the floors follow from it."""
+        return timing.rates()
+
+    @cached_property
+    def losses(self) -> pd.DataFrame:
+        """The loss on the CPU against others, one row per batch size and other side, see `timing.compare_losses`."""
+        aus, channels = (12, 1024) if self.full else (4, 64)
+        return timing.compare_losses(self.sizes.compared, aus=aus, channels=channels, rounds=self.sizes.rounds)
+
+    @cached_property
+    def growth(self) -> pd.DataFrame:
+        """Seconds, floor and bytes of the loss against images, AUs and channels, see `timing.grow`."""
+        return timing.grow(self.sizes, self.rates)
+
+    @cached_property
+    def setting(self) -> timing.Setting:
+        """The training whose steps are timed on the CPU."""
+        small = timing.Setting(steps=self.sizes.steps)
+        return small if self.full else timing.Setting(pixels=32, images=4, channels=8, steps=self.sizes.steps)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """Images a second of `setting`, ours and others', see `timing.compare_steps` and `timing.from_disk`."""
+        workers = 4 if self.full else 0
+        compared = timing.compare_steps(self.setting, workers=workers, rounds=self.sizes.rounds)
+        return pd.concat([compared, timing.from_disk(self.setting, rounds=self.sizes.rounds)], ignore_index=True)
+
+    @cached_property
+    def tried(self) -> pd.DataFrame:
+        """Ways that promised speed and are not used, each against what is used, see `timing.tried`."""
+        return timing.tried(self.setting, images=64 if self.full else 4, rounds=self.sizes.rounds)
+
+    @cached_property
+    def evaluation(self) -> pd.DataFrame:
+        """Seconds of the scores against the number of frames, see `timing.evaluate`."""
+        return timing.evaluate(self.sizes)
+
+    @cached_property
+    def faces(self) -> tuple[int, float]:
+        """How many faces of 64 px were rendered, and in how many seconds, start of the workers included."""
+        return timing.render_faces(self.sizes.faces, workers=2 if self.full else 1, subjects=9 if self.full else 3)
+
+    @cached_property
+    def commands(self) -> dict[str, float]:
+        """Seconds of what a person waits for; of the help alone where tiny sizes are asked for."""
+        taken = {"aunce --help": timing.command_seconds("--help", rounds=self.sizes.rounds)}
+        if self.full:
+            taken["aunce status, 1,000 runs"] = timing.status_seconds(1000)
+            taken["start of a run"] = timing.start_seconds()
+        return taken
+
+    @cached_property
+    def on_gpu(self) -> dict[str, Any]:
+        """What `measure_gpu` finds here, or found elsewhere and wrote down; empty if nowhere.
+
+        A record whose machine was taken away lacks its later parts.
+        """
+        if self.gpu:
+            return measure_gpu(self.record)
+        return json.loads(self.record.read_text()) if self.full and self.record.is_file() else {}
+
+    # What is said
+
+    @cached_property
+    def targets(self) -> pd.DataFrame:
+        """One row per target: what, target, measured (texts) and met ("yes", "no" or "not measured")."""
+        rows = [*self._loss_targets(), *self._gpu_targets()]
+        count, seconds = self.faces
+        taken = self.evaluation[self.evaluation["size"] == 46_034].set_index("series")["seconds"]
+        for what, limit in (("counts and F1", 0.05), ("AUC without each subject", 2.0)):
+            rows.append(_most(f"{what}, 46,034 frames", taken.get(what), limit, "s"))
+        rows.append(_least("Faces of 64 px a second, 2 cores", count / seconds if self.full else None, 1000, ""))
+        for what, limit in (("aunce --help", 0.3), ("aunce status, 1,000 runs", 1.0), ("start of a run", 5.0)):
+            rows.append(_most(what, self.commands.get(what) if self.full else None, limit, "s"))
+        torch_loaded = timing.loads_torch()
+        rows.append(
+            ("import aunce without torch", "", "with torch" if torch_loaded else "without", _met(not torch_loaded))
+        )
+        return pd.DataFrame(rows, columns=["what", "target", "measured", "met"])
+
+    def _loss_targets(self) -> list[tuple[str, str, str, str]]:
+        ours = self.losses[self.losses["other"] == "published"].set_index("images")
+        at = ours.to_dict("index")
+        rows = []
+        for images, target in ((32, 3.0), (256, 2.5)):
+            ratio = at[images]["ratio"] if images in at else None
+            rows.append(_least(f"Loss at B = {images}: times as fast as published", ratio, target, "times"))
+        big = at.get(256)
+        share = big["ours_scores"] / big["other_scores"] if big else None
+        rows.append(_most("Loss at B = 256: memory of the size of scores, share of published", share, 1 / 8, ""))
+        share = big["ours_bytes"] / big["other_bytes"] if big else None
+        rows.append(_most("Loss at B = 256: memory beyond the features, share of published", share, 1 / 2, ""))
+        chunked = self.growth[(self.growth["size"] == 4096) & self.growth["series"].str.startswith("in chunks")]
+        size = chunked["bytes"].iloc[0] / GIB if len(chunked) else None
+        return [*rows, _most("Loss at B = 4,096 in chunks: memory beyond the features", size, 2, "GiB")]
+
+    def _gpu_targets(self) -> list[tuple[str, str, str, str]]:
+        found, values = self.on_gpu, {}
+        for row in found.get("losses", []):
+            if row["other"] == "published":
+                values["loss"] = row["ratio"]
+        for name in ("eager", "compiled"):
+            for row in found.get(name, []):
+                values[f"{row['part']}, {name}"] = row["ratio"]
+                if row["part"] == "model alone":
+                    values[name] = 100 * row["ours"] * found["operations"] / BIG.images / found["rates"]["flops"]
+        for row in found.get("disk", []):
+            values["disk"] = 100 * row["ratio"]
+        return [
+            _least("GPU, loss in bf16 at B = 512: times as fast as published", values.get("loss"), 6, "times"),
+            _least("GPU, Swin-B at 224 px: share of the measured matrix rate, eager", values.get("eager"), 15, "%"),
+            _least("GPU, Swin-B at 224 px: the same, compiled", values.get("compiled"), 25, "%"),
+            _least("GPU, model alone: times the released path", values.get("model alone, compiled"), 4, "times"),
+            _least("GPU, end to end: times the released path", values.get("end to end, compiled"), 4, "times"),
+            _least("GPU, from a pack on disk: share of the rate on the device", values.get("disk"), 95, "%"),
+        ]
+
+    # The page
+
+    def title(self) -> "Markdown":
+        """Heading and question, with the machines measured on; it says where sizes are tiny or no GPU was at hand."""
+        where = f"{hardware('cpu')}, {torch.get_num_threads()} threads"
+        where += f"; {hardware('cuda')}" if self.gpu else ""
+        lines = [
+            "# How fast it is",
+            "",
+            f"**{QUESTION}** Measured on: {page.text(where)}; torch {torch.__version__}, "
+            f"Python {platform.python_version()}.",
+        ]
+        if not self.full:
+            lines += ["", "**Tiny sizes: these numbers show that the measurements work, and nothing else.**"]
+        elif self.on_gpu and not self.gpu:
+            record = self.on_gpu
+            where = f"{page.text(record['hardware'])}, torch {record['torch']}, code revision {record['revision']}"
+            parts = [what for name, what in GPU_PARTS.items() if name in record]
+            lines += ["", f"Of what needs a GPU, {', '.join(parts)} were measured on {record['date']} on: {where}."]
+        elif not self.gpu:
+            lines += ["", "No GPU was at hand: what needs one is *not measured*."]
+        return page.markdown("\n".join(lines))
+
+    def verdicts(self) -> "Markdown":
+        """How many targets are met, missed and not measured, and a table of all; also writes the findings."""
+        met = self.targets["met"].value_counts()
+        said = (
+            f"Of {len(self.targets)} targets {met.get('yes', 0)} are met, {met.get('no', 0)} are not, and "
+            f"{met.get('not measured', 0)} were not measured."
+        )
+        about = findings.Findings(title="How fast it is", question=QUESTION, found=said, kind="computation")
+        findings.write(self.out, about)
+        rows = [[page.text(value) for value in row] for row in self.targets.itertuples(index=False)]
+        return page.markdown(said + "\n\n" + page.table(["What", "Target", "Measured", "Met"], rows, "llll"))
+
+    def losses_table(self) -> "Markdown":
+        """Table: milliseconds and memory of the loss beside others, by batch size; those on a GPU come last."""
+        on_gpu = pd.DataFrame(self.on_gpu.get("losses", []), columns=self.losses.columns)
+        rows = [
+            [
+                f"{row.images}{', GPU, bf16' if row.Index >= len(self.losses) else ''}",
+                page.text(row.other),
+                f"{1e3 * row.other_s:.1f}",
+                f"{1e3 * row.ours_s:.1f}",
+                f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})",
+                *(_share(row, name) for name in ("bytes", "scores")),
+            ]
+            for row in pd.concat([self.losses, on_gpu], ignore_index=True).itertuples()
+        ]
+        headers = ["Images", "Other side", "Other, ms", "Ours, ms", "Times as fast", "Memory, MB", "Of scores, MB"]
+        return page.markdown(page.table(headers, rows, "rlrrrrr"))
+
+    def growth_figure(self) -> "Markdown":
+        """Figure: time and memory of the loss against images, AUs and channels, with the floor of this machine."""
+        return page.figure(
+            self.out,
+            "growth",
+            figures.growth(self.growth),
+            self.growth,
+            alt="Time and memory of the loss against images, AUs and channels, on logarithmic axes, with the floor.",
+            caption="Forward and backward, beyond the features themselves. Floor: two products of matrices at the "
+            f"measured rate of {self.rates['flops'] / 1e9:.0f} GFLOP/s, or the features and their gradient once "
+            f"through memory at {self.rates['bytes'] / 1e9:.0f} GB/s, whichever takes longer.",
+        )
+
+    def limits(self) -> "Markdown":
+        """How far from the floor, and what grows how."""
+        whole = self.growth[self.growth["series"] == "in one piece"]
+        rows = []
+        for axis, part in whole.groupby("axis", sort=False):
+            first, last = part.iloc[[0, -1]].itertuples()
+            rows.append(
+                [
+                    page.text(axis),
+                    f"{first.size} to {last.size}",
+                    f"{first.seconds / first.floor:.1f}",
+                    f"{last.seconds / last.floor:.1f}",
+                    f"{_slope(part, 'seconds'):.2f}",
+                    f"{_slope(part, 'bytes'):.2f}",
+                ]
+            )
+        headers = ["Axis", "Sizes", "Times the floor, first", "last", "Power of time", "Power of memory"]
+        few, more, many = whole[whole["axis"] == whole["axis"].iloc[0]].iloc[[0, 1, -1]].itertuples()
+        limits = (
+            f"What limits it now: with {few.size} images it takes {1e3 * few.seconds:.1f} ms where the floor is "
+            f"{1e3 * few.floor:.2f} ms, and with {more.size} {more.seconds / few.seconds:.2f} times as long: as far as "
+            f"that is less than {more.size / few.size:g} times, calls cost more than numbers there. With {many.size} "
+            f"images it takes {many.seconds / many.floor:.1f} times the floor, which is the two products of matrices; "
+            "what the rest is was not taken apart."
+        )
+        return page.markdown(f"{page.table(headers, rows, 'llrrrr')}\n\n{limits}")
+
+    def steps_table(self) -> "Markdown":
+        """Table: images a second in training, network alone, end to end and from disk, beside the other side."""
+        rows = self._step_rows(self.steps, f"{self.setting.backbone}, {self.setting.pixels} px, CPU")
+        for part, how in (("eager", "eager"), ("compiled", "compiled"), ("disk", "eager")):
+            if part in self.on_gpu:
+                rows += self._step_rows(pd.DataFrame(self.on_gpu[part]), f"Swin-B, 224 px, bf16, {how}")
+        headers = ["Training", "Part", "Other side, images/s", "Ours, images/s", "Ratio"]
+        return page.markdown(page.table(headers, rows, "llrrr"))
+
+    def _step_rows(self, steps: pd.DataFrame, training: str) -> list[list[str]]:
+        return [
+            [
+                page.text(training),
+                page.text(row.part),
+                f"{row.other:,.0f}",
+                f"{row.ours:,.0f}",
+                f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})",
+            ]
+            for row in steps.itertuples()
+        ]
+
+    def evaluation_figure(self) -> "Markdown":
+        """Figure: seconds of counts, concordant pairs and the AUC without each subject, against frames."""
+        table = self.evaluation.assign(axis="Frames", floor=float("nan"), bytes=float("nan"))
+        return page.figure(
+            self.out,
+            "evaluation",
+            figures.growth(table),
+            self.evaluation,
+            alt="Seconds of counts, of concordant pairs and of the AUC without each subject, against frames.",
+            caption="12 AUs, 41 subjects, one thread. The AUC without each subject is over 10 replicates and starts "
+            "from the pairs, whose number does not depend on the frames.",
+        )
+
+    def tried_table(self) -> "Markdown":
+        """Table: milliseconds of each way that is not used, and of what is used in its place."""
+        rows = [
+            [
+                page.text(row.what),
+                f"{1e3 * row.tried_s:.2f}",
+                f"{1e3 * row.used_s:.2f}",
+                f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})",
+            ]
+            for row in self.tried.itertuples()
+        ]
+        return page.markdown(
+            page.table(["Tried for what is used", "Tried, ms", "Used, ms", "Tried / used"], rows, "lrrr")
+        )
+
+    def faces_and_commands(self) -> "Markdown":
+        """Table: seconds to render faces, with faces a second, and of the commands that a person waits for."""
+        count, seconds = self.faces
+        rows = [
+            [
+                f"{count:,} faces of 64 px, start of the workers included",
+                f"{seconds:.1f} s",
+                f"{count / seconds:,.0f} a second",
+            ]
+        ]
+        rows += [[page.text(what), f"{taken:.2f} s", ""] for what, taken in self.commands.items()]
+        return page.markdown(page.table(["What", "Time", "Rate"], rows, "lrr"))
+
+
+def _least(what: str, value: float | None, target: float, unit: str) -> tuple[str, str, str, str]:
+    return what, _text(target, unit, "at least "), _text(value, unit), _met(None if value is None else value >= target)
+
+
+def _most(what: str, value: float | None, target: float, unit: str) -> tuple[str, str, str, str]:
+    return what, _text(target, unit, "at most "), _text(value, unit), _met(None if value is None else value <= target)
+
+
+def _text(value: float | None, unit: str, before: str = "") -> str:
+    if value is None:
+        return ""
+    number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{before}{number} {unit}".rstrip()
+
+
+def _met(met: bool | None) -> str:
+    return "not measured" if met is None else "yes" if met else "no"
+
+
+def _share(row: Any, name: str) -> str:
+    ours, other = getattr(row, f"ours_{name}"), getattr(row, f"other_{name}")
+    return "" if pd.isna(ours) else f"{ours / 1e6:.1f} of {other / 1e6:.1f}"
+
+
+def _slope(part: pd.DataFrame, name: str) -> float:
+    """The power with which a measure grows over the upper half of the sizes."""
+    upper = part.iloc[len(part) // 2 :]
+    return float(np.polyfit(np.log(upper["size"]), np.log(upper[name]), 1)[0])

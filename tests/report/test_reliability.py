@@ -1,0 +1,45 @@
+"""The page on reliability says what was recorded, and of the rest that it was not."""
+
+import pandas as pd
+import pytest
+
+from aunce.errors import UsageError
+from aunce.report.reliability import TABLES, Reliability
+
+
+def write(folder, name, *rows):
+    pd.DataFrame(rows, columns=TABLES[name]).to_csv(folder / f"{name}.csv", index=False)
+
+
+def test_what_was_recorded_is_counted_once_a_trial_and_harm_is_said(tmp_path):
+    write(
+        tmp_path,
+        "kills",
+        [1, "Snakemake", 0.5, 3, 1, 0, 0, 0, 1, "a <b> CPU", "abc"],
+        [1, "aunce study", 2.0, 3, 1, 0, 0, 0, 1, "a <b> CPU", "abc"],
+        [2, "Snakemake", 3.5, 3, 0, 2, 1, 4, 0, "a <b> CPU", "abc"],
+    )
+    write(tmp_path, "inputs", ["names", 20, 0, "a <b> CPU", "abc"], ["label files", 2000, 1, "another", "abc"])
+    page = Reliability(tables=str(tmp_path), out=str(tmp_path / "out"))
+    said = page.verdicts().data
+    assert "3 times a process was killed at a random moment, in 2 trials of a small study." in said
+    assert "Of 6 runs 1 were lost and 2 done twice; 1 had numbers that are not" in said
+    assert "4 processes and 1 file stayed behind" in said
+    assert "Of 2,020 hostile or damaged inputs, 1 did harm." in said
+    assert "Not recorded yet: slurm, engine." in said
+    assert "| Snakemake | 2 | 0.5 to 3.5 |" in page.kills().data
+    assert "| aunce study | 1 | 2.0 |" in page.kills().data
+    assert "a &lt;b&gt; CPU, revision abc." in page.kills().data
+    assert "Not recorded yet" in page.slurm().data
+    assert '"partial"' in (tmp_path / "out" / "findings.json").read_text()
+
+
+def test_the_cost_of_the_engine_is_shown_a_command(tmp_path):
+    write(tmp_path, "engine", [2000, 7, 286, 50.0, 0.02, "CPU", "abc"])
+    assert "| 2,000 | 7 | 286 | 50.0 | 25 | 20 |" in Reliability(tables=str(tmp_path)).engine().data
+
+
+def test_a_table_of_other_columns_is_refused(tmp_path):
+    (tmp_path / "kills.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match="write it again"):
+        Reliability(tables=str(tmp_path))

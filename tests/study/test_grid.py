@@ -1,0 +1,444 @@
+"""Study files, run specifications, keys and states: what a typo, another process or a kill could break."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from aunce.errors import UsageError
+from aunce.study.grid import AGAIN, PROJECT, Study, load_study, progress, without_size
+from aunce.study.spec import NOT_IN_KEY, DataSpec, RunSpec
+
+STUDY = """
+[study]
+title = "Test"
+question = "Does it work?"
+report = "laptop"
+seconds_per_run = 10
+
+[data]
+subjects = 6
+frames = 2
+
+[base]
+epochs = 3
+learning_rate = 1e-3
+
+[axes]
+replicate = [0, 1]
+
+[axes.arm]
+"BCE" = { method = "bce" }
+"AUNCE {odd} name" = { method = "aunce", preset = "as_read" }
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a study file with replacements and load it; its runs stay in the test's folder."""
+    monkeypatch.setattr("aunce.study.grid.REPORTS", tmp_path / "reports")
+
+    def write(*replacements):
+        text = STUDY
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "small.toml"
+        path.write_text(text)
+        return load_study(str(path))
+
+    return write
+
+
+def test_grid_is_the_product_of_the_axes_in_file_order(write):
+    runs = write().runs
+    assert [run.labels for run in runs] == [
+        {"replicate": "0", "arm": "BCE"},
+        {"replicate": "0", "arm": "AUNCE {odd} name"},
+        {"replicate": "1", "arm": "BCE"},
+        {"replicate": "1", "arm": "AUNCE {odd} name"},
+    ]
+    assert runs[0].spec.method == "bce"
+    assert runs[1].spec.preset == "as_read"
+    assert runs[2].spec.epochs == 3
+    assert not runs[0].spec.smoke
+
+
+def test_one_replicate_is_one_population_for_all_arms(write):
+    runs = write().runs
+    assert runs[0].data == runs[1].data != runs[2].data == runs[3].data
+
+
+def test_a_field_of_the_data_may_be_an_axis(write):
+    study = write(
+        ("[axes.arm]", '[axes.faces]\n"easy" = { setting = "easy" }\n"hard" = { setting = "hard" }\n[axes.arm]')
+    )
+    assert {data.render["setting"] for run in study.runs for data in run.data} == {"easy", "hard"}
+    assert len({data.name for run in study.runs for data in run.data}) == 4
+
+
+def test_keys_are_readable_and_safe_in_paths_and_shells(write):
+    for run in write().runs:
+        readable, _, digest = run.key.rpartition("-")
+        assert run.labels["arm"].lower().split()[0] in readable
+        assert set(run.key) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-_")
+        assert len(digest) == 8
+        int(digest, 16)
+
+
+def test_keys_are_the_same_in_another_process(write):
+    study = write()
+    code = "import sys; from aunce.study import load_study; print([run.key for run in load_study(sys.argv[1]).runs])"
+    command = [sys.executable, "-c", code, str(study.path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert printed == str([run.key for run in study.runs])
+
+
+def test_keys_ignore_the_order_of_fields(write):
+    one = write().runs[1].key
+    assert (
+        write(('{ method = "aunce", preset = "as_read" }', '{ preset = "as_read", method = "aunce" }')).runs[1].key
+        == one
+    )
+
+
+@pytest.mark.parametrize("change", [("epochs = 3", "epochs = 4"), ("frames = 2", "frames = 3"), ("1e-3", "2e-3")])
+def test_keys_change_with_whatever_changes_numbers(write, change):
+    assert write().runs[0].key[-8:] != write(change).runs[0].key[-8:]
+
+
+@pytest.mark.parametrize("field", sorted(NOT_IN_KEY - {"smoke"}))
+def test_keys_do_not_change_with_place_or_speed(write, field):
+    value = {"threads": "2", "device": '"cpu"', "compiled": "true"}.get(field, '"/x"')
+    if field == "root":  # root belongs to [data]; in [base] it would point all runs at one folder
+        return
+    assert write(("epochs = 3", f"epochs = 3\n{field} = {value}")).runs[0].key == write().runs[0].key
+
+
+def test_exclude_takes_points_out(write):
+    study = write(("[axes]\n", '[[exclude]]\narm = "BCE"\nreplicate = 1\n[axes]\n'))
+    assert len(study.runs) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("epochs = 3", "epoch = 3"), "unknown name 'epoch', did you mean 'epochs'"),
+        (("epochs = 3", 'epochs = "3"'), "write it without quotes"),
+        (("epochs = 3", "epochs = 0"), "greater than or equal to 1"),
+        (("epochs = 3", "epochs = nan"), "epochs"),
+        (("1e-3", "inf"), "learning_rate"),
+        (('method = "bce"', 'method = "bcee"'), "method"),
+        (('title = "Test"', 'titel = "Test"'), "title"),
+        (('report = "laptop"', 'report = "nothing"'), "nothing"),
+        (("subjects = 6", "subjects = 5"), "subjects"),
+        (("replicate = [0, 1]", "replicate = []"), "no values"),
+        (("replicate = [0, 1]", "replicate = [0, 0]"), "same run"),
+        (("[axes]\n", '[[exclude]]\narms = "BCE"\n[axes]\n'), "[[exclude]] names the axis 'arms'"),
+        (("[axes]\n", '[[exclude]]\narm = "BCEE"\n[axes]\n'), "BCEE"),
+        (("[axes]\n", "[[exclude]]\nreplicate = 0\n[[exclude]]\nreplicate = 1\n[axes]\n"), "leaves no run"),
+        (("[axes]\n", "[axes\n"), "not a TOML file"),
+    ],
+)
+def test_a_typo_in_a_study_is_refused_with_place_and_remedy(write, change, expected):
+    with pytest.raises(UsageError) as error:
+        _ = write(change).runs
+    assert expected in str(error.value)
+    assert "small.toml" in str(error.value)
+
+
+def test_unknown_study_lists_the_known(tmp_path):
+    with pytest.raises(UsageError, match="laptop"):
+        load_study("lptop")
+    with pytest.raises(UsageError, match="laptop"):
+        load_study("../../laptop")
+    with pytest.raises(UsageError, match="no study file"):
+        load_study(str(tmp_path / "none.toml"))
+
+
+def test_only_selects_and_refuses_what_is_not_there(write):
+    study = write()
+    assert len(study.select(["arm=BCE"])) == 2
+    assert len(study.select(["arm=BCE", "replicate=1"])) == 1
+    assert len(study.select(["replicate=0", "replicate=1"])) == 4
+    for condition in ("arm", "arms=BCE", "arm=BCEE"):
+        with pytest.raises(UsageError, match="--only"):
+            study.select([condition])
+    excluding = write(("[axes]\n", '[[exclude]]\narm = "BCE"\nreplicate = 1\n[axes]\n'))
+    with pytest.raises(UsageError, match="takes this combination out"):
+        excluding.select(["arm=BCE", "replicate=1"])
+
+
+def test_a_run_whose_results_are_damaged_does_not_stop_the_count(write):
+    study = write()
+    study.runs[0].folder.mkdir(parents=True)
+    (study.runs[0].folder / "metrics.json").write_text("{")
+    assert progress(study, study.runs).done == 1
+
+
+def test_unknown_key_names_close_ones(write):
+    study = write()
+    with pytest.raises(UsageError, match=study.runs[0].key):
+        study.run(study.runs[0].key[:-1] + "x")
+
+
+def test_state_is_read_from_disk_and_metrics_alone_say_done(write):
+    run = write().runs[0]
+    assert run.state == "to do"
+    run.folder.mkdir(parents=True)
+    for name in ("notebook.ipynb", "metrics.json.partial", "counts.parquet"):
+        (run.folder / name).write_text("{}")
+    assert run.state == "to do"
+    (run.folder / "error.json").write_text("{}")
+    assert run.state == "failed"
+    with run.lock:
+        assert write().runs[0].state == "running"
+    (run.folder / "metrics.json").write_text("{}")
+    assert run.state == "done"
+
+
+def test_progress_counts_and_estimates_by_method(write):
+    study = write()
+    assert progress(study, study.runs).seconds_left == 40
+    first = study.runs[0]
+    first.folder.mkdir(parents=True)
+    (first.folder / "metrics.json").write_text(json.dumps({"duration_s": 4}))
+    state = progress(study, study.runs)
+    assert (state.done, state.to_do, state.seconds_left) == (1, 3, 12)
+
+
+def test_notebook_parameters_unknown_missing_or_mistyped_are_refused():
+    cell = RunSpec().model_dump()
+    assert RunSpec.from_notebook(cell | {"_hidden": 1, "In": [], "print": print, "json": json}) == RunSpec()
+    with pytest.raises(UsageError, match="unknown name 'lrr'"):
+        RunSpec.from_notebook(cell | {"lrr": 1e-3})
+    with pytest.raises(UsageError, match="without quotes"):
+        RunSpec.from_notebook(cell | {"learning_rate": "1e-4"})
+    with pytest.raises(UsageError, match="missing epochs"):
+        RunSpec.from_notebook({name: value for name, value in cell.items() if name != "epochs"})
+
+
+def test_no_field_of_data_and_run_share_a_name_by_accident():
+    assert DataSpec.model_fields.keys() & RunSpec.model_fields.keys() == {"dataset", "root", "test_root"}
+
+
+def test_importing_studies_and_what_executes_them_is_light():
+    heavy = "{'torch', 'pandas', 'cv2', 'papermill', 'nbformat', 'jupyter_client'}"
+    code = f"import sys, aunce.cli, aunce.execution, aunce.engine; print({heavy} & sys.modules.keys())"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "set()"
+    )
+
+
+def test_committed_studies_are_valid_and_within_the_budget_in_every_size():
+    from aunce.study.grid import NOTEBOOKS
+
+    for path in (NOTEBOOKS / "studies").glob("*.toml"):
+        for size in ("cpu", "gpu") if Study(path).file.gpu else ("cpu",):
+            # floors and ceiling that train no encoder take seconds: the budget is for what takes hours
+            trained = [
+                run for run in Study(path, size=size).runs if run.spec.method not in ("pixels", "random", "latent")
+            ]
+            assert 0 < len(trained) <= 450, f"{path.name}, size {size}"
+
+
+def test_what_was_tuned_may_depend_on_the_arm_and_on_a_field(write):
+    rules = """
+[[tuned]]
+where = { arm = "BCE", replicate = 1 }
+learning_rate = 5e-3
+[[tuned]]
+where = { setting = "easy", method = "aunce" }
+temperature = 0.1
+"""
+    runs = write(('preset = "as_read" }\n', 'preset = "as_read" }\n' + rules)).runs
+    assert [run.spec.learning_rate for run in runs] == [1e-3, 1e-3, 5e-3, 1e-3]
+    assert [run.spec.temperature for run in runs] == [0.5, 0.1, 0.5, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ('where = { arm = "BSE" }', "the values are BCE"),
+        ('where = { aus = "BCE" }', "neither an axis nor a field"),
+        ("learning_rate = 1e-3", "needs a table where"),
+        ('where = { arm = "BCE" }\nlearning_rat = 1e-3', "did you mean 'learning_rate'"),
+    ],
+)
+def test_a_tuned_rule_that_would_reach_nothing_is_refused(write, rule, expected):
+    study = write(('preset = "as_read" }\n', f'preset = "as_read" }}\n[[tuned]]\n{rule}\n'))
+    with pytest.raises(UsageError, match=expected):
+        _ = study.runs
+
+
+PRETEXT = """
+[pretext]
+method = "infonce"
+replicate = 9
+epochs = 7
+"""
+
+
+def test_runs_of_one_population_share_a_pretext_on_other_people(write):
+    axis = '[axes]\nsetting = ["easy", "hard"]\npretext = [false, true]'
+    study = write(("[axes]", axis), ('preset = "as_read" }\n', 'preset = "as_read" }\n' + PRETEXT))
+    assert len(study.runs) == 16
+    starts = {run.labels["setting"]: run.start for run in study.runs if run.spec.pretext}
+    assert {run.start.key for run in study.runs if run.start} == {run.key for run in study.pretexts}
+    assert len(study.pretexts) == 2
+    for setting, start in starts.items():
+        assert (start.spec.method, start.spec.replicate, start.spec.epochs) == ("infonce", 9, 7)
+        assert start.spec.noise_kind == "none"
+        assert start.spec.learning_rate == RunSpec().learning_rate, "the grid's own values are not the pretext's"
+        assert start.data[0].seed == 9
+        assert start.data[0].render["setting"] == setting
+        assert study.run(start.key) == start
+    assert all(run.start is None for run in study.runs if not run.spec.pretext)
+
+
+def test_another_pretext_is_another_run(write):
+    def keys(change):
+        text = 'preset = "as_read" }\n' + PRETEXT.replace(*change)
+        study = write(("epochs = 3", "epochs = 3\npretext = true"), ('preset = "as_read" }\n', text))
+        return [run.key for run in study.runs]
+
+    assert keys(("epochs = 7", "epochs = 8")) != keys(("", ""))
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("", r"no table \[pretext\]"),
+        (PRETEXT.replace("= 9", "= 1"), "one of the grid"),
+        (PRETEXT.replace("infonce", "supcon"), "sees no labels"),
+    ],
+)
+def test_a_pretext_that_knows_labels_or_test_subjects_is_refused(write, table, expected):
+    text = 'preset = "as_read" }\n' + table
+    study = write(("epochs = 3", "epochs = 3\npretext = true"), ('preset = "as_read" }\n', text))
+    with pytest.raises(UsageError, match=expected):
+        _ = study.runs
+
+
+def test_a_pretext_of_a_real_data_set_is_refused(write, tmp_path):
+    text = 'preset = "as_read" }\n' + PRETEXT
+    study = write(
+        ("epochs = 3", "epochs = 3\nalign = 'landmarks'\npretext = true"),
+        ('preset = "as_read" }\n', text),
+        ("subjects = 6", f"root = {str(tmp_path)!r}"),
+    )
+    with pytest.raises(UsageError, match="backbone of the hub"):
+        _ = study.runs
+
+
+def test_the_gpu_size_replaces_fields_and_axes_and_has_a_report_of_its_own(write):
+    gpu = "[gpu]\nepochs = 30\nsize = 128\n[gpu.axes]\nreplicate = [0, 1, 2]\n"
+    small = write(('preset = "as_read" }\n', 'preset = "as_read" }\n' + gpu))
+    large = load_study(small.reference + ":gpu")
+    assert (len(small.runs), len(large.runs)) == (4, 6)
+    assert {run.spec.epochs for run in large.runs} == {30}
+    assert large.runs[0].data[0].render["size"] == 128
+    assert large.folder != small.folder
+    assert load_study(large.reference).runs[0].key == large.runs[0].key, "the engine finds the same study"
+
+
+def test_a_table_of_the_gpu_size_adds_to_its_axis(write):
+    gpu = '[gpu]\nepochs = 30\n[gpu.axes.arm]\n"InfoNCE" = { method = "infonce" }\n'
+    reference = write(('preset = "as_read" }\n', 'preset = "as_read" }\n' + gpu)).reference
+    arms = [run.labels["arm"] for run in load_study(f"{reference}:gpu").runs[:3]]
+    assert arms == ["BCE", "AUNCE {odd} name", "InfoNCE"]
+
+
+def test_replicates_of_the_gpu_size_share_the_conditions_of_the_smaller_one(write):
+    rows = '[axes.replicate]\n"4" = { replicate = 4, setting = "hard" }\n"5" = { replicate = 5 }\n\n[axes.arm]'
+    one = write(("replicate = [0, 1]\n", ""), ("[axes.arm]", rows))
+    text = one.path.read_text() + "\n[gpu]\nepochs = 9\nrepeat = 2\n"
+    one.path.write_text(text)
+    runs = load_study(f"{one.path}:gpu").select(["arm=BCE"])
+    assert [run.spec.replicate for run in runs] == [4, 5, 1004, 1005]
+    assert [run.data[0].render["setting"] for run in runs] == ["hard", "easy"] * 2
+    assert {run.spec.epochs for run in runs} == {9}
+    for wrong in ("repeat = 0", "repeat = 11", 'repeat = "2"'):
+        one.path.write_text(text.replace("repeat = 2", wrong))
+        with pytest.raises(UsageError, match="repeat is a number from 1 to 10"):
+            load_study(f"{one.path}:gpu")
+
+
+def test_the_size_again_is_the_same_study_on_other_people(write):
+    study = write(('"aunce", preset', '"aunce", pretext = true, preset'), ("[axes]", PRETEXT + "\n[axes]"))
+    again = load_study(f"{study.reference}:again")
+    assert again.name == f"{study.name}-again"
+    assert without_size(again.name) == without_size(f"{study.name}-gpu") == study.name
+    assert [run.spec.replicate for run in again.runs] == [run.spec.replicate + AGAIN for run in study.runs]
+    assert [run.labels for run in again.runs] == [run.labels for run in study.runs]
+    assert not {run.key for run in again.runs} & {run.key for run in study.runs}
+    assert [run.spec.replicate for run in again.pretexts] == [run.spec.replicate + AGAIN for run in study.pretexts]
+    others = {"replicate"}
+    for one, other in zip(again.runs, study.runs, strict=True):
+        assert one.spec.model_dump(exclude=others) == other.spec.model_dump(exclude=others)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ('method = "aunce", exponents = [1.0]', "exponents needs 2 numbers"),
+        ('method = "aunce", positive_probs = [0.5, 0.5]', "positive_probs needs 3 numbers"),
+        ('method = "bce", exclude = "self"', "exclude: only method 'aunce' has them"),
+        ('method = "aunce", weights = "heavy"', "'weights' = 'heavy'"),
+    ],
+)
+def test_switches_of_the_loss_that_do_not_fit_are_refused(write, fields, expected):
+    with pytest.raises(UsageError, match=re.escape(expected)):
+        _ = write(('{ method = "bce" }', f"{{ {fields} }}")).runs
+
+
+def test_the_frames_of_a_test_data_set_may_be_others(write):
+    (run, *_) = write(
+        ("frames = 2", "frames = 2\ntest_frames = 5"), ("epochs = 3", 'epochs = 3\ntest_dataset = "disfa"')
+    ).runs
+    assert [data.render["frames"] for data in run.data] == [2, 5]
+
+
+def test_a_size_that_a_study_does_not_have_is_refused(write):
+    reference = write().reference
+    for size in ("gpu", "tpu"):
+        with pytest.raises(UsageError, match=f"no size '{size}'"):
+            load_study(f"{reference}:{size}")
+
+
+@pytest.mark.parametrize(
+    ("name", "tuning"),
+    [
+        ("pilot", "tune"),
+        ("main", "tune"),
+        ("imbalance", "imbalance_tune"),
+        ("positives", "positives_tune"),
+        ("negatives", "negatives_tune"),
+    ],
+)
+def test_what_a_study_runs_is_what_the_committed_trials_chose(name, tuning):
+    """The highest inner-validation AUC of each arm at each noise level that was tuned; the first of equals."""
+    runs = pd.read_parquet(PROJECT / "reports" / tuning / "runs.parquet")
+    assert (runs["status"] == "done").all()
+    specs = [json.loads(text) for text in runs["spec"]]
+    trials = runs.assign(trial_of=[arm.partition(", rate ")[0] for arm in runs["arm"].astype(str)])
+    chosen = {
+        (specs[index]["noise_kind"], trials.loc[index, "trial_of"]): specs[index]
+        for _, rows in trials.groupby(["noise", "trial_of"], observed=True)
+        for index in [rows["val_auc"].idxmax()]
+    }
+    tuned_without_noise_alone = {level for level, _ in chosen} == {"none"}
+    arms = {arm for _, arm in chosen}
+    compared = 0
+    for run in load_study(name).runs:
+        if run.labels["arm"] in arms:
+            level = "none" if tuned_without_noise_alone else run.spec.noise_kind
+            best = chosen[level, run.labels["arm"]]
+            for field in ("method", "preset", "learning_rate", "weight_decay", "temperature"):
+                assert getattr(run.spec, field) == best[field], (run.labels, field)
+            compared += 1
+    assert compared >= 16
