@@ -163,7 +163,7 @@ ENOUGH_SUBJECTS, ENOUGH_POSITIVES = 5, 10
 """An AU enters the means with so many test subjects who have so many positive frames each."""
 
 
-def entering_aus(
+def scored_aus(
     clean_labels: Array,
     subjects: ArrayLike,
     aus: Sequence[int],
@@ -255,7 +255,7 @@ FLAT_GAIN = 0.005
 """AUC that a curve may still gain and be called flat."""
 
 
-def flat(curve: ArrayLike) -> bool:
+def has_plateaued(curve: ArrayLike) -> bool:
     """Whether a curve of inner-validation AUC has flattened.
 
     Rule: the best value in the last third of the checks (rounded up) is less than `FLAT_GAIN` above the best before it.

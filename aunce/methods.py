@@ -22,11 +22,11 @@ from torch import Generator, Tensor
 
 from aunce.data import prepare, transfer
 from aunce.data.frames import Split
-from aunce.data.images import Pack
+from aunce.data.images import FaceCrops
 from aunce.data.recipes import Recipe
 from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
-from aunce.evaluation import Array, entering_aus
+from aunce.evaluation import Array, scored_aus
 from aunce.losses import EXPONENTS, AUNCELoss, infonce, own_view_share, supcon
 from aunce.model import Encoder, LinearProbe, build_encoder, load_backbone
 from aunce.processes import first_process
@@ -37,8 +37,8 @@ from aunce.training import (
     Optimisation,
     au_weights,
     embed,
-    fit_moving_probe,
     fit_supervised,
+    fit_train_mode_probe,
     pretrain,
     probabilities,
     supervised_loss,
@@ -59,7 +59,7 @@ class Trained:
     encoder: Encoder | None
 
 
-def crops(spec: RunSpec) -> Pack:
+def crops(spec: RunSpec) -> FaceCrops:
     """The crops that a run trains and tests on, see `aunce.data.prepare`; of two data sets, joined by `transfer.join`.
 
     Raises:
@@ -72,7 +72,7 @@ def crops(spec: RunSpec) -> Pack:
 
 
 def train(
-    spec: RunSpec, pack: Pack, split: Split, noisy: Array, *, folder: Path, log: Callable[[str], None] = print
+    spec: RunSpec, pack: FaceCrops, split: Split, noisy: Array, *, folder: Path, log: Callable[[str], None] = print
 ) -> Trained:
     """Train what `spec.method` names, and score it.
 
@@ -102,7 +102,7 @@ def train(
         clean=clean,
         subjects=subjects,
         aus=table.aus,
-        entering=entering_aus(clean[split.test], subjects[split.test], table.aus, table.null_aus),
+        entering=scored_aus(clean[split.test], subjects[split.test], table.aus, table.null_aus),
         seed=spec.replicate,
         probe_epochs=spec.probe_epochs,
         probe_learning_rate=spec.probe_learning_rate,
@@ -132,7 +132,7 @@ def train(
         "device": device,
         "two_forwards": spec.two_forwards,
         "crop": spec.crop,
-        "chances": chances(noisy[split.train]) if spec.sampler == "balanced" else None,
+        "sampling_weights": sampling_weights(noisy[split.train]) if spec.sampler == "balanced" else None,
         "precision": spec.precision,
         "compiled": spec.compiled,
         "checks": spec.checks,
@@ -154,17 +154,17 @@ def train(
             history = fit_supervised(encoder, head, pack.images, noisy, loss=objective, check=scores, **options)
     if spec.moving_probe:
         # Its scores need the last encoder alone, and a training that is continued has it again.
-        moved = moving_probe(encoder, pack, split, noisy, spec, device)
+        moved = train_mode_probe(encoder, pack, split, noisy, spec, device)
         scores.scores["last"] = scores.scores["last"] | {"moving": moved}  # other rules may share the dictionary
     return Trained(history, scores, encoder)
 
 
-def moving_probe(
-    encoder: Encoder, pack: Pack, split: Split, noisy: Array, spec: RunSpec, device: str
+def train_mode_probe(
+    encoder: Encoder, pack: FaceCrops, split: Split, noisy: Array, spec: RunSpec, device: str
 ) -> tuple[Array, Array]:
     """Scores (validation (m, K), test (n, K)) of the probe as released, on a copy of the encoder."""
     moved = copy.deepcopy(encoder)
-    probe = fit_moving_probe(
+    probe = fit_train_mode_probe(
         moved,
         pack.images,
         noisy,
@@ -234,7 +234,7 @@ def build_head(aus: int, channels: int, *, seed: int) -> LinearProbe:
         return LinearProbe(aus, channels)
 
 
-def chances(labels: Array) -> Array:
+def sampling_weights(labels: Array) -> Array:
     """How likely a balanced sampler draws each of the frames (n,): as one over the rate of the rarest AU that it shows.
 
     A frame without an AU counts as one of the most frequent AU. From the training `labels` (n, K), which may be noisy.
@@ -266,7 +266,7 @@ def raw_pixels(images: Array, split: Split) -> Array:
     return _standardised(np.stack(grey).reshape(len(images), -1).astype(np.float32), split.train)
 
 
-def latent_intensities(pack: Pack) -> Array:
+def latent_intensities(pack: FaceCrops) -> Array:
     """The intensities that the faces were drawn from, as features (n, 17)."""
     if pack.latents is None:
         raise DataError(

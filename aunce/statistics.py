@@ -47,7 +47,7 @@ class Verdict(StrEnum):
     SUPPORTED = "supported"
 
 
-class Weight(StrEnum):
+class Materiality(StrEnum):
     """What a difference between two ways of doing it comes to, whichever way is ahead."""
 
     MATTERS = "matters"
@@ -368,7 +368,7 @@ def _verdict(contrast: Estimate, delta: float) -> Verdict:
     return Verdict.UNDECIDED
 
 
-def weight(contrasts: Sequence[Estimate], *, delta: float, runs: int) -> Weight:
+def weight(contrasts: Sequence[Estimate], *, delta: float, runs: int) -> Materiality:
     """Whether it matters which of two ways is taken.
 
     With the interval [L, U] of a contrast: it matters if 0 is outside and the value is at least delta in size; it does
@@ -387,10 +387,10 @@ def weight(contrasts: Sequence[Estimate], *, delta: float, runs: int) -> Weight:
         raise ValueError(f"delta: expected a positive difference, got {delta}")
     told = [one for one in contrasts if one.defined and one.n >= runs]
     if any((one.low > 0 or one.high < 0) and abs(one.value) >= delta for one in told):
-        return Weight.MATTERS
+        return Materiality.MATTERS
     if contrasts and len(told) == len(contrasts) and all(-delta < one.low and one.high < delta for one in told):
-        return Weight.NOTHING
-    return Weight.UNDECIDED
+        return Materiality.NOTHING
+    return Materiality.UNDECIDED
 
 
 def always_positive_f1(positives: float, negatives: float) -> float:

@@ -138,7 +138,7 @@ def pretrain(
     device: str = "cpu",
     two_forwards: bool = False,
     crop: int = 0,
-    chances: Array | None = None,
+    sampling_weights: Array | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     compiled: bool = False,
     check: Check | None = None,
@@ -164,7 +164,7 @@ def pretrain(
         two_forwards: False sends both views through the network together; True sends them one after the other, so that
             each BatchNorm sees one view at a time (the released code, commit bade385).
         crop: see `two_views`.
-        chances: of the rows, with sum 1: an epoch draws as many frames as there are rows, each by its chance and put
+        sampling_weights: of the rows, with sum 1: an epoch draws as many frames as there are rows, each by its chance and put
             back. None takes every row once, in a new order.
         precision: of the network's forward pass; "bf16" is torch's autocast. The loss is float32 at least in both.
         compiled: compile the network first, which takes minutes and pays on a GPU.
@@ -197,7 +197,7 @@ def pretrain(
         device=device,
         two_forwards=two_forwards,
         crop=crop,
-        chances=chances,
+        sampling_weights=sampling_weights,
         precision=precision,
         compiled=compiled,
         check=check,
@@ -222,7 +222,7 @@ def fit_supervised(
     device: str = "cpu",
     two_forwards: bool = False,
     crop: int = 0,
-    chances: Array | None = None,
+    sampling_weights: Array | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     compiled: bool = False,
     check: Check | None = None,
@@ -262,7 +262,7 @@ def fit_supervised(
         device=device,
         two_forwards=two_forwards,
         crop=crop,
-        chances=chances,
+        sampling_weights=sampling_weights,
         precision=precision,
         compiled=compiled,
         check=check,
@@ -288,7 +288,7 @@ def _train(
     device: str,
     two_forwards: bool,
     crop: int,
-    chances: Array | None,
+    sampling_weights: Array | None,
     precision: str,
     compiled: bool,
     check: Check | None,
@@ -329,7 +329,7 @@ def _train(
         "images": list(images.shape),
         "labels": zlib.crc32(labels[rows].tobytes()),
         "rows": zlib.crc32(rows.astype(np.int64).tobytes()),
-        "chances": None if chances is None else zlib.crc32(chances.tobytes()),
+        "chances": None if sampling_weights is None else zlib.crc32(sampling_weights.tobytes()),
         "network": zlib.crc32(repr([(name, value.shape) for name, value in network.state_dict().items()]).encode()),
     }
     history: list[dict[str, float]] = []
@@ -340,7 +340,9 @@ def _train(
         began = time.perf_counter()
         network.train()
         draws = np.random.default_rng((seed, epoch))
-        order = draws.permutation(rows) if chances is None else draws.choice(rows, len(rows), p=chances)
+        order = (
+            draws.permutation(rows) if sampling_weights is None else draws.choice(rows, len(rows), p=sampling_weights)
+        )
         total = torch.zeros((), dtype=torch.float64, device=device)
         rate = 0.0
         batches = [np.sort(order[start : start + optimisation.batch_size]) for start in edges]
@@ -719,7 +721,7 @@ def fit_probe(
     )
 
 
-def fit_moving_probe(
+def fit_train_mode_probe(
     encoder: Encoder,
     images: Array,
     labels: Array,
@@ -918,7 +920,7 @@ class Monitor:
         clean: (n, K) labels of the test.
         subjects: (n,).
         aus: the K AU numbers.
-        entering: the AUs of the means, see `evaluation.entering_aus`; if none enters, as in a tiny trial, the means of
+        entering: the AUs of the means, see `evaluation.scored_aus`; if none enters, as in a tiny trial, the means of
             the curves are over all.
         seed: of the probe.
         head: the own head of a supervised arm.

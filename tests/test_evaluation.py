@@ -12,13 +12,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from aunce.evaluation import (
     auc,
     concordance,
-    entering_aus,
     f1,
-    flat,
+    has_plateaued,
     knn,
     macro,
     occurrence_counts,
     score_tables,
+    scored_aus,
     subject_accuracy,
     thresholds,
 )
@@ -163,7 +163,7 @@ def test_an_au_enters_with_five_subjects_of_ten_positives_and_never_as_a_null_au
         labels[20 * number : 20 * number + 10, 1] = 1
         labels[20 * number : 20 * number + (10 if number else 9), 2] = 1  # one positive too few in one subject
     labels[:, 3] = 1
-    assert entering_aus(labels, subjects, (1, 2, 4, 28), (28,)) == (1, 2)
+    assert scored_aus(labels, subjects, (1, 2, 4, 28), (28,)) == (1, 2)
 
 
 def test_knn_equals_scikit_learn_and_ignores_unknown_neighbours():
@@ -214,7 +214,7 @@ def test_a_subject_cannot_be_read_from_a_single_sequence():
     ],
 )
 def test_a_curve_is_flat_when_its_last_third_gains_less_than_half_a_point(curve, expected):
-    assert flat(curve) is expected
+    assert has_plateaued(curve) is expected
 
 
 def test_score_tables_hold_every_head_rule_threshold_and_kind_of_label(case):

@@ -149,7 +149,7 @@ def test_weights_of_aus_are_switched_alone(batch):
 
 def test_a_balanced_sampler_draws_a_frame_by_its_rarest_au():
     labels = np.array([[1, 0], [1, 0], [1, 1], [0, 0], [1, -1]], dtype=np.int8)
-    found = methods.chances(labels)
+    found = methods.sampling_weights(labels)
     weights = np.array([5 / 4, 5 / 4, 5, 5 / 4, 5 / 4])
     assert found == pytest.approx(weights / weights.sum())
 

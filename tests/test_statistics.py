@@ -15,8 +15,8 @@ from aunce import evaluation
 from aunce.statistics import (
     CONDITIONAL,
     Estimate,
+    Materiality,
     Verdict,
-    Weight,
     always_positive_f1,
     detectable_difference,
     guess_f1,
@@ -371,20 +371,20 @@ def test_verdict_of_one_contrast(value: float, low: float, high: float, expected
 @pytest.mark.parametrize(
     ("intervals", "expected"),
     [
-        ([(0.03, 0.01, 0.05)], Weight.MATTERS),
-        ([(-0.03, -0.05, -0.01)], Weight.MATTERS),
-        ([(0.004, 0.001, 0.007)], Weight.UNDECIDED),
-        ([(0.001, -0.002, 0.004)], Weight.NOTHING),
-        ([(0.003, 0.002, 0.004)], Weight.NOTHING),
-        ([(0.001, -0.004, 0.006)], Weight.UNDECIDED),
-        ([(0.001, -0.002, 0.004), (0.03, 0.01, 0.05)], Weight.MATTERS),
-        ([(0.001, -0.002, 0.004), (0.01, -0.01, 0.03)], Weight.UNDECIDED),
-        ([], Weight.UNDECIDED),
+        ([(0.03, 0.01, 0.05)], Materiality.MATTERS),
+        ([(-0.03, -0.05, -0.01)], Materiality.MATTERS),
+        ([(0.004, 0.001, 0.007)], Materiality.UNDECIDED),
+        ([(0.001, -0.002, 0.004)], Materiality.NOTHING),
+        ([(0.003, 0.002, 0.004)], Materiality.NOTHING),
+        ([(0.001, -0.004, 0.006)], Materiality.UNDECIDED),
+        ([(0.001, -0.002, 0.004), (0.03, 0.01, 0.05)], Materiality.MATTERS),
+        ([(0.001, -0.002, 0.004), (0.01, -0.01, 0.03)], Materiality.UNDECIDED),
+        ([], Materiality.UNDECIDED),
     ],
 )
 def test_a_difference_matters_on_either_side_or_is_within_delta(intervals, expected) -> None:
     assert weight([Estimate(*ends, 8) for ends in intervals], delta=0.005, runs=8) is expected
-    assert weight([Estimate(*ends, 7) for ends in intervals], delta=0.005, runs=8) is Weight.UNDECIDED
+    assert weight([Estimate(*ends, 7) for ends in intervals], delta=0.005, runs=8) is Materiality.UNDECIDED
 
 
 def test_the_difference_of_independent_means_equals_scipys_own() -> None:

@@ -21,9 +21,9 @@ from aunce.training import (
     Monitor,
     Optimisation,
     embed,
-    fit_moving_probe,
     fit_probe,
     fit_supervised,
+    fit_train_mode_probe,
     pretrain,
     supervised_loss,
 )
@@ -334,15 +334,21 @@ def test_losses_see_two_views_raw_labels_and_every_row_once_an_epoch(data):
 
 def test_frames_are_drawn_by_their_chances_with_and_without_a_head(data):
     images, labels = data
-    rows, chances = np.arange(3, 19), np.zeros(16)
-    chances[[2, 7]] = 0.75, 0.25
+    rows, sampling_weights = np.arange(3, 19), np.zeros(16)
+    sampling_weights[[2, 7]] = 0.75, 0.25
     seen = []
 
     def spy(z, batch, generator, anchors):
         seen.append(batch.clone())
         return contrast(z, batch, generator)
 
-    common = {"optimisation": settings(epochs=8), "seed": 0, "rows": rows, "chances": chances, "log": quiet}
+    common = {
+        "optimisation": settings(epochs=8),
+        "seed": 0,
+        "rows": rows,
+        "sampling_weights": sampling_weights,
+        "log": quiet,
+    }
     pretrain(tiny(), images, labels, loss=spy, **common)
     given = torch.cat(seen[1:])
     assert len(given) == 8 * 15, "as many as there are rows, but for a last batch of one"
@@ -603,11 +609,11 @@ def test_the_probe_as_released_moves_the_buffers_of_its_network_and_no_weight(da
     weights = {name: value.clone() for name, value in encoder.named_parameters()}
     buffers = {name: value.clone() for name, value in encoder.named_buffers()}
     rows = np.arange(4, 20)
-    probe = fit_moving_probe(encoder, images, labels, rows=rows, seed=0, epochs=2, batch_size=8)
+    probe = fit_train_mode_probe(encoder, images, labels, rows=rows, seed=0, epochs=2, batch_size=8)
     assert all(torch.equal(weights[name], value) for name, value in encoder.named_parameters())
     moved = [name for name, value in encoder.named_buffers() if not torch.equal(buffers[name], value)]
     assert any("running_mean" in name for name in moved)
-    again = fit_moving_probe(tiny(), images, labels, rows=rows, seed=0, epochs=2, batch_size=8)
+    again = fit_train_mode_probe(tiny(), images, labels, rows=rows, seed=0, epochs=2, batch_size=8)
     assert same(probe, again), "seed and weights decide it"
 
 

@@ -17,7 +17,7 @@ from aunce.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from aunce.data.frames import FrameTable, Protocol
-    from aunce.data.images import Pack
+    from aunce.data.images import FaceCrops
     from aunce.data.recipes import Recipe
 
 
@@ -129,7 +129,7 @@ def pack_faces(
     protocol: str = "",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> Pack:
+) -> FaceCrops:
     """Reads a data set and packs its crops; arguments and errors are those of `load` and `images.pack`."""
     from aunce.data import images
 
@@ -161,7 +161,7 @@ def prepare(
     protocol: str = "",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> Pack:
+) -> FaceCrops:
     """The crops of a data set, wherever they have to come from.
 
     Args:

@@ -51,7 +51,7 @@ LARGEST_BROKEN_SHARE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Pack:
+class FaceCrops:
     """An open pack.
 
     Attributes:
@@ -84,7 +84,7 @@ def pack(
     eyes: NDArray[np.float32] | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> Pack:
+) -> FaceCrops:
     """Crops the faces of a table and writes them as one file. A finished pack of the same table and recipe is reused.
 
     Frames without a face (eyes unknown, or none detected) and, up to `LARGEST_BROKEN_SHARE`, frames whose image cannot
@@ -122,7 +122,7 @@ def pack(
         return _finished(out, begun) or _make(table, root, out, recipe, eyes, workers, progress, begun)
 
 
-def _finished(out: Path, begun: Mapping[str, Any]) -> Pack | None:
+def _finished(out: Path, begun: Mapping[str, Any]) -> FaceCrops | None:
     """The pack that is there already, made of the same table by the same recipe."""
     if not (out / _INDEX).exists():
         return None
@@ -144,7 +144,7 @@ def _make(
     workers: int,
     progress: Callable[[int, int], None] | None,
     begun: dict[str, Any],
-) -> Pack:
+) -> FaceCrops:
     """Makes what `pack` promises, or goes on with it; nobody else is at it."""
     names = table.frames["image"].to_numpy()
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - _FILES):
@@ -462,7 +462,7 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
     return _rgb(_decode(Path(path)))
 
 
-def open_pack(path: str | PathLike[str]) -> Pack:
+def open_pack(path: str | PathLike[str]) -> FaceCrops:
     """Opens a finished pack. The images stay on disk.
 
     Raises:
@@ -493,7 +493,7 @@ def open_pack(path: str | PathLike[str]) -> Pack:
     no_face, broken = (
         tuple(row["frame"] for row in skipped if row["reason"] == reason) for reason in ("no face", "broken")
     )
-    return Pack(table, images, latents, recipe, index["hash"], path, no_face, broken)
+    return FaceCrops(table, images, latents, recipe, index["hash"], path, no_face, broken)
 
 
 def _read_index(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from aunce.data.frames import FrameTable, Protocol
-from aunce.data.images import Pack
+from aunce.data.images import FaceCrops
 from aunce.errors import UsageError
 
 TRAIN, TEST = "train", "test"
@@ -47,7 +47,7 @@ class Stacked:
         return chosen
 
 
-def join(train: Pack, test: Pack) -> Pack:
+def join(train: FaceCrops, test: FaceCrops) -> FaceCrops:
     """One pack of two data sets, whose parts `TRAIN` and `TEST` are all subjects of the first and of the second.
 
     Subjects are called `<data set>:<subject>`, so that two data sets that use one name for two people stay apart. AUs
@@ -88,7 +88,7 @@ def join(train: Pack, test: Pack) -> Pack:
         latents["subject"] = frames["subject"]  # rows as in the table, and so are the names
     both = hashlib.sha256(f"{train.hash} {test.hash}".encode()).hexdigest()[:8]
     images: Any = Stacked(train.images, test.images)
-    return Pack(
+    return FaceCrops(
         table,
         images,
         latents,

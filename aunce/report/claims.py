@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from aunce.errors import UsageError
 from aunce.report import findings, page
 from aunce.report.findings import Entry, Findings, Kind
-from aunce.statistics import Verdict, Weight
+from aunce.statistics import Materiality, Verdict
 from aunce.study.grid import NOTEBOOKS, REPORTS, without_size
 from aunce.study.spec import StrictModel
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NOT_RUN, UNDECIDABLE = "not run yet", "undecidable here"
 """What is said of a claim without runs, and of one that no run here can decide."""
 
-VERDICTS = (*map(str, Verdict), *map(str, Weight), "holds", "does not hold")
+VERDICTS = (*map(str, Verdict), *map(str, Materiality), "holds", "does not hold")
 """What a report may say of a claim or gap; the last two are proven by computation, or read in the released code."""
 
 
@@ -66,7 +66,7 @@ class Claim(StrictModel):
         return self
 
 
-class Gap(StrictModel):
+class Discrepancy(StrictModel):
     """A difference between the release and its text, the field, or its own past; and where it is examined.
 
     With `contrasts`, the runs of `experiment` say whether it matters.
@@ -80,7 +80,7 @@ class Gap(StrictModel):
     limit: str = ""
 
     @model_validator(mode="after")
-    def _can_be_examined(self) -> "Gap":
+    def _can_be_examined(self) -> "Discrepancy":
         if bool(self.experiment) != bool(self.contrasts):
             raise ValueError("needs both experiment and contrasts, or neither")
         _check_contrasts(self.contrasts)
@@ -106,11 +106,11 @@ class Claims(StrictModel):
     delta: float = Field(gt=0)
     score: Literal["auc", "f1"]
     claim: list[Claim]
-    gap: list[Gap]
+    gap: list[Discrepancy]
     change: list[Change] = Field(default_factory=list)
 
     @property
-    def both(self) -> list[Claim | Gap]:
+    def both(self) -> list[Claim | Discrepancy]:
         """Claims, then gaps."""
         return [*self.claim, *self.gap]
 
@@ -318,7 +318,7 @@ class Ledger:
         return page.markdown(page.table(["What differs", "Verdict", "Evidence", "Where it is examined"], rows, "llll"))
 
 
-def _because(asked: Claim | Gap, said: Iterable[Said]) -> list[str]:
+def _because(asked: Claim | Discrepancy, said: Iterable[Said]) -> list[str]:
     """The reasons of its reports, and what its contrasts leave open."""
     return [page.text(one.entry.reason) for one in said] + ([f"*{page.text(asked.limit)}*"] if asked.limit else [])
 

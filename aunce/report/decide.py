@@ -20,14 +20,14 @@ import pandas as pd
 from aunce.data.render.writing import OFTEN, RARE
 from aunce.errors import UsageError
 from aunce.report import page
-from aunce.report.claims import Claim, Gap, load_claims
+from aunce.report.claims import Claim, Discrepancy, load_claims
 from aunce.report.collect import PRIMARY
 from aunce.report.findings import Entry, Findings
 from aunce.report.sections import Report, in_cells, in_text
 from aunce.statistics import (
     Estimate,
+    Materiality,
     Verdict,
-    Weight,
     detectable_difference,
     holm_intervals,
     holm_p,
@@ -134,7 +134,7 @@ class Comparison(Report):
         noises: dict[int, list[str]] = {}
         for run in finished.itertuples():
             facts, spec = json.loads(str(run.data)), json.loads(str(run.spec))
-            entering = set(facts["entering_aus"])
+            entering = set(facts["scored_aus"])
             self.entering_of[int(run.replicate)] = self.entering_of.get(int(run.replicate), entering) & entering
             tested = spec.get("test_dataset")
             conditions = {
@@ -243,28 +243,28 @@ class Comparison(Report):
         turned = next(filter(None, map(self._turns, deciding)), "")
         return (Verdict.UNDECIDED, turned) if turned else (found, "")
 
-    def examine(self, gap: Gap) -> tuple[Weight, str]:
+    def judge_discrepancy(self, gap: Discrepancy) -> tuple[Materiality, str]:
         """Whether a gap matters, and why where the interval is not the whole reason; the rules of `decide` hold."""
         contrasts = _contrasts(gap)
         if not self.whole:
-            return Weight.UNDECIDED, "runs are still to come"
+            return Materiality.UNDECIDED, "runs are still to come"
         found = weight([self.estimates[contrast] for contrast in contrasts], delta=self.delta, runs=LEAST)
-        if found is Weight.UNDECIDED:
+        if found is Materiality.UNDECIDED:
             return found, self._too_few(contrasts)
-        turned = self._turns(self.strongest(gap)) if found is Weight.MATTERS else ""
-        return (Weight.UNDECIDED, turned) if turned else (found, "")
+        turned = self._turns(self.strongest(gap)) if found is Materiality.MATTERS else ""
+        return (Materiality.UNDECIDED, turned) if turned else (found, "")
 
-    def _alone(self, asked: Claim | Gap, contrast: Contrast) -> Verdict | Weight:
+    def _alone(self, asked: Claim | Discrepancy, contrast: Contrast) -> Verdict | Materiality:
         """What one contrast of a claim or gap comes to by itself."""
-        rule = weight if isinstance(asked, Gap) else verdict
+        rule = weight if isinstance(asked, Discrepancy) else verdict
         return rule([self.estimates[contrast]] if self.whole else [], delta=self.delta, runs=LEAST)
 
-    def _others(self, asked: Claim | Gap, deciding: Contrast) -> str:
+    def _others(self, asked: Claim | Discrepancy, deciding: Contrast) -> str:
         """The contrasts beside the one that decides, by what each comes to alone; empty without any."""
         said: dict[str, list[str]] = {}
         for contrast in _contrasts(asked):
             if contrast != deciding and self.estimates[contrast].defined:
-                varied = contrast.noise or (contrast.better if isinstance(asked, Gap) else contrast.worse)
+                varied = contrast.noise or (contrast.better if isinstance(asked, Discrepancy) else contrast.worse)
                 value = in_text(self.estimates[contrast], "+.3f")
                 said.setdefault(str(self._alone(asked, contrast)), []).append(f"{varied} {value}")
         return "; ".join(f"beside it {found}: {', '.join(named)}" for found, named in said.items())
@@ -278,11 +278,15 @@ class Comparison(Report):
         rise = in_text(t_interval(rises(kept).tolist()), "+.3f")
         return f"with the {len(kept)} of {len(gains)} gains alone of AUs that enter the means it would be {rise}"
 
-    def _doubt(self, found: Verdict | Weight, contrast: Contrast) -> str:
+    def _doubt(self, found: Verdict | Materiality, contrast: Contrast) -> str:
         """That the check of a decision does not agree with its interval; empty if it does, or nothing is decided."""
         estimate = self.estimates[contrast]
         excluded = estimate.low > 0 or estimate.high < 0
-        if not excluded or found in (Verdict.UNDECIDED, Weight.UNDECIDED) or not (p := self.flip_p[contrast]) > 0.05:
+        if (
+            not excluded
+            or found in (Verdict.UNDECIDED, Materiality.UNDECIDED)
+            or not (p := self.flip_p[contrast]) > 0.05
+        ):
             return ""
         return f"at the edge, as the sign-flip test, adjusted, does not tell it from 0 (p {p:.3f})"
 
@@ -323,7 +327,7 @@ class Comparison(Report):
 
         return min(_contrasts(claim), key=rank)
 
-    def strongest(self, gap: Gap) -> Contrast:
+    def strongest(self, gap: Discrepancy) -> Contrast:
         """The contrast whose interval is farthest from 0, or whose value is."""
 
         def rank(contrast: Contrast) -> tuple[float, float]:
@@ -363,7 +367,9 @@ class Comparison(Report):
             controlled = f" {control[0].upper()}{control[1:]}." if (control := self._control(claim)) else ""
             sentences.append(f"{claim.id} ({claim.wording.rstrip('.')}): {found}{because}.{decided}{controlled}")
         if self.gaps and self.done:
-            by_weight = {one: [gap.id for gap in self.gaps if self.examine(gap)[0] is one] for one in Weight}
+            by_weight = {
+                one: [gap.id for gap in self.gaps if self.judge_discrepancy(gap)[0] is one] for one in Materiality
+            }
             said = "; ".join(f"{one} ({', '.join(ids)})" for one, ids in by_weight.items() if ids)
             sentences.append(f"Gaps: {said}.")
         return sentences
@@ -419,13 +425,15 @@ class Comparison(Report):
             parts.append(self._control(claim))
             entries.append(self._entry(claim, found, worst, "; ".join(filter(None, parts)), "Verdicts"))
         for gap in self.gaps:
-            examined, why = self.examine(gap)
+            examined, why = self.judge_discrepancy(gap)
             strongest = self.strongest(gap)
             parts = [self._said(strongest), self._others(gap, strongest), self._doubt(examined, strongest), why]
             entries.append(self._entry(gap, examined, strongest, "; ".join(filter(None, parts)), "Gaps"))
         return entries
 
-    def _entry(self, one: Claim | Gap, found: Verdict | Weight, contrast: Contrast, reason: str, section: str) -> Entry:
+    def _entry(
+        self, one: Claim | Discrepancy, found: Verdict | Materiality, contrast: Contrast, reason: str, section: str
+    ) -> Entry:
         return Entry.of(
             self.estimates[contrast],
             id=one.id,
@@ -464,7 +472,7 @@ class Comparison(Report):
         """Every contrast of every gap, with simultaneous intervals over the gaps of this report."""
         rows = []
         for gap in self.gaps:
-            found, _ = self.examine(gap)
+            found, _ = self.judge_discrepancy(gap)
             for contrast in _contrasts(gap):
                 name = f"{gap.id}: **{found}**" if contrast == self.strongest(gap) else gap.id
                 rows.append(self._row(name, contrast, str(self._alone(gap, contrast))))
@@ -529,7 +537,8 @@ class Comparison(Report):
         """Claims and gaps with what they come to here and there, and the contrast that decides them here."""
         decided = [(one.id, str(self.decide(one)[0]), str(twin.decide(one)[0]), self.worst(one)) for one in self.claims]
         weighed = [
-            (one.id, str(self.examine(one)[0]), str(twin.examine(one)[0]), self.strongest(one)) for one in self.gaps
+            (one.id, str(self.judge_discrepancy(one)[0]), str(twin.judge_discrepancy(one)[0]), self.strongest(one))
+            for one in self.gaps
         ]
         return [*decided, *weighed]
 
@@ -691,8 +700,8 @@ class Comparison(Report):
         return page.markdown(page.table(headers, rows, "l" + "r" * (len(headers) - 1)))
 
 
-def _contrasts(asked: Claim | Gap) -> list[Contrast]:
-    if isinstance(asked, Gap):
+def _contrasts(asked: Claim | Discrepancy) -> list[Contrast]:
+    if isinstance(asked, Discrepancy):
         return [Contrast(better, worse) for better, worse in asked.contrasts]
     levels = asked.noise or [""]
     return [Contrast(better, worse, asked.measure, noise) for better, worse in asked.contrasts for noise in levels]

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from aunce.errors import UsageError
 from aunce.report import findings, page
-from aunce.report.claims import NOT_RUN, UNDECIDABLE, Claim, Gap, Ledger, Said, effect
+from aunce.report.claims import NOT_RUN, UNDECIDABLE, Claim, Discrepancy, Ledger, Said, effect
 from aunce.study.grid import NOTEBOOKS, REPORTS
 from aunce.study.spec import StrictModel
 
@@ -118,7 +118,7 @@ class Summary:
                     "summary; give it one in aunce/report/summary.py"
                 )
 
-    def _said(self, of: Iterable[Claim | Gap], group: str) -> list[tuple[Claim | Gap, Said]]:
+    def _said(self, of: Iterable[Claim | Discrepancy], group: str) -> list[tuple[Claim | Discrepancy, Said]]:
         """What reports say of these claims or gaps, as far as its verdict is of the group."""
         return [(one, said) for one in of for said in self.ledger.said[one.id] if GROUPS[said.entry.verdict] == group]
 
@@ -250,7 +250,7 @@ class Summary:
             f"{drawn}\n\n{' '.join([*lines, f'All gaps, most of them read or computed: the [ledger]({LEDGER}#gaps).'])}"
         )
 
-    def _waiting(self, of: Iterable[Claim | Gap]) -> list[Claim | Gap]:
+    def _waiting(self, of: Iterable[Claim | Discrepancy]) -> list[Claim | Discrepancy]:
         """Those of which runs have still to say something."""
         return [one for one in of if not self.ledger.said[one.id] and self._without_runs(one.id) == NOT_RUN]
 
@@ -292,7 +292,7 @@ class Summary:
         return UNDECIDABLE if name in {claim.id for claim in self.claims if not claim.experiment} else NOT_RUN
 
 
-def _named(one: Claim | Gap) -> str:
+def _named(one: Claim | Discrepancy) -> str:
     return f"**{one.id}** {page.text(one.wording)}"
 
 

@@ -16,7 +16,7 @@ from aunce.errors import UsageError
 from aunce.report.ablation import Ablation
 from aunce.report.decide import Contrast, _why_apart
 from aunce.report.verification import hashes
-from aunce.statistics import Estimate, Verdict, Weight
+from aunce.statistics import Estimate, Materiality, Verdict
 
 RATES = {1: 0.5, 2: 0.26, 4: 0.1, 6: 0.02}
 
@@ -38,7 +38,7 @@ def make(
         for noise in noises:
             for arm in arms:
                 key = f"{replicate}-{noise}-{arm}"
-                facts = {"dataset": "bp4d", "entering_aus": list(RATES), "null_aus": [28], "kappa": {}}
+                facts = {"dataset": "bp4d", "scored_aus": list(RATES), "null_aus": [28], "kappa": {}}
                 facts |= {"synthetic": {"setting": "hard" if replicate % 2 else "easy", "version": 1}, "identity": 0.4}
                 part = noise.rpartition("part ")[2] if "part" in noise else "3"
                 place: dict[str, Any] = {"key": key, "arm": arm, "kind": "arm", "noise": noise, "replicate": replicate}
@@ -129,14 +129,14 @@ def test_a_gap_matters_if_one_of_its_contrasts_does_and_not_if_all_are_within_de
 
     report = Ablation(make(tmp_path / "one", score, arms=IMBALANCE), experiment="imbalance")
     (gap,) = report.gaps
-    assert report.examine(gap)[0] is Weight.MATTERS
+    assert report.judge_discrepancy(gap)[0] is Materiality.MATTERS
     assert report.strongest(gap).better == "batch of 128"
 
     def same(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
         return 0.7 + 0.001 * ((replicate * len(arm)) % 3 - 1)
 
     report = Ablation(make(tmp_path / "two", same, arms=IMBALANCE), experiment="imbalance")
-    assert report.examine(report.gaps[0])[0] is Weight.NOTHING
+    assert report.judge_discrepancy(report.gaps[0])[0] is Materiality.NOTHING
 
 
 def test_a_gap_whose_check_does_not_reject_is_at_the_edge(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_gap_whose_check_does_not_reject_is_at_the_edge(tmp_path: Path) -> Non
 
     report = Ablation(make(tmp_path, score, arms=IMBALANCE), experiment="imbalance")
     contrast = Contrast("batch of 128", "exponents (.8, 1.2)")
-    assert report.examine(report.gaps[0])[0] is Weight.MATTERS
+    assert report.judge_discrepancy(report.gaps[0])[0] is Materiality.MATTERS
     signs = np.array(list(itertools.product((-1, 1), repeat=8))) @ report.sample(contrast).to_numpy()
     p = np.mean(np.abs(signs) >= abs(report.sample(contrast).sum()) - 1e-9)
     assert report.flip_p[contrast] == pytest.approx(2 * p)
