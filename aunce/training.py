@@ -164,8 +164,8 @@ def pretrain(
         two_forwards: False sends both views through the network together; True sends them one after the other, so that
             each BatchNorm sees one view at a time (the released code, commit bade385).
         crop: see `two_views`.
-        sampling_weights: of the rows, with sum 1: an epoch draws as many frames as there are rows, each by its chance and put
-            back. None takes every row once, in a new order.
+        sampling_weights: of the rows, with sum 1: an epoch draws as many frames as there are rows, with replacement.
+            None takes every row once, in a new order.
         precision: of the network's forward pass; "bf16" is torch's autocast. The loss is float32 at least in both.
         compiled: compile the network first, which takes minutes and pays on a GPU.
         check: called as check(epoch) after some epochs.
