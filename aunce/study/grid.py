@@ -14,7 +14,7 @@ import re
 import time
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,8 @@ from aunce.data import DATASETS, is_pack
 from aunce.data.recipes import Recipe
 from aunce.data.render import difficulty
 from aunce.errors import DataError, UsageError
-from aunce.study.spec import NOT_IN_KEY, OF_PRETEXT, DataSpec, RunSpec, StudyFile
+from aunce.identity import digest
+from aunce.study.spec import OF_PRETEXT, DataSpec, RunSpec, StudyFile
 
 PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = PROJECT / "notebooks"
@@ -83,7 +84,7 @@ class Data:
 
 @cache
 def _dials(dataset: str, setting: str) -> dict[str, Any]:
-    return asdict(difficulty.dials_of(dataset, setting))
+    return difficulty.dials_of(dataset, setting).content
 
 
 @dataclass(frozen=True)
@@ -370,7 +371,7 @@ class Study:
         where = f"{self.path}: run {dict(labels)}"
         data_spec = DataSpec.checked(self.file.data.model_dump() | of_data, where)
         spec = RunSpec.checked({"smoke": False} | fields | {"dataset": data_spec.dataset}, where)
-        render = data_spec.model_dump(include={"setting", "subjects", "frames", "size", "rates"})
+        render = data_spec.render
         crops = {"size": spec.pixels, "align": spec.align, "detector": spec.detector}
         places = [(spec.dataset, data_spec.root, spec.protocol)]
         if spec.test_dataset and bool(data_spec.root) != bool(data_spec.test_root):
@@ -394,7 +395,7 @@ class Study:
             for (dataset, root, protocol), faces in zip(places, renders, strict=False)
         )
         start = self._pretext(fields | of_data, data_spec, where) if spec.pretext else None
-        identity = [self.file.study.notebook, spec.model_dump(exclude=NOT_IN_KEY), *(one.name for one in data)]
+        identity = [self.file.study.notebook, spec.content, *(one.name for one in data)]
         key = f"{readable}-{digest([*identity, *([start.key] if start else [])])}"
         return Run(key, spec, data, labels, self.folder / "runs" / key, start)
 
@@ -417,11 +418,6 @@ class Study:
 def _slug(axis: str, label: str, bundle: Mapping[str, Any]) -> str:
     text = f"{axis}{label}" if list(bundle) == [axis] else label
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
-
-
-def digest(content: Any) -> str:
-    """8 hex digits over `content`, the same in every process and for every order of dictionary entries."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def need_clone() -> None:
