@@ -1,4 +1,4 @@
-"""Studies: one run's specification, the grid of runs that a TOML file describes, their keys and their state on disk.
+"""The grid of runs that a study file describes, their keys, and their state on disk.
 
 Imports neither torch nor pandas: `aunce status` and the Snakefile read this module alone. What a run has reached is
 read from its folder, never from memory: `metrics.json` alone says *done*.
@@ -34,10 +34,10 @@ REPORTS = Path(os.environ.get("AUNCE_REPORTS") or PROJECT / "reports")
 
 
 AGAIN = 10_000
-"""What the size "again" adds to every replicate."""
+"""Added to every replicate by the size "again"."""
 
 REPEAT = 1_000
-"""What lies between replicates of the GPU size that share their conditions."""
+"""Offset between replicates of the GPU size that have the same conditions."""
 
 WEIGHTS = "encoder.safetensors"  # of the trained encoder, in the folder of its run
 BACKBONE = "backbone"  # the entry of that file for the configuration of the backbone, as JSON
@@ -66,7 +66,7 @@ class Data:
 
     @cached_property
     def name(self) -> str:
-        """Readable name with 8 hex digits over everything that the crops depend on."""
+        """Readable name, ending in 8 hex digits over everything that decides the crops."""
         if self.root:
             return f"{self.dataset}-{self._digest}"
         return f"{self.dataset}-{self.render['setting']}-{self.seed}-{self._digest}"
@@ -112,7 +112,7 @@ class Run:
 
     @property
     def lock(self) -> FileLock:
-        """The lock that whoever executes this run holds; it falls with its holder's process."""
+        """Held by the process that executes this run; the system releases it when that process ends."""
         return FileLock(self.folder / ".lock")
 
     @property
@@ -260,13 +260,13 @@ class Study:
         if shared := people & {run.spec.replicate for run in runs}:
             raise UsageError(
                 f"{self.path}: [pretext] has the replicate {shared.pop()}, which is one of the grid; give it another, "
-                "so that no one who is tested on served the pretext"
+                "so that no test subject took part in the pretext"
             )
         return runs
 
     @cached_property
     def pretexts(self) -> list[Run]:
-        """The runs that others start from; they are no points of the grid."""
+        """The pretexts that runs of the grid start from."""
         return list({run.start.key: run.start for run in self.runs if run.start}.values())
 
     def run(self, key: str) -> Run:
@@ -330,7 +330,7 @@ class Study:
     def _matches(
         self, table: str, rule: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any] | None = None
     ) -> bool:
-        """Whether a rule of a table of the file holds for a point of the grid: all that it names, by axes or fields."""
+        """Whether a rule of table `table` applies to a grid point: every axis or field that it names has that value."""
         matches = True
         for name, value in rule.items():
             if name in labels:
@@ -362,7 +362,7 @@ class Study:
         return self._made(fields, readable, labels)
 
     def _made(self, fields: dict[str, Any], readable: str, labels: Mapping[str, str]) -> Run:
-        """The run of `fields`, whose key begins with `readable`."""
+        """Build the run with these fields; `readable` is the first part of its key."""
         fields = dict(fields)
         if self.again and isinstance(at := fields.get("replicate", 0), int):
             fields["replicate"] = at + AGAIN
@@ -400,7 +400,7 @@ class Study:
         return Run(key, spec, data, labels, self.folder / "runs" / key, start)
 
     def _pretext(self, fields: Mapping[str, Any], data: DataSpec, where: str) -> Run:
-        """The training without labels, on other people, whose backbone a run with `fields` starts from."""
+        """The pretext of a run with `fields`: a training without labels, on other people."""
         if not self.file.pretext:
             raise UsageError(f"{where}: pretext = true, but the file has no table [pretext]")
         if data.root:
@@ -421,7 +421,7 @@ def _slug(axis: str, label: str, bundle: Mapping[str, Any]) -> str:
 
 
 def need_clone() -> None:
-    """Refuse what executes the notebooks where there are none, as in a package that was installed from its wheel.
+    """Refuse a command that needs the notebooks where there are none, as after an installation from the wheel.
 
     Raises:
         UsageError: the notebooks are not there.
@@ -460,13 +460,13 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
 
 
 def without_size(name: str) -> str:
-    """The study that a report is of, whatever its size."""
+    """Name of a study without its size."""
     return name.removesuffix("-gpu").removesuffix("-again")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a set of runs has come, the seconds that the rest will take one after the other, and the rate.
+    """How many runs are in which state, and the seconds that the rest will take one after the other.
 
     `last_hour` is the number of runs that were finished within the last hour.
     """
@@ -512,7 +512,7 @@ def progress(study: Study, runs: list[Run]) -> Progress:
 
 
 def duration(seconds: float) -> str:
-    """`seconds` in words that a person reads at a glance."""
+    """`seconds` as text, in the unit that suits its size."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""What is written into a study file and what a run gets from it: strict models, all checks in one message.
+"""Strict models of a study file and of one run; every error names its place, all of them in one message.
 
 Imports neither torch nor pandas.
 """
@@ -205,8 +205,8 @@ SWITCHES = (
 
 
 NOT_IN_KEY = {"root", "test_root", "detector", "start", "out", "compiled", "threads", "device", "smoke"}
-"""Fields of a RunSpec that change where or how fast a run is computed, but not its numbers, or that the name of the
-data or the key of the pretext stands for."""
+"""Fields of a RunSpec that leave its numbers as they are: where and how fast it is computed. Folders and weights enter
+the key by the name of the data and by the key of the pretext."""
 
 FIRST_FIELDS = frozenset(
     {
