@@ -140,6 +140,9 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     check_backbones(runs)
     state = progress(plan, runs)
     to_do = [run for run in runs if run.state != "done"]
+    for one in to_do:
+        if one.state == "damaged":
+            click.echo(f"{one.key} is damaged and is done again: {one.reach().why}", err=True)
     side_by_side = min(at_once(runs), len(to_do) or 1)
     gigabytes = sum(map(disk_of_data, {data.name: data for run in runs for data in run.data}.values()))
     gigabytes += disk_of_runs(runs, side_by_side)
@@ -244,9 +247,9 @@ def _execute(plan: Study, this: Run) -> None:
     if not executed:
         click.echo(f"{key}: done already")
         return
-    state = progress(plan, plan.runs)
+    state = progress(plan, plan.runs, hashes=False)
     left = state.seconds_left / at_once([this])
-    seconds = this.read("metrics.json")["duration_s"]
+    seconds = this.reach().metrics["duration_s"]
     click.echo(f"[{state.done}/{state.total}] {key}: {seconds:.0f} s, about {duration(left)} left")
 
 
@@ -309,12 +312,10 @@ def status(study: str | None, overrides: dict[str, Any], watch: bool) -> None:
 
 def _detail(one: Run) -> str:
     """Why a run failed, or the last line that one at work has printed; without what a terminal would obey."""
-    said = ""
-    if one.state == "failed":
-        error = one.read("error.json")
-        said = f"{error.get('message', '')} {error.get('remedy', '')}"
+    state = one.reach()
+    said = state.why or f"{state.error.get('message', '')} {state.error.get('remedy', '')}"
     log = one.folder / "log.txt"
-    if one.state == "running" and log.is_file():
+    if state.name == "running" and log.is_file():
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))
             said = (file.read().decode(errors="replace").strip().splitlines() or [""])[-1]
@@ -579,6 +580,10 @@ def cores() -> int:
 def in_words(state: Progress) -> str:
     """How far a study is, in one line: runs by state, and the time left, which running ones share."""
     said = f"{state.done} done, {state.running} running, {state.failed} failed, {state.to_do} to do"
+    if state.damaged:
+        said += f", {state.damaged} damaged"
+    if state.unchecked:
+        said += f" ({state.unchecked} of those done have no hashes and were not checked)"
     if state.last_hour:
         said += f"; {state.last_hour} in the last hour"
     if state.running:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from finished import finish
 
 from aunce import cli
 from aunce.data import tiny
@@ -237,8 +238,7 @@ def test_a_study_whose_data_cannot_be_made_says_so_once(aunce, project, monkeypa
 def test_a_call_with_other_settings_that_does_nothing_leaves_the_report_of_the_others(aunce, project, monkeypatch):
     path = project()
     done, other = load_study(str(path)), load_study(str(path), {"epochs": 3})
-    done.runs[0].folder.mkdir(parents=True)
-    (done.runs[0].folder / "metrics.json").write_text('{"duration_s": 90}')
+    finish(done.runs[0])
     (done.folder / "report.md").write_text("as it was")
 
     def fail(plan, runs, profile):
@@ -281,13 +281,13 @@ def test_status_says_why_how_fast_and_what_is_at_work_until_all_is_done(aunce, p
     error = {"message": "\x1b[31mthe kernel\n died.\x07", "remedy": "Use a smaller batch_size."}
     (failed.folder / "error.json").write_text(json.dumps(error))
     (running.folder / "log.txt").write_text("epoch 1/9\nepoch 2/9  loss .3\n\n")
-    (last.folder / "metrics.json").write_text('{"duration_s": 90}')
+    finish(last, seconds=90)
     looks = []
 
     def sleep(seconds):
         looks.append(seconds)
         for run in study.runs:
-            (run.folder / "metrics.json").write_text('{"duration_s": 90}')
+            finish(run, seconds=90)
 
     monkeypatch.setattr(cli.time, "sleep", sleep)
     with running.lock:

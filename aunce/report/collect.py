@@ -20,6 +20,7 @@ from aunce.report import page
 from aunce.report.verification import changed, hashes
 from aunce.study.grid import NOTEBOOKS, Run, Study, load_study
 from aunce.study.spec import CEILING, FLOORS
+from aunce.study.state import State
 
 PRIMARY = {"head": "probe", "epoch_rule": "last", "labels": "clean"}
 THRESHOLD = "tuned"
@@ -44,15 +45,23 @@ def collect(study: Study) -> Path:
     """
     rows, tables = [], {"counts": [], "auc": [], "history": []}  # type: ignore[var-annotated]
     for run in study.runs:
-        metrics, row = _state_of(run)
-        if metrics is not None:
-            if run.spec.smoke or metrics["spec"].get("smoke", False):
+        state = run.reach()
+        found: dict[str, pd.DataFrame] = {}
+        if state.name == "done":
+            try:
+                found = _tables_of(run)
+            except Exception as error:  # of a run without hashes, where anything may stand in a table
+                why = f"its tables cannot be read ({type(error).__name__}: {error}); remove {run.folder}"
+                state = State("damaged", why=why)
+        row = _row(run, state)
+        if state.name == "done":
+            if run.spec.smoke or state.metrics["spec"].get("smoke", False):
                 raise UsageError(
                     f"study '{study.name}', run {run.key}: made with smoke settings, which reports refuse; remove "
                     f"{run.folder} and run the study again with smoke = false"
                 )
             place = {name: row[name] for name in ("key", "arm", "kind", "noise", "replicate", "part")}
-            for name, table in _tables_of(run).items():
+            for name, table in found.items():
                 table = table.drop(columns=[column for column in place if column in table])
                 tables[name].append(pd.DataFrame(place, index=table.index).join(table))
         rows.append(row)
@@ -75,40 +84,36 @@ def collect(study: Study) -> Path:
     return folder
 
 
-def _state_of(run: Run) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The metrics of a finished run, or None; and its row of `runs.parquet`."""
-    kind = "floor" if run.spec.method in FLOORS else "ceiling" if run.spec.method in CEILING else "arm"
-    arm = " ".join(run.labels[axis] for axis in ARM_AXES if axis in run.labels) or run.spec.method
-    spec = run.spec
-    row: dict[str, Any] = {
+def _row(run: Run, state: State) -> dict[str, Any]:
+    """The row of a run in `runs.parquet`."""
+    spec, metrics = run.spec, state.metrics
+    reason = ""
+    if state.name == "damaged":
+        reason = f"{state.why}; the next `aunce study` does it again"
+    elif state.name == "failed":
+        reason = state.why or " ".join(str(state.error.get(name, "")) for name in ("message", "remedy")).strip()
+    return {
         "key": run.key,
-        "arm": arm,
-        "kind": kind,
+        "arm": " ".join(run.labels[axis] for axis in ARM_AXES if axis in run.labels) or spec.method,
+        "kind": "floor" if spec.method in FLOORS else "ceiling" if spec.method in CEILING else "arm",
         "noise": _noise_label(run),
         "replicate": spec.replicate,
         "part": spec.test_part,
+        "method": spec.method,
+        "status": state.name.replace("to do", "missing"),
+        "reason": reason,
+        "duration_s": metrics.get("duration_s", math.nan),
+        "flat": metrics.get("flat"),
+        "val_f1": _number(metrics.get("val_f1")),
+        "val_auc": _number(metrics.get("val_auc")),
+        "data": json.dumps(metrics.get("data", {}), sort_keys=True),
+        "spec": spec.model_dump_json(exclude={"root", "test_root", "detector", "out"}),
+        "provenance": json.dumps(metrics.get("provenance", {}), sort_keys=True),
     }
-    row |= {"method": spec.method, "status": run.state.replace("to do", "missing"), "reason": ""}
-    row |= {"duration_s": math.nan, "flat": None, "val_f1": math.nan, "val_auc": math.nan, "data": "{}"}
-    row |= {"spec": spec.model_dump_json(exclude={"root", "test_root", "detector", "out"}), "provenance": "{}"}
-    metrics: dict[str, Any] | None = None
-    if row["status"] == "done":
-        try:
-            metrics = run.read("metrics.json")
-            row |= {
-                name: metrics[name] for name in ("duration_s", "flat", "val_f1", "val_auc") if metrics[name] is not None
-            }
-            row |= {name: json.dumps(metrics[name], sort_keys=True) for name in ("data", "provenance")}
-            absent = [name for name in ("counts.parquet", "auc.parquet") if not (run.folder / name).is_file()]
-            if absent:
-                raise FileNotFoundError(f"{' and '.join(absent)} not there")
-        except (ValueError, KeyError, OSError) as error:
-            metrics = None
-            row |= {"status": "failed", "reason": f"results are not readable ({error}); remove the run and run again"}
-    elif row["status"] == "failed":
-        error_file = run.read("error.json")
-        row["reason"] = " ".join(str(error_file.get(name, "")) for name in ("message", "remedy")).strip()
-    return metrics, row
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _noise_label(run: Run) -> str:
@@ -158,7 +163,7 @@ def _provenance(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
         "question": study.question,
         "study_file": study.path.name,
         "study_hash": study.hash,
-        "runs": {status: int(states.get(status, 0)) for status in ("done", "failed", "running", "missing")},
+        "runs": {status: int(states.get(status, 0)) for status in ("done", "failed", "damaged", "running", "missing")},
         "revisions": _tally(facts, "revision", "modified"),
         "hardware": _tally(facts, "hardware", "device", "threads"),
         "versions": dict(sorted(versions.items())),

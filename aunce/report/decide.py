@@ -224,7 +224,7 @@ class Comparison(Report):
     @property
     def whole(self) -> bool:
         """True if no run is still to come; a failed one has dropped its replicate."""
-        return self.done and not self.runs["status"].isin(["missing", "running"]).any()
+        return self.done and not self.runs["status"].isin(["missing", "running", "damaged"]).any()
 
     def decide(self, claim: Claim) -> tuple[Verdict, str]:
         """Verdict of a claim, and why where the interval of its worst contrast is not the whole reason.

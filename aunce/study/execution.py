@@ -23,6 +23,7 @@ from aunce.errors import RunError, TimeLimitError, UsageError, disk_remedy
 from aunce.processes import first_process
 from aunce.study.grid import NOTEBOOKS, WEIGHTS, Data, Run, Study
 from aunce.study.kernels import execute_notebook
+from aunce.study.state import ERROR, LOCK, METRICS, UNSEALED, seal, set_aside
 
 DEAD_KERNEL, GPU_MEMORY, TIME_LIMIT = "the kernel died", "GPU memory ran out", "the time limit"
 TRIED_AGAIN = (DEAD_KERNEL, GPU_MEMORY, TIME_LIMIT)
@@ -81,14 +82,18 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
         RunError: the notebook failed, the kernel died, or the notebook ended without its metrics.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    metrics, partial, error_file = (
-        run.folder / name for name in ("metrics.json", "metrics.json.partial", "error.json")
-    )
     if not first_process():
         return _join(study, run, workers)
+    set_aside(run.folder / LOCK, unless_file=True)
     with run.lock:
-        if metrics.is_file():
+        reached = run.reach()
+        if reached.name == "done":
             return False
+        if reached.name == "damaged":
+            set_aside(run.folder / METRICS)
+        partial, error_file = run.folder / UNSEALED, run.folder / ERROR
+        for path in (error_file, partial):
+            set_aside(path, unless_file=True)
         error_file.unlink(missing_ok=True)
         tries = 1 if "LOCAL_RANK" in os.environ else 2  # torchrun ends all processes with the first that fails
         for number in range(1, tries + 1):
@@ -98,6 +103,7 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
                     _compute(study, run, workers, run.folder / "notebook.ipynb", log)
                 if not partial.is_file():
                     raise RunError(f"run {run.key}: the notebook ended without saving its metrics; see {run.folder}")
+                seal(run.folder, run.key)
             except Exception as error:
                 failure = describe(error) | {"tries": number}
                 with contextlib.suppress(OSError):  # a full disk may be what went wrong
@@ -109,8 +115,6 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
                     raise RunError(f"run {run.key}: {said}") from error
             else:
                 break
-        os.replace(partial, metrics)
-        files.sync(run.folder)
         shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)  # not before: the results may still be lost
         error_file.unlink(missing_ok=True)
     return True
@@ -118,13 +122,12 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
 
 def _join(study: Study, run: Run, workers: int) -> bool:
     """Take part in a run that the first process executes; return when it is done there, too."""
-    metrics, error_file = run.folder / "metrics.json", run.folder / "error.json"
-    if metrics.is_file():
+    if run.reach(hashes=False).name == "done":
         return False
     _compute(study, run, workers, None, None)
-    while not metrics.is_file():
-        if error_file.is_file():
-            raise RunError(f"run {run.key}: the first process failed, see {error_file}")
+    while not (run.folder / METRICS).is_file():
+        if (run.folder / ERROR).is_file():
+            raise RunError(f"run {run.key}: the first process failed, see {run.folder / ERROR}")
         time.sleep(0.2)
     return True
 

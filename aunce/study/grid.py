@@ -8,7 +8,6 @@ import contextlib
 import difflib
 import hashlib
 import itertools
-import json
 import os
 import re
 import time
@@ -17,9 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from aunce.data import DATASETS, is_pack
 from aunce.data.recipes import Recipe
@@ -27,6 +26,7 @@ from aunce.data.render import difficulty
 from aunce.errors import DataError, UsageError
 from aunce.identity import digest
 from aunce.study.spec import OF_PRETEXT, DataSpec, RunSpec, StudyFile
+from aunce.study.state import LOCK, METRICS, State, read_state
 
 PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = PROJECT / "notebooks"
@@ -101,35 +101,19 @@ class Run:
     folder: Path
     start: "Run | None" = None
 
+    def reach(self, *, hashes: bool = True) -> State:
+        """What the run has reached, read from its folder; arguments as in `state.read_state`."""
+        return read_state(self.folder, self.key, self.spec.content, hashes=hashes)
+
     @property
-    def state(self) -> Literal["done", "failed", "running", "to do"]:
-        """Read from the folder: `metrics.json` says done, a held lock running, `error.json` failed."""
-        if (self.folder / "metrics.json").is_file():
-            return "done"
-        if self.locked:
-            return "running"
-        return "failed" if (self.folder / "error.json").is_file() else "to do"
+    def state(self) -> str:
+        """The name of what the run has reached: done, failed, running, to do or damaged."""
+        return self.reach().name
 
     @property
     def lock(self) -> FileLock:
         """Held by the process that executes this run; the system releases it when that process ends."""
-        return FileLock(self.folder / ".lock")
-
-    @property
-    def locked(self) -> bool:
-        """True while another process executes this run."""
-        if not (self.folder / ".lock").exists():
-            return False
-        try:
-            with self.lock.acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-
-    def read(self, name: str) -> dict[str, Any]:
-        """The JSON file `name` of this run (`metrics.json`, `error.json`); empty if it is not there."""
-        path = self.folder / name
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return FileLock(self.folder / LOCK)
 
 
 class Study:
@@ -468,47 +452,55 @@ def without_size(name: str) -> str:
 class Progress:
     """How many runs are in which state, and the seconds that the rest will take one after the other.
 
-    `last_hour` is the number of runs that were finished within the last hour.
+    `last_hour` is the number of runs that were finished within the last hour, `unchecked` that of finished runs without
+    hashes.
     """
 
     done: int
     failed: int
     running: int
     to_do: int
+    damaged: int
     seconds_left: float
     last_hour: int
+    unchecked: int
 
     @property
     def total(self) -> int:
         """The number of runs, whatever their state."""
-        return self.done + self.failed + self.running + self.to_do
+        return self.done + self.failed + self.running + self.to_do + self.damaged
 
 
-def progress(study: Study, runs: list[Run]) -> Progress:
+def progress(study: Study, runs: list[Run], *, hashes: bool = True) -> Progress:
     """Count the states of `runs` and estimate the work left.
 
     The cost of a run is the mean duration of the finished runs of its method; a method without one takes the mean of
     all finished, and before the first the guess of the study file.
+
+    Args:
+        study: the study.
+        runs: those of it that count.
+        hashes: see `state.read_state`.
     """
     durations: dict[str, list[float]] = {}
-    states = {"done": 0, "failed": 0, "running": 0, "to do": 0}
+    count = dict.fromkeys(("done", "failed", "running", "to do", "damaged"), 0)
     left: list[Run] = []
-    last_hour, now = 0, time.time()
+    last_hour, unchecked, now = 0, 0, time.time()
     for run in runs:
-        state = run.state
-        states[state] += 1
-        if state == "done":
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: the report says so
-                seconds = float(run.read("metrics.json")["duration_s"])
-                durations.setdefault(run.spec.method, []).append(seconds)
-            last_hour += now - (run.folder / "metrics.json").stat().st_mtime < 3600
-        elif state != "failed":
+        state = run.reach(hashes=hashes)
+        count[state.name] += 1
+        if state.name == "done":
+            durations.setdefault(run.spec.method, []).append(float(state.metrics["duration_s"]))
+            unchecked += not state.checked
+            with contextlib.suppress(OSError):  # removed since it was read
+                last_hour += now - (run.folder / METRICS).stat().st_mtime < 3600
+        elif state.name != "failed":
             left.append(run)
     known = [seconds for values in durations.values() for seconds in values]
     default = [sum(known) / len(known)] if known else [study.file.study.seconds_per_run]
     costs = [durations.get(run.spec.method, default) for run in left]
     seconds_left = sum(sum(cost) / len(cost) for cost in costs)
-    return Progress(states["done"], states["failed"], states["running"], states["to do"], seconds_left, last_hour)
+    return Progress(*count.values(), seconds_left, last_hour, unchecked)
 
 
 def duration(seconds: float) -> str:

@@ -349,8 +349,8 @@ def test_a_finished_run_whose_tables_are_damaged_counts_as_failed(copy: FakeStud
     (copy.runs[1].folder / "metrics.json").write_text("{")
     text = words(read(copy).unfinished())
     assert "18 of 20 runs finished" in text
-    assert f"{copy.runs[0].key} | failed | results are not readable" in text
-    assert f"{copy.runs[1].key} | failed | results are not readable" in text
+    assert f"{copy.runs[0].key} | damaged | auc.parquet not there" in text
+    assert f"{copy.runs[1].key} | damaged | auc.parquet not there" in text
 
 
 def test_a_study_without_any_finished_run_says_so_in_every_section(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from aunce.study.grid import Data, load_study
 from aunce.study.spec import RunSpec
 
 SAVE = """import json, pathlib
-metrics = json.dumps({"duration_s": 1, "lr": learning_rate})
-pathlib.Path(out, "metrics.json.partial").write_text(metrics)"""
+metrics = {"duration_s": 1, "spec": {"learning_rate": learning_rate}, "data": {}, "provenance": {}}
+pathlib.Path(out, "counts.parquet").write_text(str(learning_rate))
+pathlib.Path(out, "metrics.json.partial").write_text(json.dumps(metrics))"""
 STUDY = """
 [study]
 title = "Stub"
@@ -57,7 +58,7 @@ def test_a_run_gets_its_parameters_and_is_done_once(stub):
     study = stub(SAVE)
     run = study.runs[1]
     assert execution.execute(study, run)
-    assert run.read("metrics.json")["lr"] == 2e-3
+    assert run.reach().metrics["spec"]["learning_rate"] == 2e-3
     assert "working" in (run.folder / "log.txt").read_text()
     assert (run.folder / "notebook.ipynb").is_file()
     written = (run.folder / "metrics.json").stat().st_mtime_ns
@@ -70,7 +71,7 @@ def test_a_failing_cell_leaves_notebook_log_and_error_but_no_metrics(stub):
     run = study.runs[0]
     with pytest.raises(RunError, match="no <b>faces</b> here"):
         execution.execute(study, run)
-    error = run.read("error.json")
+    error = run.reach().error
     assert error["cause"] == "ValueError"
     assert error["remedy"]
     assert "Traceback" in error["traceback"]
@@ -133,7 +134,7 @@ def test_what_may_pass_is_tried_once_more_and_said_in_words(stub, how, times, ca
     else:
         with pytest.raises(RunError):
             execution.execute(study, run)
-        error = run.read("error.json")
+        error = run.reach().error
         assert (error["cause"], error["tries"]) == (cause, 2)
         assert remedy in error["remedy"]
         assert run.state == "failed"
@@ -150,7 +151,8 @@ def test_two_at_once_execute_a_run_once(stub, monkeypatch):
     def slow(source, target, parameters, *, log, limit_s):
         calls.append(target)
         threading.Event().wait(0.3)
-        (study.runs[0].folder / "metrics.json.partial").write_text(json.dumps({"duration_s": 1}))
+        metrics = {"duration_s": 1, "spec": {}, "data": {}, "provenance": {}}
+        (study.runs[0].folder / "metrics.json.partial").write_text(json.dumps(metrics))
 
     monkeypatch.setattr(execution, "execute_notebook", slow)
     # A lock of its own for each: as two processes have.
@@ -195,7 +197,7 @@ def test_asking_for_a_gpu_where_none_is(monkeypatch):
 
 
 def test_the_pretext_is_done_first_and_its_weights_are_handed_on(stub):
-    study = stub(SAVE.replace('"lr": learning_rate', '"start": start, "method": method'))
+    study = stub(SAVE.replace('"data": {}', '"data": {"start": start, "method": method}'))
     pretext = '\n[pretext]\nmethod = "infonce"\nreplicate = 9\n[base]\npretext = true\n'
     study.path.write_text(study.path.read_text() + pretext)
     study = load_study(str(study.path))
@@ -203,8 +205,8 @@ def test_the_pretext_is_done_first_and_its_weights_are_handed_on(stub):
     execution.execute(study, first)
     [start] = study.pretexts
     assert start.state == "done"
-    assert start.read("metrics.json")["method"] == "infonce"
-    assert first.read("metrics.json")["start"] == str(start.folder / "encoder.safetensors")
+    assert start.reach().metrics["data"]["method"] == "infonce"
+    assert first.reach().metrics["data"]["start"] == str(start.folder / "encoder.safetensors")
     written = (start.folder / "metrics.json").stat().st_mtime_ns
     execution.execute(study, second)
     assert (start.folder / "metrics.json").stat().st_mtime_ns == written

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from finished import finish
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import create_model
@@ -183,13 +184,6 @@ def test_only_selects_and_refuses_what_is_not_there(write):
         excluding.select(["arm=BCE", "replicate=1"])
 
 
-def test_a_run_whose_results_are_damaged_does_not_stop_the_count(write):
-    study = write()
-    study.runs[0].folder.mkdir(parents=True)
-    (study.runs[0].folder / "metrics.json").write_text("{")
-    assert progress(study, study.runs).done == 1
-
-
 def test_unknown_key_names_close_ones(write):
     study = write()
     with pytest.raises(UsageError, match=study.runs[0].key):
@@ -207,18 +201,19 @@ def test_state_is_read_from_disk_and_metrics_alone_say_done(write):
     assert run.state == "failed"
     with run.lock:
         assert write().runs[0].state == "running"
-    (run.folder / "metrics.json").write_text("{}")
+    finish(run)
     assert run.state == "done"
 
 
 def test_progress_counts_and_estimates_by_method(write):
     study = write()
     assert progress(study, study.runs).seconds_left == 40
-    first = study.runs[0]
-    first.folder.mkdir(parents=True)
-    (first.folder / "metrics.json").write_text(json.dumps({"duration_s": 4}))
+    finish(study.runs[0], seconds=4)
     state = progress(study, study.runs)
     assert (state.done, state.to_do, state.seconds_left) == (1, 3, 12)
+    (study.runs[0].folder / "metrics.json").write_text("{")
+    state = progress(study, study.runs)
+    assert (state.done, state.damaged, state.to_do, state.total) == (0, 1, 3, 4)
 
 
 def test_notebook_parameters_unknown_missing_or_mistyped_are_refused():
