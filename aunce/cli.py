@@ -14,9 +14,10 @@ from typing import Any
 import click
 from filelock import FileLock
 
+from aunce import files
 from aunce.data import data_set
 from aunce.errors import AunceError, DataError, RunError, UsageError, disk_remedy
-from aunce.processes import ENGINE, first_process, leave_with_engine
+from aunce.processes import ENGINE, SAFE_PATH, first_process, leave_with_engine
 from aunce.study.grid import (
     NOTEBOOKS,
     REPORTS,
@@ -78,6 +79,8 @@ class ErrorsInOneLine(click.Group):
 @click.version_option(package_name="aunce")
 def main(debug: bool) -> None:
     """A reproducibility study of AUNCE, a contrastive loss for facial action unit detection."""
+    os.environ.update(SAFE_PATH)
+    click.get_current_context().with_resource(files.temporary())
 
 
 def with_overrides(command: Callable[..., None]) -> Callable[..., None]:

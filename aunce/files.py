@@ -12,7 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from aunce.errors import UsageError
+
 PARTIAL = ".partial"
+TEMPORARY = "AUNCE_TEMPORARY"
+"""The environment variable with the root of temporary files, for the commands that a command starts."""
 
 
 @contextlib.contextmanager
@@ -77,6 +81,51 @@ def sweep(folder: Path, prefix: str) -> None:
 def _alone(folder: Path) -> FileLock:
     """So that nobody takes a place for one that was left, before it is locked; whoever holds it may take it again."""
     return FileLock(folder / ".lock", is_singleton=True)
+
+
+def temporary_root() -> Path:
+    """The one folder of this user for temporary files and locks of all commands, in the system's temporary folder.
+
+    Raises:
+        UsageError: the folder belongs to somebody else.
+    """
+    if (inherited := _inherited_root()) is not None:
+        return inherited
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    root = Path(tempfile.gettempdir()) / f"aunce-{user}"
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if root.is_symlink() or (hasattr(os, "getuid") and root.stat().st_uid != user):
+        raise UsageError(f"{root}: belongs to somebody else; remove it, or name another temporary folder with TMPDIR")
+    return root
+
+
+def _inherited_root() -> Path | None:
+    """That of the command which started this one; None where there is none, or it is on another node of a cluster."""
+    root = Path(os.environ.get(TEMPORARY, ""))
+    return root if root.name and root.is_dir() else None
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[None]:
+    """Let this process and all that it starts keep temporary files in one place, removed at the end.
+
+    What earlier calls left there when they were killed is removed first.
+    """
+    if _inherited_root() is not None:  # the command that started this one removes the place
+        yield
+        return
+    root = temporary_root()
+    with workplace(root, "of-") as place:
+        before = {name: os.environ.get(name) for name in ("TMPDIR", TEMPORARY)}
+        os.environ.update({"TMPDIR": str(place), TEMPORARY: str(root)})
+        tempfile.tempdir = None  # asks for TMPDIR again
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+            tempfile.tempdir = None
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

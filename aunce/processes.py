@@ -12,6 +12,10 @@ from multiprocessing.process import BaseProcess
 
 import psutil
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""For the environment of whatever is started: Python does not import modules from the folder that one stands in, where
+a data set may have brought a `matplotlib.py`."""
+
 ENGINE = "AUNCE_ENGINE"
 """The environment variable with the process id of the `aunce study` that all of an engine leaves with."""
 

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -92,3 +95,33 @@ def test_a_disk_that_takes_a_part_of_a_crop_is_asked_again_and_then_believed(tmp
         files.write_at(descriptor, b"abcd", 10)
     os.close(descriptor)
     assert (tmp_path / "images").read_bytes() == b"\0\0" + b"12345678"
+
+
+def test_temporary_files_of_a_command_lie_in_one_place_that_the_next_call_sweeps(tmp_path):
+    """A call that is killed leaves its place; one at work keeps it, and so do the commands that it starts."""
+    code = (
+        "import os, pathlib, signal, sys, tempfile; from aunce import files\n"
+        "with files.temporary():\n"
+        "    place = tempfile.mkdtemp(); print(place)\n"
+        "    with files.temporary():\n"
+        "        print(tempfile.mkdtemp())\n"
+        "    sys.stdout.flush()\n"
+        "    if sys.argv[1] == 'kill': os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != files.TEMPORARY}
+    environment["TMPDIR"] = str(tmp_path)
+
+    def call(how):
+        command = [sys.executable, "-c", code, how]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert not done.stderr
+        return done.stdout.split()
+
+    killed = call("kill")
+    [root] = tmp_path.iterdir()
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert all(Path(place).is_dir() and Path(place).parent.parent == root for place in killed)
+    assert Path(killed[0]).parent == Path(killed[1]).parent
+    ended = call("end")
+    assert not any(Path(place).exists() for place in (*killed, *ended))
+    assert [path.name for path in root.iterdir()] == [".lock"]

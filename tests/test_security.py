@@ -194,3 +194,23 @@ def test_weights_of_a_run_that_are_a_pickle_are_never_executed(tmp_path, format)
         (run / name).write_bytes(kept)
     prediction.load(run)
     assert not trap.exists()
+
+
+@pytest.mark.long
+def test_no_module_of_the_folder_that_one_stands_in_is_imported(tmp_path):
+    """A data set may bring files of names that Python would import: the command, its kernels, workers, the engine."""
+    for name in ("matplotlib", "snakemake", "pandas", "papermill", "ipykernel", "struct", "aunce"):
+        (tmp_path / f"{name}.py").write_text("open('RAN', 'a').write(__name__)")
+    study = STUDY.replace("[axes.arm]", "[axes]\nreplicate = [0]\n[axes.arm]").partition('"<svg')[0]
+    (tmp_path / "small.toml").write_text(study)
+    command = str(Path(sys.executable).with_name("aunce"))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    environment |= {"AUNCE_REPORTS": str(tmp_path / "reports"), "AUNCE_DATA": str(tmp_path / "data")}
+    for words in (
+        ["data", "synth", "bp4d", "faces", "--subjects", "6", "--frames", "2"],
+        ["data", "check", "bp4d", "faces", "--page", "card"],
+        ["study", "small.toml"],
+    ):
+        done = subprocess.run([command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "RAN").exists()

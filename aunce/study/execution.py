@@ -13,7 +13,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import gettempdir
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
@@ -201,7 +200,7 @@ def gpu_lease(device: str) -> Iterator[None]:
             raise UsageError("device = 'cuda', but nvidia-smi shows no GPU; use device = 'auto' or 'cpu'")
         yield
         return
-    locks = {gpu: FileLock(Path(gettempdir()) / f"aunce-{gpu}.lock", mode=0o666) for gpu in gpus}
+    locks = {gpu: FileLock(files.temporary_root() / f"{gpu}.lock", mode=0o600) for gpu in gpus}
     while True:
         for gpu, lock in locks.items():
             try:

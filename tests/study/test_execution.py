@@ -168,7 +168,7 @@ def test_two_at_once_execute_a_run_once(stub, monkeypatch):
 
 def test_never_two_runs_on_one_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(execution, "list_gpus", lambda: ["GPU-a", "GPU-b"])
-    monkeypatch.setattr(execution, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("AUNCE_TEMPORARY", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with execution.gpu_lease("auto"):
         first = os.environ.pop("CUDA_VISIBLE_DEVICES")
