@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import hashlib
 import itertools
+import math
 import os
 import re
 import time
@@ -35,6 +36,13 @@ REPORTS = Path(os.environ.get("AUNCE_REPORTS") or PROJECT / "reports")
 
 AGAIN = 10_000
 """Added to every replicate by the size "again"."""
+
+LONGEST_KEY = 200
+"""Characters of a run's key, which names its folder: file systems allow 255 bytes, of which locks and partial files
+take some."""
+
+MOST_POINTS = 100_000
+"""Points of a grid, excluded ones included; more is a slip, and counting them would take minutes."""
 
 REPEAT = 1_000
 """Offset between replicates of the GPU size that have the same conditions."""
@@ -144,7 +152,7 @@ class Study:
         self.hash = hashlib.sha256(text).hexdigest()[:8]
         try:
             content = tomllib.loads(text.decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"{path}: not a TOML file: {error}") from None
         self.file = self._sized(StudyFile.checked(content, str(path)), size)
         for name in (self.file.study.notebook, self.file.study.report):
@@ -305,6 +313,11 @@ class Study:
 
     def _points(self) -> Iterable[dict[str, tuple[str, dict[str, Any]]]]:
         axes = self.file.axes
+        points = math.prod(len(self._values(axis)) for axis in axes)
+        if points > MOST_POINTS:
+            raise UsageError(
+                f"{self.path}: its axes span {points:,} points; {MOST_POINTS:,} are allowed, take some out"
+            )
         for values in itertools.product(*(self._values(axis) for axis in axes)):
             point = dict(zip(axes, values, strict=True))
             labels = {axis: label for axis, (label, _) in point.items()}
@@ -381,6 +394,10 @@ class Study:
         start = self._pretext(fields | of_data, data_spec, where) if spec.pretext else None
         identity = [self.file.study.notebook, spec.content, *(one.name for one in data)]
         key = f"{readable}-{digest([*identity, *([start.key] if start else [])])}"
+        if len(key) > LONGEST_KEY:
+            raise UsageError(
+                f"{where}: the labels make a folder's name of {len(key)} characters; {LONGEST_KEY} are allowed"
+            )
         return Run(key, spec, data, labels, self.folder / "runs" / key, start)
 
     def _pretext(self, fields: Mapping[str, Any], data: DataSpec, where: str) -> Run:

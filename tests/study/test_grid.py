@@ -184,6 +184,20 @@ def test_only_selects_and_refuses_what_is_not_there(write):
         excluding.select(["arm=BCE", "replicate=1"])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("replicate = [0, 1]", f"replicate = {list(range(1000))}\nepochs = {list(range(1, 1001))}", "2,000,000 points"),
+        ('"BCE" = {', f'"{"B" * 250}" = {{', "a folder's name of 27. characters"),
+        ("epochs = 3", f"epochs = {'[' * 5000}{']' * 5000}", "not a TOML file"),
+    ],
+    ids=["points", "name", "nesting"],
+)
+def test_a_study_file_that_no_machine_could_do_is_refused_at_once(write, old, new, message):
+    with pytest.raises(UsageError, match=message):
+        write((old, new)).runs  # noqa: B018
+
+
 def test_unknown_key_names_close_ones(write):
     study = write()
     with pytest.raises(UsageError, match=study.runs[0].key):
