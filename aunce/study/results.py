@@ -28,7 +28,6 @@ FORMAT = 1
 LIBRARIES = (
     "torch",
     "transformers",
-    "kornia",
     "numpy",
     "pandas",
     "scikit-learn",
