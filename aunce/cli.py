@@ -470,10 +470,9 @@ def synth(
     name: str, out: Path, subjects: int | None, frames: int | None, seed: int, size: int | None, setting: str
 ) -> None:
     """Render faces in the raw layout of the data set NAME into OUT."""
-    from aunce.data import adapter
+    from aunce.data import renderer
 
-    write = adapter(name).write
-    write(
+    renderer(name).write(
         out,
         setting=setting,
         subjects=subjects,
@@ -588,14 +587,14 @@ def in_words(state: Progress) -> str:
 
 def disk_of_data(data: Data) -> float:
     """Gigabytes that a data set of a study takes: three bytes a pixel of a crop, half a byte of a rendered JPEG."""
-    from aunce.data import adapter, is_pack, load
+    from aunce.data import is_pack, load, renderer
 
     if data.root and is_pack(data.root):
         return 0.0
     if data.root:
         frames, raw = len(load(data.dataset, data.root, protocol=data.protocol, images="optional")), 0
     else:
-        layout, render = adapter(data.dataset).LAYOUT, data.render
+        layout, render = renderer(data.dataset).LAYOUT, data.render
         people = layout.people(render["subjects"] or len(layout.subjects))
         frames, raw = sum(len(job.frames) for job in layout.plan(people, render["frames"])), 0.5 * render["size"] ** 2
     return frames * float(raw + 3 * data.crops["size"] ** 2) / 1e9

@@ -70,7 +70,7 @@ class Ablation(Comparison):
                     f"tables in {beside}, with which this study is compared, are not what was collected "
                     f"({'; '.join(wrong)}); restore them, or collect them again"
                 )
-            self.shorter = Comparison(beside, experiment=shorter)
+            self.shorter = Comparison(beside)
 
     def _sentences(self) -> list[str]:
         if self.shorter is not None:

@@ -106,13 +106,13 @@ class DataCard:
         return page.markdown(page.table(["What", "Value"], rows, "ll"))
 
     def _notes(self) -> dict[str, str]:
-        derived = f"derived from what is published, see RATES in aunce/data/{self.dataset}.py"
-        counted = f"published or counted by others, see PUBLISHED_FRAMES in aunce/data/{self.dataset}.py"
+        module, place = adapter(self.dataset), f"in aunce/data/{self.dataset}.py"
         none = "no published numbers are known"
-        frames = counted if hasattr(adapter(self.dataset), "PUBLISHED_FRAMES") else none
+        frames = f"published or counted by others, see PUBLISHED_FRAMES {place}"
+        rates = f"derived from what is published, see RATES {place}" if hasattr(module, "RATES") else none
         return {
-            "Frames compared with": frames,
-            "Rates compared with": getattr(adapter(self.dataset), "RATES_STATUS", derived),
+            "Frames compared with": frames if hasattr(module, "PUBLISHED_FRAMES") else none,
+            "Rates compared with": getattr(module, "RATES_STATUS", rates),
         }
 
     def parts(self) -> "Markdown":
@@ -231,7 +231,7 @@ class DataCard:
 
 def _published_rate(dataset: str, part: str, au: int) -> float:
     """Share of known frames; NaN where none is published."""
-    rates = adapter(dataset).RATES
+    rates: Mapping[Any, Any] = getattr(adapter(dataset), "RATES", {})
     of_part = rates.get(part, {}) if any(isinstance(value, Mapping) for value in rates.values()) else rates
     return float(of_part.get(au, np.nan))
 

@@ -46,6 +46,7 @@ LEAST = 8
 """Replicates without which nothing is decided: as many as the pilot had."""
 
 NOTHING = "No replicate has finished yet."
+NO_CLAIM = "Nothing is decided: no claim or gap of claims.toml names this study as its experiment."
 
 COLUMNS = ("Contrast", "AUC", "95 % interval", "Sign-flip p, adjusted", "Replicates", "Could see", "Verdict")
 
@@ -88,20 +89,19 @@ class Comparison(Report):
     Args:
         tables: folder that `report.collect` has filled.
         out: see `Report`.
-        experiment: whose claims it decides, the name of the study.
+        experiment: study whose claims are shown. Default: the one that the tables are of, whatever its size.
         pilot: it decides nothing, and shows spreads and no differences.
     """
 
-    def __init__(
-        self, tables: str | Path, *, out: str | Path = "", experiment: str = "main", pilot: bool = False
-    ) -> None:
+    def __init__(self, tables: str | Path, *, out: str | Path = "", experiment: str = "", pilot: bool = False) -> None:
         claims, self.claims_hash = load_claims()
         self.written, self.delta, self.score = claims.written, claims.delta, claims.score
         self.changed = list(dict.fromkeys(change.date.isoformat() for change in claims.change))
         self.pilot = pilot
+        super().__init__(tables, out=out)
+        experiment = experiment or without_size(self.provenance.get("study", self.folder.name))
         self.claims = [claim for claim in claims.claim if claim.experiment == experiment]
         self.gaps = [gap for gap in claims.gap if gap.experiment == experiment]
-        super().__init__(tables, out=out)
         # Claims and gaps are two families: what is asked beside the claims does not widen their intervals.
         self.samples: dict[Contrast, pd.Series[float]] = {}
         self.estimates: dict[Contrast, Estimate] = {}
@@ -352,7 +352,7 @@ class Comparison(Report):
         return super().summary().model_copy(update={"entries": [] if self.pilot else self._entries()})
 
     def _found(self) -> str:
-        return self._sizes() if self.pilot else " ".join(self._sentences())
+        return self._sizes() if self.pilot else " ".join(self._sentences()) or NO_CLAIM
 
     def _sentences(self) -> list[str]:
         sentences = []
@@ -381,7 +381,7 @@ class Comparison(Report):
         asked = f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.**"
         if self.pilot:
             return page.markdown(f"{asked} {self._sizes()}")
-        listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences())
+        listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences() or [NO_CLAIM])
         if self._twin is not None:
             name, both = page.text(self._twin.folder.name), self._beside_twin(self._twin)
             said = "; ".join(f"{one}: {here} here, {there} there" for one, here, there, _ in both)
@@ -447,6 +447,8 @@ class Comparison(Report):
 
     def verdicts(self) -> "Markdown":
         """Every contrast of every claim, with simultaneous intervals."""
+        if not self.claims:
+            return page.markdown(NO_CLAIM)
         rows = []
         for claim in self.claims:
             found, _ = self.decide(claim)
@@ -531,7 +533,7 @@ class Comparison(Report):
         other = self.folder.with_name(without_size(name) if name.endswith("-again") else f"{name}-again")
         if not (other / "provenance.json").is_file():
             return None
-        return type(self)(other, experiment=without_size(name))
+        return type(self)(other)
 
     def _beside_twin(self, twin: "Comparison") -> list[tuple[str, str, str, Contrast]]:
         """Claims and gaps with what they come to here and there, and the contrast that decides them here."""

@@ -55,9 +55,10 @@ def verify(study: Study) -> list[str]:
     if study_hash != study.hash:
         wrong.append(f"{study.path.name}: not the file that the runs were made from")
     wrong += changed(folder, collected)
+    notebook, parameters = NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}
     with TemporaryDirectory(prefix="aunce-verify-") as again:
         try:
-            page.render(NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}, Path(again), title=study.title)
+            page.render(notebook, parameters, Path(again), title=study.title, study=study.name)
         except RunError as error:
             return [*wrong, f"the page cannot be drawn from the tables: {error}"]
         return [*wrong, *_differences(folder, Path(again))]
