@@ -16,7 +16,7 @@ import pandas as pd
 from aunce.data.noise import is_noise
 from aunce.errors import UsageError
 from aunce.report import page
-from aunce.report.collect import POINT, PRIMARY, READING, THRESHOLD, plain
+from aunce.report.collect import POINT, PRIMARY, READING, THRESHOLD, plain, renamed
 from aunce.report.findings import Findings
 from aunce.report.findings import write as write_findings
 from aunce.statistics import (
@@ -98,7 +98,7 @@ class Report:
         finished = self.runs[self.runs["status"] == "done"]
         facts = [json.loads(text) for text in finished["data"]]
         # one set of AUs for all replicates, so that they estimate the same quantity
-        self.entering = sorted(set.intersection(*(set(fact["scored_aus"]) for fact in facts)))
+        self.entering = sorted(set.intersection(*(set(fact["entering_aus"]) for fact in facts)))
         self.synthetic = [fact["synthetic"] for fact in facts if fact.get("synthetic")]
         self.null_aus = sorted({int(au) for fact in facts for au in fact["null_aus"]})
         self.facts = dict(zip(finished["key"], facts, strict=True))
@@ -823,7 +823,7 @@ class Report:
             ["Versions", versions or "none"],
             ["Work of all runs", duration(facts["duration_s"])],
             ["First start, last end", f"{page.text(facts['started'])} to {page.text(facts['finished'])}"],
-            ["Rebuild", f"`{facts['rebuild']}`"],
+            ["Rebuild", f"`{facts['rebuild']}`{self._at_revision()}"],
             [
                 "Data",
                 "runs.parquet, counts.parquet, auc.parquet, history.parquet; each figure has a CSV file beside it. "
@@ -833,6 +833,13 @@ class Report:
         ]
         said = f"**Mixed {' and '.join(mixed)}**: the runs below were not all made alike.\n\n" if mixed else ""
         return page.markdown(said + page.table(["What", "Value"], rows, "ll"))
+
+    def _at_revision(self) -> str:
+        """Where the runs have to be made again if they are to be these, number by number."""
+        if not renamed(self.provenance):
+            return ""
+        revisions = " or ".join(f"`{page.text(entry['revision'])}`" for entry in self.provenance["revisions"])
+        return f" at revision {revisions} gives these runs number by number; later revisions name them otherwise"
 
 
 def _and(kinds: "pd.Series[str]") -> str:
