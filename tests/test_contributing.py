@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import aunce.data
-from aunce import training
+from aunce import supervised
 from aunce.data import DataSet
 from aunce.data.images import cv2
 from aunce.data.recipes import Recipe
@@ -55,11 +55,11 @@ def test_the_data_set_of_the_example_is_read_checked_and_packed(mylab, tmp_path)
 
 
 def test_the_loss_of_the_example_is_its_formula():
-    names = {"torch": torch, "Tensor": torch.Tensor, "_cross_entropy": training._cross_entropy}
+    names = dict(vars(supervised)) | {"register": lambda loss: loss}
     exec(LOSS, names)
     x, y = torch.randn(50, 3), torch.randint(0, 2, (50, 3)).float()
     right = torch.where(y == 1, torch.sigmoid(x), 1 - torch.sigmoid(x))
-    torch.testing.assert_close(names["_poly1"](x, y), -right.log() + 1 - right)
+    torch.testing.assert_close(names["poly1"](x, y, None), -right.log() + 1 - right)
 
 
 def test_the_claim_of_the_example_stands_in_the_ledger_as_not_run_yet_and_its_study_is_one(tmp_path):
