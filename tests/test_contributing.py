@@ -164,4 +164,3 @@ def test_the_loss_of_the_example_trains_alone_and_in_its_study(clone):
     shutil.rmtree(clone.folder / "reports" / "poly", ignore_errors=True)
     clone.aunce("study", "poly", *settings)
     assert "C8" in clone.read("reports/poly/findings.json")
-
