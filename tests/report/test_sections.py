@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from aunce.collect import collect, render
+from aunce.report.collect import collect, render
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
