@@ -134,7 +134,7 @@ class Comparison(Report):
         noises: dict[int, list[str]] = {}
         for run in finished.itertuples():
             facts, spec = json.loads(str(run.data)), json.loads(str(run.spec))
-            entering = set(facts["scored_aus"])
+            entering = set(facts["entering_aus"])
             self.entering_of[int(run.replicate)] = self.entering_of.get(int(run.replicate), entering) & entering
             tested = spec.get("test_dataset")
             conditions = {

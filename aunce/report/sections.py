@@ -98,7 +98,7 @@ class Report:
         finished = self.runs[self.runs["status"] == "done"]
         facts = [json.loads(text) for text in finished["data"]]
         # one set of AUs for all replicates, so that they estimate the same quantity
-        self.entering = sorted(set.intersection(*(set(fact["scored_aus"]) for fact in facts)))
+        self.entering = sorted(set.intersection(*(set(fact["entering_aus"]) for fact in facts)))
         self.synthetic = [fact["synthetic"] for fact in facts if fact.get("synthetic")]
         self.null_aus = sorted({int(au) for fact in facts for au in fact["null_aus"]})
         self.facts = dict(zip(finished["key"], facts, strict=True))

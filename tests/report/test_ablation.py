@@ -38,7 +38,7 @@ def make(
         for noise in noises:
             for arm in arms:
                 key = f"{replicate}-{noise}-{arm}"
-                facts = {"dataset": "bp4d", "scored_aus": list(RATES), "null_aus": [28], "kappa": {}}
+                facts = {"dataset": "bp4d", "entering_aus": list(RATES), "null_aus": [28], "kappa": {}}
                 facts |= {"synthetic": {"setting": "hard" if replicate % 2 else "easy", "version": 1}, "identity": 0.4}
                 part = noise.rpartition("part ")[2] if "part" in noise else "3"
                 place: dict[str, Any] = {"key": key, "arm": arm, "kind": "arm", "noise": noise, "replicate": replicate}

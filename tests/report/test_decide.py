@@ -47,7 +47,7 @@ def make(
             key = f"{replicate}-{arm}"
             status = "missing" if key == unfinished else "done"
             noise = "none" if replicate // 4 % 2 else "miss 0.2"
-            facts = {"dataset": dataset, "scored_aus": list(AUS[dataset]), "null_aus": [28], "kappa": {}}
+            facts = {"dataset": dataset, "entering_aus": list(AUS[dataset]), "null_aus": [28], "kappa": {}}
             facts |= {"synthetic": {"setting": setting, "version": 1}}
             place: dict[str, Any] = {"key": key, "arm": arm, "kind": "arm", "noise": noise, "replicate": replicate}
             place |= {"part": "3"}

@@ -102,7 +102,7 @@ def finish(run: Run, *, revision: str = "abc123", hardware: str = "a laptop, 2 c
     epochs["val_auc"] = [math.nan, 0.6, math.nan, 0.7, math.nan, 0.70 + 0.01 * method]
     trained = run.spec.method not in ("random", "latent")
     (epochs.assign(val_f1=0.5) if trained else pd.DataFrame()).to_csv(run.folder / "history.csv", index=False)
-    facts = {"dataset": "bp4d", "scored_aus": ENTERING, "kappa": {str(au): 1 - noise for au in AUS}}
+    facts = {"dataset": "bp4d", "entering_aus": ENTERING, "kappa": {str(au): 1 - noise for au in AUS}}
     facts |= {
         "null_aus": [28],
         "synthetic": {"setting": "easy", "version": 3, "null_au": 28, "seed": run.spec.replicate},
@@ -391,7 +391,7 @@ def test_no_complete_replicate_still_gives_a_report(copy: FakeStudy) -> None:
 
 def test_a_study_in_which_no_au_enters_has_no_macro_score_and_says_so(copy: FakeStudy) -> None:
     metrics = json.loads((copy.runs[0].folder / "metrics.json").read_text())
-    metrics["data"]["scored_aus"] = [2]
+    metrics["data"]["entering_aus"] = [2]
     (copy.runs[0].folder / "metrics.json").write_text(json.dumps(metrics))
     assert "there is no macro score" in words(read(copy).findings())
 

@@ -91,7 +91,9 @@ def test_keys_are_readable_and_safe_in_paths_and_shells(write):
 
 def test_keys_are_the_same_in_another_process(write):
     study = write()
-    code = "import sys; from aunce.study import load_study; print([run.key for run in load_study(sys.argv[1]).runs])"
+    code = (
+        "import sys; from aunce.study.grid import load_study; print([run.key for run in load_study(sys.argv[1]).runs])"
+    )
     command = [sys.executable, "-c", code, str(study.path)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     assert printed == str([run.key for run in study.runs])
@@ -227,7 +229,7 @@ def test_no_field_of_data_and_run_share_a_name_by_accident():
 
 def test_importing_studies_and_what_executes_them_is_light():
     heavy = "{'torch', 'pandas', 'cv2', 'papermill', 'nbformat', 'jupyter_client'}"
-    code = f"import sys, aunce.cli, aunce.execution, aunce.engine; print({heavy} & sys.modules.keys())"
+    code = f"import sys, aunce.cli, aunce.study.execution, aunce.study.engine; print({heavy} & sys.modules.keys())"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "set()"
