@@ -25,7 +25,7 @@ SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_PIXELS = 3, 10, 96  # faces on a page
 
 
 class DataCard:
-    """What the data notebook shows of a data set, from its labels alone but for a few faces.
+    """What the data notebook shows of a data set: its labels, and a few faces.
 
     Args:
         dataset: one of `aunce.data.DATASETS`.
@@ -62,7 +62,7 @@ class DataCard:
         return "\n".join([*lines, shown.to_string(index=False, float_format="{:.3f}".format, na_rep="")])
 
     def title(self) -> "Markdown":
-        """The data set, and whether its faces are rendered; writes what the index shows of the card."""
+        """Name of the data set, and whether its faces are rendered. Writes `findings.json`, for the index."""
         write_findings(self.out, self.found())
         made = self.table.synthetic
         what = (
@@ -199,7 +199,7 @@ class DataCard:
         return page.markdown(page.table(["Sequence", "Labelled frames"], rows, "lr"))
 
     def faces(self) -> "Markdown":
-        """Figure: a few faces as they lie in the files, if they are rendered or asked for."""
+        """Figure: a few faces as they are in the files, if they are rendered or `show_faces` is set."""
         if self.table.synthetic is None and not self.show_faces:
             return page.markdown("Faces of people are not shown; `--show-faces` shows them to you.")
         from aunce.data import images
@@ -214,7 +214,7 @@ class DataCard:
         with TemporaryDirectory(prefix="aunce-card-") as folder:
             try:
                 made = images.pack(some, self.root, Path(folder) / "pack", recipe=Recipe(SHOWN_PIXELS))
-            except DataError as error:  # one image of these few that is broken is too many for a pack
+            except DataError as error:  # one broken image of these few is too large a share for a pack
                 return page.markdown(f"Faces are not shown. {page.text(str(error))}")
             shown: Any = np.array(made.images)
         shown = shown[: len(shown) // SHOWN_COLUMNS * SHOWN_COLUMNS]
