@@ -292,7 +292,7 @@ def score_tables(
     the very test labels that are counted.
 
     Args:
-        scores: epoch rule -> head -> (validation (m, K), test (n, K)), probabilities, as `training.Monitor.scores`.
+        scores: epoch rule -> head -> (validation (m, K), test (n, K)), probabilities, as `probe.Monitor.scores`.
         validation_labels: (m, K), the noisy labels of the inner validation.
         test_labels: "clean" or "noisy" -> (n, K).
         subjects: (n,), of the test frames.

@@ -1,6 +1,6 @@
 """What each `method` of a run trains, and on which features it is scored: the one place where names meet losses.
 
-Every method is scored alike, by `training.Monitor`: a linear probe on frozen features, kNN on the same features, and
+Every method is scored alike, by `probe.Monitor`: a linear probe on frozen features, kNN on the same features, and
 the own head where there is one. Floors and the ceiling are methods too, with features that are not learned, or learned
 from shuffled labels.
 """
@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock
 from torch import Generator, Tensor
 
+from aunce.backbones import load_backbone
 from aunce.data import prepare, transfer
 from aunce.data.frames import Split
 from aunce.data.images import FaceCrops
@@ -28,21 +29,12 @@ from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
 from aunce.evaluation import Array, scored_aus
 from aunce.losses import EXPONENTS, AUNCELoss, infonce, own_view_share, supcon
-from aunce.model import Encoder, LinearProbe, build_encoder, load_backbone
+from aunce.model import Encoder, build_encoder, build_probe
+from aunce.probe import Monitor, embed, fit_train_mode_probe, probabilities
 from aunce.processes import first_process
-from aunce.study.spec import RunSpec
-from aunce.training import (
-    ContrastiveLoss,
-    Monitor,
-    Optimisation,
-    au_weights,
-    embed,
-    fit_supervised,
-    fit_train_mode_probe,
-    pretrain,
-    probabilities,
-    supervised_loss,
-)
+from aunce.study.spec import CONTRASTIVE, RunSpec
+from aunce.supervised import au_weights, supervised_loss
+from aunce.training import ContrastiveLoss, Optimisation, Training, fit_supervised, pretrain
 
 LOSS_OPTIONS = ("exponents", "positive", "positive_probs", "exclude", "positive_mean", "draw")
 """Switches of a run that `aunce_loss` has under the same name."""
@@ -102,7 +94,7 @@ def train(
         clean=clean,
         subjects=subjects,
         aus=table.aus,
-        entering=scored_aus(clean[split.test], subjects[split.test], table.aus, table.null_aus),
+        scored=scored_aus(clean[split.test], subjects[split.test], table.aus, table.null_aus),
         seed=spec.replicate,
         probe_epochs=spec.probe_epochs,
         probe_learning_rate=spec.probe_learning_rate,
@@ -114,44 +106,44 @@ def train(
     if spec.pretext:
         if not spec.start:
             raise UsageError("pretext needs start, the weights that it left; `aunce run` makes them and hands them on")
-        load_backbone(encoder, Path(spec.start))
+        load_backbone(encoder.backbone, Path(spec.start))
     embedding = partial(_embed_rows, encoder, pack.images, device, spec.crop)
     if spec.method == "random":
         return _untrained(monitor(embedding), encoder)
-    options: dict[str, Any] = {
-        "optimisation": Optimisation(
+    head = None if spec.method in CONTRASTIVE else build_probe(len(table.aus), spec.channels, seed=spec.replicate)
+    scores = monitor(embedding, head=head)
+    training = Training(
+        images=pack.images,
+        labels=noisy,
+        optimisation=Optimisation(
             epochs=spec.epochs,
             batch_size=spec.batch_size,
             learning_rate=spec.learning_rate,
             weight_decay=spec.weight_decay,
             schedule=spec.schedule,
         ),
-        "seed": spec.replicate,
-        "rows": split.train,
-        "aus": table.aus,
-        "device": device,
-        "two_forwards": spec.two_forwards,
-        "crop": spec.crop,
-        "sampling_weights": sampling_weights(noisy[split.train]) if spec.sampler == "balanced" else None,
-        "precision": spec.precision,
-        "compiled": spec.compiled,
-        "checks": spec.checks,
-        "checkpoint": folder / "checkpoint",
-        "log": log,
-    }
+        seed=spec.replicate,
+        rows=split.train,
+        aus=table.aus,
+        sampling_weights=sampling_weights(noisy[split.train]) if spec.sampler == "balanced" else None,
+        two_forwards=spec.two_forwards,
+        crop=spec.crop,
+        device=device,
+        precision=spec.precision,
+        compiled=spec.compiled,
+        check=scores,
+        checks=spec.checks,
+        measure=_nearest if spec.method == "aunce" else None,
+        checkpoint=folder / "checkpoint",
+        log=log,
+    )
     # A kernel outlives a killed parent by a second or two; until then the checkpoint is its own.
     with FileLock(folder / ".training.lock") if first_process() else contextlib.nullcontext():
-        if spec.method in ("supcon", "infonce", "aunce"):
-            scores = monitor(embedding)
-            loss = contrastive_loss(spec, noisy[split.train])
-            options["measure"] = _nearest if spec.method == "aunce" else None
-            history = pretrain(encoder, pack.images, noisy, loss=loss, check=scores, **options)
+        if head is None:
+            history = pretrain(encoder, contrastive_loss(spec, noisy[split.train]), training)
         else:
-            head = build_head(len(table.aus), spec.channels, seed=spec.replicate)
-            scores = monitor(embedding, head=head)
-            name = "bce" if spec.method == "shuffled" else spec.method
-            objective = supervised_loss(name, noisy[split.train])
-            history = fit_supervised(encoder, head, pack.images, noisy, loss=objective, check=scores, **options)
+            loss = supervised_loss("bce" if spec.method == "shuffled" else spec.method, noisy[split.train])
+            history = fit_supervised(encoder, head, loss, training)
     if spec.moving_probe:
         # Its scores need the last encoder alone, and a training that is continued has it again.
         moved = train_mode_probe(encoder, pack, split, noisy, spec, device)
@@ -225,13 +217,6 @@ def _options(spec: RunSpec, labels: Array) -> dict[str, Any]:
         pairs = [(present, absent) if swap else (absent, present) for swap in often]
         options["exponents"] = torch.tensor(pairs)  # (K, 2)
     return options
-
-
-def build_head(aus: int, channels: int, *, seed: int) -> LinearProbe:
-    """The linear head of a supervised method, its weights from `seed` alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return LinearProbe(aus, channels)
 
 
 def sampling_weights(labels: Array) -> Array:

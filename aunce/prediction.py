@@ -31,10 +31,10 @@ from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
 from aunce.methods import crops, train, untrained_encoder
 from aunce.model import Encoder, LinearProbe
+from aunce.probe import centre, embed, probabilities
 from aunce.study.grid import BACKBONE, PROBE, WEIGHTS
 from aunce.study.results import Recorder
 from aunce.study.spec import RunSpec
-from aunce.training import centre, embed
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
@@ -236,9 +236,7 @@ def table(model: Model, batch: list[Face]) -> pd.DataFrame:
     if rows:
         pixels = np.stack([face.crop for face in batch if face.crop is not None])  # (m, size, size, 3)
         features = embed(model.encoder, pixels, device=model.device, crop=model.spec.crop)  # (m, K, D)
-        with torch.inference_mode():
-            logits = model.probe(torch.from_numpy(features).to(model.device))  # (m, K)
-        scores[rows] = torch.sigmoid(logits).cpu().numpy()[:, [model.aus.index(au) for au in model.shown]]
+        scores[rows] = probabilities(model.probe, features)[:, [model.aus.index(au) for au in model.shown]]
     about = pd.DataFrame([face[:-1] for face in batch], columns=Face._fields[:-1])
     about = about.astype({"frame": int, "face_id": int, "timestamp": float, "confidence": float})
     return pd.concat([about, pd.DataFrame(scores, columns=model.columns)], axis=1).assign(trained_on=model.trained_on)

@@ -14,7 +14,7 @@ from aunce.data.recipes import Recipe
 from aunce.errors import DataError, RunError
 from aunce.losses import aunce_loss, infonce, supcon
 from aunce.study.spec import CEILING, CONTRASTIVE, FLOORS, SUPERVISED, RunSpec
-from aunce.training import au_weights, supervised_loss
+from aunce.supervised import au_weights, supervised_loss
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from aunce import cli, prediction
 from aunce.data import faces, images, tiny
 from aunce.errors import DataError, UsageError
+from aunce.probe import embed
 from aunce.study.grid import BACKBONE, PROBE, WEIGHTS
-from aunce.training import embed
 
 COLUMNS = ["input", "frame", "face_id", "timestamp", "confidence"]
 

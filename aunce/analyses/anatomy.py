@@ -750,7 +750,7 @@ def costs(backbone: str, *, pixels: int, channels: int, aus: int = 12, images: i
     for the head of BCE, whose 3 x 2 B K D are added.
 
     Args:
-        backbone: a key of `aunce.model.BACKBONES`.
+        backbone: a key of `aunce.backbones.BACKBONES`.
         pixels: side of the images.
         channels: D.
         aus: K.
@@ -762,7 +762,8 @@ def costs(backbone: str, *, pixels: int, channels: int, aus: int = 12, images: i
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from aunce.model import Encoder, build_backbone, count_operations
+    from aunce.backbones import build_backbone
+    from aunce.model import Encoder, count_operations
 
     with torch.device("meta"):
         encoder = Encoder(build_backbone(backbone), aus=aus, channels=channels)

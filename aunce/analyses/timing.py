@@ -32,13 +32,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 
+from aunce.backbones import build_backbone
 from aunce.data import adapter
 from aunce.evaluation import concordance, f1, occurrence_counts
 from aunce.losses import AUNCELoss, aunce_loss
-from aunce.model import Encoder, build_backbone, build_encoder, count_operations
+from aunce.model import Encoder, build_encoder, count_operations
 from aunce.statistics import leave_one_out_auc
 from aunce.study.grid import PROJECT, Study
-from aunce.training import Optimisation, pretrain
+from aunce.training import Optimisation, Training, pretrain
 from aunce.views import two_views
 
 Work = Callable[[], object]
@@ -503,18 +504,24 @@ def operations(setting: Setting) -> int:
 def our_epoch(setting: Setting, images: NDArray[np.uint8], labels: NDArray[np.int8]) -> Callable[[], float]:
     """Seconds of an epoch of `training.pretrain`, the one after its first."""
     encoder = setting.encoder()
-    plan = Optimisation(epochs=2, batch_size=setting.images, learning_rate=1e-5)
     criterion = AUNCELoss.released()
 
     def loss(z: Tensor, y: Tensor, generator: Generator, anchors: slice | None) -> Tensor:
         return torch.as_tensor(criterion(z, y, generator=generator, anchors=anchors))
 
+    training = Training(
+        images=images,
+        labels=labels,
+        optimisation=Optimisation(epochs=2, batch_size=setting.images, learning_rate=1e-5),
+        seed=0,
+        device=setting.device,
+        precision=setting.precision,
+        compiled=setting.compiled,
+        log=lambda line: None,
+    )
+
     def epoch() -> float:
-        history = pretrain(
-            encoder, images, labels, loss=loss, optimisation=plan, seed=0, device=setting.device,
-            precision=setting.precision, compiled=setting.compiled, log=lambda line: None,
-        )  # fmt: skip
-        return float(history["seconds"].iloc[-1])
+        return float(pretrain(encoder, loss, training)["seconds"].iloc[-1])
 
     return epoch
 

@@ -44,8 +44,21 @@ DATASETS: Mapping[str, DataSet] = {
     "gft": DataSet("GFT", 256, "detector"),
     "affwild2": DataSet("Aff-Wild2", 112, "none"),
 }
-"""The data sets with an adapter: the module of that name, with `read`, `fingerprint`, `protocols`, `write` and
-`LAYOUT`; and `eyes` where the data set ships landmarks."""
+"""The data sets with an adapter, the module of that name. It must define
+
+* `read(root, *, protocol, images)` -> FrameTable
+* `protocols(root)` -> name -> Protocol, the usual one first
+* `fingerprint(root)` -> hex digits that change with the labels
+
+and may define
+
+* `eyes(root, table)`: the centres of both eyes, where the data set ships landmarks
+* `write` and `LAYOUT`: rendered faces in its layout, see `render.writing`
+* `RATES`, `RATES_STATUS` and `PUBLISHED_FRAMES`: published numbers that the data card shows beside its own
+"""
+
+REQUIRED = ("read", "protocols", "fingerprint")
+"""What an adapter must define."""
 
 
 def load(
@@ -101,14 +114,33 @@ def data_set(name: str) -> DataSet:
 
 
 def adapter(name: str) -> Any:
-    """The module that reads and writes a data set's layout.
+    """The module that reads a data set's layout.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is none of that name, or it lacks one of `REQUIRED`.
     """
     data_set(name)
     # Imported here: a caller that only lists names pays for neither pandas nor OpenCV.
-    return importlib.import_module(f"aunce.data.{name}")
+    module = importlib.import_module(f"aunce.data.{name}")
+    lacking = [one for one in REQUIRED if not hasattr(module, one)]
+    if lacking:
+        raise UsageError(f"aunce/data/{name}.py defines no {', '.join(lacking)}; see DATASETS of aunce.data")
+    return module
+
+
+def renderer(name: str) -> Any:
+    """The module that writes rendered faces in a data set's layout.
+
+    Raises:
+        UsageError: there is no data set of that name, or its adapter only reads.
+    """
+    module = adapter(name)
+    if not (hasattr(module, "write") and hasattr(module, "LAYOUT")):
+        raise UsageError(
+            f"{DATASETS[name].title} cannot be rendered, as aunce/data/{name}.py defines no write and LAYOUT. Name the "
+            "folder of the data set: --root, or the parameter root."
+        )
+    return module
 
 
 def cache_folder() -> Path:
@@ -149,7 +181,7 @@ def pack_faces(
 def tiny(name: str, *, size: int = 48, workers: int = 1) -> Path:
     """The root of a tiny rendered data set in a temporary folder: 12 subjects, 6 frames a sequence, `size` pixels."""
     root = Path(tempfile.mkdtemp(prefix="aunce-faces-")) / "raw"
-    adapter(name).write(root, subjects=12, frames=6, size=size, workers=workers)
+    renderer(name).write(root, subjects=12, frames=6, size=size, workers=workers)
     return root
 
 

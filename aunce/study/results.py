@@ -28,7 +28,6 @@ FORMAT = 1
 LIBRARIES = (
     "torch",
     "transformers",
-    "kornia",
     "numpy",
     "pandas",
     "scikit-learn",
@@ -127,7 +126,7 @@ def predictions(
         table: the frames.
         rows: the test rows (n,).
         clean: (m, K) labels of the whole table; `noisy` likewise.
-        heads: head -> scores of (validation, test), as one epoch rule of `training.Monitor.scores`; kNN is left out.
+        heads: head -> scores of (validation, test), as one epoch rule of `probe.Monitor.scores`; kNN is left out.
     """
     frames = table.frames.loc[rows, ["subject", "sequence", "frame"]]
     parts = []

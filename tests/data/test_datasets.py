@@ -13,7 +13,8 @@ import torch
 from click.testing import CliRunner
 
 from aunce import cli, methods
-from aunce.data import DATASETS, adapter, bp4d, images, load, noise, pack_faces, prepare, transfer
+from aunce import data as door
+from aunce.data import adapter, bp4d, images, load, noise, pack_faces, prepare, transfer
 from aunce.data.recipes import Recipe
 from aunce.data.render import drawn
 from aunce.data.render.writing import dealt_rates
@@ -23,6 +24,7 @@ from aunce.report.card import DataCard
 from aunce.study.grid import REPORTS, load_study
 from aunce.study.spec import RunSpec
 
+DATASETS = {name: one for name, one in door.DATASETS.items() if hasattr(adapter(name), "write")}
 SMALL = {"subjects": 8, "frames": 6, "size": 64}
 # Every AU needs a positive frame to train on, and some are rare in these.
 SIZES = {

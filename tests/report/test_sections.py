@@ -148,12 +148,12 @@ def words(markdown: Any) -> str:
 
 
 def test_floors_are_of_each_condition_where_their_test_labels_differ(copy: FakeStudy) -> None:
-    assert set(read(copy)._blind["noise"]) == {"any"}
+    assert set(read(copy).blind()["noise"]) == {"any"}
     for run in copy.runs:
         if run.labels["noise"] == "moderate":
             counts = pd.read_parquet(run.folder / "counts.parquet")
             counts.assign(fn=counts["fn"] + 10).to_parquet(run.folder / "counts.parquet")
-    blind = read(copy)._blind
+    blind = read(copy).blind()
     blind = blind[(blind["arm"] == "always positive") & (blind["score"] == "f1")].groupby("noise")["value"].mean()
     assert blind["miss 0.3"] > blind["none"] + 0.01
 
@@ -185,8 +185,8 @@ def test_recorded_faces_have_intervals_over_subjects_and_seeds(
         return jackknife_interval(whole, [[value(seed, subjects != one) for one in range(6)] for seed in (0, 1)])
 
     for found, expected in (
-        (shown._interval("SupCon", "none", score), interval(False)),
-        (shown._interval("SupCon", "none", score, minus="BCE"), interval(True)),
+        (shown.interval("SupCon", "none", score), interval(False)),
+        (shown.interval("SupCon", "none", score, minus="BCE"), interval(True)),
     ):
         assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
     assert "mean over 2 seeds, 95 % interval, conditional on these training sets" in words(shown.findings())
@@ -229,12 +229,12 @@ def test_macro_scores_equal_scikit_learn_on_the_frames(study, shown, score, orac
     for arm in ARMS:
         for noise, label in (("none", "none"), ("moderate", "miss 0.3")):
             expected = [oracle(truth) for truth in truths(study, arm, noise)]
-            assert shown._values(arm, label, score).tolist() == pytest.approx(expected)
+            assert shown.values(arm, label, score).tolist() == pytest.approx(expected)
 
 
 def test_the_table_gives_the_interval_and_the_paired_difference(study, shown) -> None:
     bce, supcon = ([macro_auc(truth) for truth in truths(study, arm, "moderate")] for arm in ("BCE", "SupCon"))
-    table = words(shown.comparison("auc", verdict="demonstration: decides no claim"))
+    table = words(shown.scores_table("auc", verdict="demonstration: decides no claim"))
     (row,) = [line for line in table[table.index("miss 0.3") :].split("\n") if "SupCon" in line]
     low, high = stats.t.interval(0.95, 1, np.mean(supcon), stats.sem(supcon))
     assert row.replace("−", "-").startswith(f"| SupCon | {np.mean(supcon):.3f} | {low:.3f} to {high:.3f} |")
@@ -256,14 +256,14 @@ def test_floors_from_counts_equal_their_formulas(study, shown) -> None:
         rates = truth.labels[:, [0, 2, 3]].mean(0)
         always.append(np.mean(2 * rates / (1 + rates)))
         guess.append(np.mean(rates))
-    table = words(shown.comparison("f1", verdict=""))
+    table = words(shown.scores_table("f1", verdict=""))
     for name, values in (("always positive", always), ("prevalence guess", guess)):
         estimate = t_interval(values)
         assert table.count(f"| {name} (floor) | {estimate.value:.3f} | {estimate.low:.3f} to") == 2
 
 
 def test_the_null_au_is_in_no_macro_score_and_its_leak_is_shown(study, shown) -> None:
-    assert shown.entering == ENTERING
+    assert shown.scored_aus == ENTERING
     expected = np.mean([roc_auc_score(t.labels[:, 4], t.scores[:, 4]) - 0.5 for t in truths(study, "BCE", "none")])
     assert f"| BCE | {expected:+.3f} (".replace("-", "−") in words(shown.leak())
 
@@ -316,7 +316,7 @@ def test_mean_of_parts_and_pooled_stand_side_by_side(tmp_path: Path) -> None:
         for j, k in enumerate((0, 2, 3)):
             aucs[i, j] = roc_auc_score(truth.labels[:, k], truth.scores[:, k])
             weights[i, j] = truth.labels[:, k].sum() * (1 - truth.labels[:, k]).sum()
-    assert shown._values("BCE", "none", "auc").tolist() == pytest.approx([np.average(aucs, 0, weights).mean()])
+    assert shown.values("BCE", "none", "auc").tolist() == pytest.approx([np.average(aucs, 0, weights).mean()])
 
 
 # --- unfinished studies
@@ -336,9 +336,9 @@ def test_a_failed_run_drops_its_replicate_for_all_arms_and_is_listed(study, copy
     assert f"{missing.key} | missing |" in text
     assert "replicate 1 at noise none" in text
     for arm in ("BCE", "SupCon", "AUNCE as_read", "latent"):
-        assert shown._values(arm, "none", "auc").index.tolist() == [0]
-        assert shown._values(arm, "miss 0.3", "auc").index.tolist() == [0, 1]
-    assert "| not defined |" in words(shown.comparison("auc", verdict=""))
+        assert shown.values(arm, "none", "auc").index.tolist() == [0]
+        assert shown.values(arm, "miss 0.3", "auc").index.tolist() == [0, 1]
+    assert "| not defined |" in words(shown.scores_table("auc", verdict=""))
     assert "(interval not defined)" in words(shown.findings())
     table = pd.read_parquet(copy.folder / "runs.parquet")
     assert len(table) == 20

@@ -108,7 +108,7 @@ CAMERAS: Mapping[str, Mapping[str, float]] = {
 def dials_of(dataset: str, setting: str) -> Dials:
     """The dials of a setting as one data set's recordings have them."""
     dials = SETTINGS[setting]
-    factors = CAMERAS[dataset]
+    factors = CAMERAS.get(dataset, {})
     return dataclasses.replace(dials, **{name: getattr(dials, name) * factor for name, factor in factors.items()})
 
 
