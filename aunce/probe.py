@@ -3,6 +3,7 @@
 Every method is scored alike, so that methods differ by their training alone.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,8 +26,8 @@ Array = NDArray[Any]
 def embed(
     encoder: Encoder,
     images: Array,
-    *,
     rows: Array | None = None,
+    *,
     device: str = "cpu",
     crop: int = 0,
     batch_size: int = 512,
@@ -153,24 +154,28 @@ def fit_train_mode_probe(
     learning_rate: float = 1e-3,
     device: str = "cpu",
     crop: int = 0,
-) -> LinearProbe:
+) -> tuple[Encoder, LinearProbe]:
     """Fit the probe as the released script did: on a network in training mode, without a gradient through it.
 
     BatchNorm uses the statistics of each batch and its running ones move. Stochastic depth stays on. The network with
-    the moved statistics is then scored in eval mode.
+    the moved statistics is what is then scored, in eval mode.
 
     Args:
-        encoder: its buffers change; move it to `device` before.
+        encoder: stays as it is; a copy of it on `device` is moved.
         images: (n, H, W, 3) uint8, RGB.
         labels: (n, K) in {-1, 0, 1}.
         rows: the frames to fit on.
         seed: of weights, order and drop-outs.
-        device: of the encoder.
+        epochs: passes over the frames.
+        batch_size: frames a step.
+        learning_rate: constant.
+        device: where to compute.
         crop: see `embed`.
 
-    The others are those of `fit_probe`, and so is the result.
+    Returns:
+        The network with the moved statistics, and the probe, on the CPU and in eval mode.
     """
-    encoder.train()
+    encoder = copy.deepcopy(encoder).to(device).train()
 
     def features(batch: Tensor) -> Tensor:
         with torch.no_grad():
@@ -180,7 +185,8 @@ def fit_train_mode_probe(
     probe = build_probe(labels.shape[1], encoder.channels, seed=seed)
     optimizer = torch.optim.Adam(probe.parameters(), lr=learning_rate, weight_decay=1e-6, fused=True)
     with seeded(seed, device):
-        return _fitted(probe, optimizer, features, labels[rows], seed=seed, epochs=epochs, batch_size=batch_size)
+        fitted = _fitted(probe, optimizer, features, labels[rows], seed=seed, epochs=epochs, batch_size=batch_size)
+    return encoder, fitted
 
 
 def _fitted(
