@@ -185,7 +185,7 @@ def check_backbones(runs: Iterable[Run]) -> None:
     for backbone in {run.spec.backbone for run in runs if not run.spec.revision}:
         if (Path(backbone) / "config.json").is_file():
             continue
-        from aunce.backbones import BACKBONES  # which takes seconds, and one is enough
+        from aunce.backbones import BACKBONES  # imports torch, which takes seconds
 
         if backbone not in BACKBONES:
             raise UsageError(

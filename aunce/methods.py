@@ -1,8 +1,7 @@
 """What each `method` of a run trains, and on which features it is scored: the one place where names meet losses.
 
-Every method is scored alike, by `probe.Monitor`: a linear probe on frozen features, kNN on the same features, and
-the own head where there is one. Floors and the ceiling are methods too, with features that are not learned, or learned
-from shuffled labels.
+Every method is scored alike, by `probe.Monitor`: a linear probe and kNN on frozen features, and the own head where
+there is one. Floors and the ceiling are methods too: their features are not learned, or learned from shuffled labels.
 """
 
 import contextlib
@@ -181,7 +180,7 @@ def untrained_encoder(spec: RunSpec, aus: int) -> Encoder:
 
 
 def contrastive_loss(spec: RunSpec, labels: Array) -> ContrastiveLoss:
-    """The contrastive loss of a run; from the training `labels` (n, K) the early preset takes its AU weights."""
+    """The contrastive loss of a run. AU weights and rarer labels are counted in the training `labels` (n, K)."""
     if spec.method == "supcon":
         return lambda z, y, generator, anchors: supcon(z, y, spec.temperature, anchors=anchors)
     if spec.method == "infonce":
@@ -210,9 +209,15 @@ def _options(spec: RunSpec, labels: Array) -> dict[str, Any]:
 
 
 def sampling_weights(labels: Array) -> Array:
-    """How likely a balanced sampler draws each of the frames (n,): as one over the rate of the rarest AU that it shows.
+    """How likely a balanced sampler draws each frame: as one over the rate of the rarest AU that it shows.
 
-    A frame without an AU counts as one of the most frequent AU. From the training `labels` (n, K), which may be noisy.
+    A frame without an AU counts as one of the most frequent AU.
+
+    Args:
+        labels: (n, K) in {-1, 0, 1}, of the training frames; they may be noisy.
+
+    Returns:
+        (n,) with sum 1.
     """
     present = labels == 1  # (n, K)
     inverse = len(labels) / np.maximum(present.sum(0), 1)  # (K)
@@ -226,7 +231,7 @@ def _nearest(z: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def shuffle(labels: Array, split: Split, *, seed: int) -> Array:
-    """Labels dealt anew among the training frames, and among those of inner validation: the rates stay as they are."""
+    """Labels (n, K) permuted among the training frames, and among those of inner validation; rates are unchanged."""
     generator = np.random.default_rng(seed)
     shuffled = labels.copy()
     for rows in (split.train, split.validation):

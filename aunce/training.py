@@ -50,22 +50,15 @@ class Optimisation:
     The released code (commit bade385) honours its learning rate in the first epoch only. Here every step's rate is
     `learning_rate` times a factor of the step alone.
 
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images a step; each gives two views.
-        learning_rate: the highest rate, reached at the end of the warm-up.
-        weight_decay: of AdamW, on all parameters.
-        schedule: "cosine", or "constant" without a warm-up. The released step falls on the last epoch alone.
-
     Raises:
         UsageError: a value out of its range.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 1e-4
-    schedule: Literal["cosine", "constant"] = "cosine"
+    epochs: int  # passes over the training images
+    batch_size: int  # images a step; each gives two views
+    learning_rate: float  # the highest rate, reached at the end of the warm-up
+    weight_decay: float = 1e-4  # of AdamW, on all parameters
+    schedule: Literal["cosine", "constant"] = "cosine"  # the released rate is constant but for its last epoch
 
     def __post_init__(self) -> None:
         ranges = {
@@ -104,56 +97,36 @@ class StatefulCheck(Protocol):
 
     def state(self) -> dict[str, Tensor]:
         """What the check has to remember, tensors by name."""
-        ...
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` gave, before a training goes on from its checkpoint."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What a training is made of, besides its network and its loss.
+    """What a training is made of, besides its network and its loss."""
 
-    Attributes:
-        images: (n, H, W, 3) uint8, RGB; a memory map is read batch by batch.
-        labels: (n, K) in {-1, 0, 1}.
-        optimisation: rates, batch size and epochs.
-        seed: of order, views, drop-outs and the loss's draws.
-        rows: the images to train on; all if left out.
-        aus: the AU numbers, for messages; 1 to K if left out.
-        sampling_weights: of the rows, with sum 1: an epoch draws as many frames as there are rows, with replacement.
-            None takes every row once, in a new order.
-        two_forwards: False sends both views through the network together; True sends them one after the other, so that
-            each BatchNorm sees one view at a time (the released code, commit bade385).
-        crop: see `two_views`.
-        device: where to train.
-        precision: of the network's forward pass; "bf16" is torch's autocast. The loss is float32 at least in both.
-        compiled: compile the network first, which takes minutes and pays on a GPU.
-        check: called as check(epoch) after some epochs.
-        checks: after how many epochs, evenly spaced and always with the last.
-        measure: called with the features and labels of the last batch of each of these epochs.
-        checkpoint: a folder, written after each epoch; an earlier state of this training in it is continued.
-        log: takes one line per epoch.
-    """
-
-    images: Array
-    labels: Array
+    images: Array  # (n, H, W, 3) uint8, RGB; a memory map is read batch by batch
+    labels: Array  # (n, K) in {-1, 0, 1}
     optimisation: Optimisation
-    seed: int
-    rows: Array | None = None
-    aus: Sequence[int] | None = None
+    seed: int  # of order, views, drop-outs and the loss's draws
+    rows: Array | None = None  # the images to train on; all if left out
+    aus: Sequence[int] | None = None  # the AU numbers, for messages; 1 to K if left out
+    # Of the rows, with sum 1: an epoch draws as many frames as there are rows, with replacement. None takes every row
+    # once, in a new order.
     sampling_weights: Array | None = None
+    # False sends both views through the network together. True sends them one after the other, so that each BatchNorm
+    # sees one view at a time (the released code, commit bade385).
     two_forwards: bool = False
-    crop: int = 0
+    crop: int = 0  # pixels, see `two_views`
     device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compiled: bool = False
-    check: Check | None = None
-    checks: int = 1
-    measure: Measure | None = None
-    checkpoint: Path | None = None
-    log: Callable[[str], None] = print
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the forward pass, by torch's autocast; losses are float32 or more
+    compiled: bool = False  # compile the network first, which takes minutes and pays on a GPU
+    check: Check | None = None  # called after some epochs
+    checks: int = 1  # after how many epochs, evenly spaced and always with the last
+    measure: Measure | None = None  # called with the last batch of each of these epochs
+    checkpoint: Path | None = None  # a folder, written after each epoch; an earlier state of this training is continued
+    log: Callable[[str], None] = print  # takes one line per epoch
 
 
 def pretrain(encoder: Encoder, loss: ContrastiveLoss, training: Training) -> pd.DataFrame:
