@@ -4,53 +4,32 @@ Importing this module needs torch alone. transformers and safetensors are import
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from aunce.errors import UsageError
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
-
-def _small() -> "PretrainedConfig":
-    from transformers import ResNetConfig
-
-    return ResNetConfig(layer_type="basic", embedding_size=24, hidden_sizes=[24, 48, 96], depths=[1, 1, 1])
-
-
-def _resnet_18() -> "PretrainedConfig":
-    from transformers import ResNetConfig
-
-    return ResNetConfig(layer_type="basic", embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2])
-
-
-def _swin_base() -> "PretrainedConfig":
-    from transformers import SwinConfig
-
-    return SwinConfig(
-        image_size=224,
-        patch_size=4,
-        embed_dim=128,
-        depths=[2, 2, 18, 2],
-        num_heads=[4, 8, 16, 32],
-        window_size=7,
-        drop_path_rate=0.5,  # as in the released code; the hub's configuration says 0.1
-    )
-
-
-BACKBONES: dict[str, Callable[[], "PretrainedConfig"]] = {
-    "small": _small,
-    "resnet-18": _resnet_18,
-    "swin-base": _swin_base,
+RESNET = {"model_type": "resnet", "layer_type": "basic"}
+BACKBONES: dict[str, dict[str, Any]] = {
+    "small": {**RESNET, "embedding_size": 24, "hidden_sizes": [24, 48, 96], "depths": [1, 1, 1]},
+    "resnet-18": {**RESNET, "embedding_size": 64, "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]},
+    "swin-base": {
+        "model_type": "swin",
+        "image_size": 224,
+        "patch_size": 4,
+        "embed_dim": 128,
+        "depths": [2, 2, 18, 2],
+        "num_heads": [4, 8, 16, 32],
+        "window_size": 7,
+        "drop_path_rate": 0.5,  # as in the released code; the hub's configuration says 0.1
+    },
 }
-"""Bundled configurations with random weights: a ResNet for laptops (9 tokens of 96 channels at 48 px, 0.18 M weights),
-the 18-layer ResNet for the GPU size of studies (16 tokens of 512 channels at 112 px, 11 M weights), and the paper's
-Swin-B (49 tokens of 1024 channels at 224 px, 87 M weights)."""
+"""Bundled configurations of transformers, with random weights: a ResNet for laptops (9 tokens of 96 channels at 48 px,
+0.18 M weights), the 18-layer ResNet for the GPU size of studies (16 tokens of 512 channels at 112 px, 11 M weights),
+and the paper's Swin-B (49 tokens of 1024 channels at 224 px, 87 M weights)."""
 
 
 def build_backbone(name: str, *, revision: str | None = None) -> nn.Module:
@@ -83,7 +62,7 @@ def build_backbone(name: str, *, revision: str | None = None) -> nn.Module:
 
     try:
         if name in BACKBONES:
-            model = auto_model.from_config(BACKBONES[name]())
+            model = auto_model.from_config(transformers.AutoConfig.for_model(**BACKBONES[name]))
         elif folder.is_dir() and not any(folder.glob("*.safetensors")):
             pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".h5"))
             if pickles:  # whoever brought weights does not mean random ones

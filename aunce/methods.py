@@ -1,12 +1,10 @@
 """What each `method` of a run trains, and on which features it is scored: the one place where names meet losses.
 
-Every method is scored alike, by `probe.Monitor`: a linear probe on frozen features, kNN on the same features, and
-the own head where there is one. Floors and the ceiling are methods too, with features that are not learned, or learned
-from shuffled labels.
+Every method is scored alike, by `probe.Monitor`: a linear probe and kNN on frozen features, and the own head where
+there is one. Floors and the ceiling are methods too: their features are not learned, or learned from shuffled labels.
 """
 
 import contextlib
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -107,7 +105,7 @@ def train(
         if not spec.start:
             raise UsageError("pretext needs start, the weights that it left; `aunce run` makes them and hands them on")
         load_backbone(encoder.backbone, Path(spec.start))
-    embedding = partial(_embed_rows, encoder, pack.images, device, spec.crop)
+    embedding = partial(embed, encoder, pack.images, device=device, crop=spec.crop)
     if spec.method == "random":
         return _untrained(monitor(embedding), encoder)
     head = None if spec.method in CONTRASTIVE else build_probe(len(table.aus), spec.channels, seed=spec.replicate)
@@ -146,32 +144,23 @@ def train(
             history = fit_supervised(encoder, head, loss, training)
     if spec.moving_probe:
         # Its scores need the last encoder alone, and a training that is continued has it again.
-        moved = train_mode_probe(encoder, pack, split, noisy, spec, device)
-        scores.scores["last"] = scores.scores["last"] | {"moving": moved}  # other rules may share the dictionary
+        moved, probe = fit_train_mode_probe(
+            encoder,
+            pack.images,
+            noisy,
+            rows=split.train,
+            seed=spec.replicate,
+            epochs=spec.probe_epochs,
+            learning_rate=spec.probe_learning_rate,
+            device=device,
+            crop=spec.crop,
+        )
+        validation, test = (
+            probabilities(probe, embed(moved, pack.images, rows, device=device, crop=spec.crop))
+            for rows in (split.validation, split.test)
+        )
+        scores.scores["last"] = scores.scores["last"] | {"moving": (validation, test)}  # other rules may share the dict
     return Trained(history, scores, encoder)
-
-
-def train_mode_probe(
-    encoder: Encoder, pack: FaceCrops, split: Split, noisy: Array, spec: RunSpec, device: str
-) -> tuple[Array, Array]:
-    """Scores (validation (m, K), test (n, K)) of the probe as released, on a copy of the encoder."""
-    moved = copy.deepcopy(encoder)
-    probe = fit_train_mode_probe(
-        moved,
-        pack.images,
-        noisy,
-        rows=split.train,
-        seed=spec.replicate,
-        epochs=spec.probe_epochs,
-        learning_rate=spec.probe_learning_rate,
-        device=device,
-        crop=spec.crop,
-    )
-    validation, test = (
-        probabilities(probe, _embed_rows(moved, pack.images, device, spec.crop, rows))
-        for rows in (split.validation, split.test)
-    )
-    return validation, test
 
 
 def untrained_encoder(spec: RunSpec, aus: int) -> Encoder:
@@ -191,7 +180,7 @@ def untrained_encoder(spec: RunSpec, aus: int) -> Encoder:
 
 
 def contrastive_loss(spec: RunSpec, labels: Array) -> ContrastiveLoss:
-    """The contrastive loss of a run; from the training `labels` (n, K) the early preset takes its AU weights."""
+    """The contrastive loss of a run. AU weights and rarer labels are counted in the training `labels` (n, K)."""
     if spec.method == "supcon":
         return lambda z, y, generator, anchors: supcon(z, y, spec.temperature, anchors=anchors)
     if spec.method == "infonce":
@@ -220,9 +209,15 @@ def _options(spec: RunSpec, labels: Array) -> dict[str, Any]:
 
 
 def sampling_weights(labels: Array) -> Array:
-    """How likely a balanced sampler draws each of the frames (n,): as one over the rate of the rarest AU that it shows.
+    """How likely a balanced sampler draws each frame: as one over the rate of the rarest AU that it shows.
 
-    A frame without an AU counts as one of the most frequent AU. From the training `labels` (n, K), which may be noisy.
+    A frame without an AU counts as one of the most frequent AU.
+
+    Args:
+        labels: (n, K) in {-1, 0, 1}, of the training frames; they may be noisy.
+
+    Returns:
+        (n,) with sum 1.
     """
     present = labels == 1  # (n, K)
     inverse = len(labels) / np.maximum(present.sum(0), 1)  # (K)
@@ -236,7 +231,7 @@ def _nearest(z: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def shuffle(labels: Array, split: Split, *, seed: int) -> Array:
-    """Labels dealt anew among the training frames, and among those of inner validation: the rates stay as they are."""
+    """Labels (n, K) permuted among the training frames, and among those of inner validation; rates are unchanged."""
     generator = np.random.default_rng(seed)
     shuffled = labels.copy()
     for rows in (split.train, split.validation):
@@ -248,7 +243,10 @@ def raw_pixels(images: Array, split: Split) -> Array:
     """Grey images of 24 x 24 pixels as features (n, 576), each pixel standardised on the training frames."""
     size = (RAW_SIDE, RAW_SIDE)
     grey = [cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for image in images]
-    return _standardised(np.stack(grey).reshape(len(images), -1).astype(np.float32), split.train)
+    features = np.stack(grey).reshape(len(images), -1).astype(np.float32)  # (n, 576)
+    train = features[split.train]
+    standardised: Array = (features - train.mean(0)) / np.maximum(train.std(0), 1e-6)
+    return standardised
 
 
 def latent_intensities(pack: FaceCrops) -> Array:
@@ -266,10 +264,6 @@ def _untrained(scores: Monitor, encoder: Encoder | None) -> Trained:
     return Trained(pd.DataFrame([row]), scores, encoder)
 
 
-def _embed_rows(encoder: Encoder, images: Array, device: str, crop: int, rows: Array) -> Array:
-    return embed(encoder, images, rows=rows, device=device, crop=crop)
-
-
 def _shared_by_aus(features: Array, aus: int) -> Callable[[Array], Array]:
     def of_rows(rows: Array) -> Array:
         chosen = features[rows]  # (n, D)
@@ -277,8 +271,3 @@ def _shared_by_aus(features: Array, aus: int) -> Callable[[Array], Array]:
         return np.lib.stride_tricks.as_strided(chosen, shape, strides)  # (n, K, D), one copy for all AUs
 
     return of_rows
-
-
-def _standardised(features: Array, rows: Array) -> Array:
-    standard: Array = (features - features[rows].mean(0)) / np.maximum(features[rows].std(0), 1e-6)
-    return standard

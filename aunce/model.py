@@ -24,34 +24,27 @@ from aunce.backbones import build_backbone, tokens, width
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Encoder(nn.Module):
-    """Backbone and AU head: images to one feature vector per AU.
+class AUHead(nn.Module):
+    """Tokens of any backbone to one feature vector per AU, by the formulas above.
 
-    Source: the released code (commit bade385), but for two points. Images are normalised with ImageNet's mean and
-    standard deviation (released: those of CIFAR-10 on an ImageNet backbone), and every AU has exactly `neighbours`
-    neighbours (released: a threshold at the fourth largest product, so that ties add neighbours, and all AUs at zero).
+    Source: the released code (commit bade385), but for one point. Here every AU has exactly `neighbours` neighbours.
+    There a threshold at the fourth largest product lets ties add neighbours, and makes all AUs neighbours at zero.
 
     Args:
-        backbone: a model from `backbones.build_backbone`.
+        width: channels C of the tokens.
         aus: number of AUs K.
         channels: width D of the shared and of the per-AU features.
         neighbours: neighbours of each AU in the graph, at most K.
-        final_relu: False leaves out the ReLU of the result, whose features then are no longer confined to angles of at
-            most 90 degrees.
+        final_relu: False leaves out the ReLU of the result. With it no cosine of two features is negative.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
-        self, backbone: nn.Module, *, aus: int, channels: int = 64, neighbours: int = 4, final_relu: bool = True
+        self, width: int, *, aus: int, channels: int = 64, neighbours: int = 4, final_relu: bool = True
     ) -> None:
         super().__init__()
         self.aus, self.channels = aus, channels
         self.neighbours, self.final_relu = min(neighbours, aus), final_relu
-        # On a CPU convolutions over pixels with adjacent channels are 1.6 times as fast.
-        self.backbone = cast(Any, backbone).to(memory_format=torch.channels_last)
-        self.shared = nn.Linear(width(backbone), channels, bias=False)
+        self.shared = nn.Linear(width, channels, bias=False)
         self.shared_norm = nn.BatchNorm1d(channels)
         # One matrix for the K linear layers: each output sees `channels` inputs, so torch's initialisation is that of K
         # separate layers. The norms take the place of biases.
@@ -60,20 +53,9 @@ class Encoder(nn.Module):
         self.graph_u = nn.Linear(channels, channels)
         self.graph_v = nn.Linear(channels, channels)
         self.graph_norm = nn.BatchNorm1d(aus)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode images.
-
-        Args:
-            images: (B, 3, H, W) float in [0, 1], RGB.
-
-        Returns:
-            X (B, K, D): one feature vector per AU, not normalised to length 1.
-        """
-        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        features = tokens(self.backbone, images)  # (B, N, C)
+    def forward(self, features: Tensor) -> Tensor:
+        """Per-AU features X (B, K, D) of tokens (B, N, C), not normalised to length 1."""
         batch, count, _ = features.shape
         shared = F.relu(self.shared_norm(self.shared(features.flatten(0, 1))))  # (B * N, D)
         per_au = F.relu(self.per_au_norm(self.per_au(shared)))  # (B * N, K * D)
@@ -81,6 +63,33 @@ class Encoder(nn.Module):
         messages = adjacency(x, self.neighbours) @ self.graph_v(x)  # (B, K, D)
         x = x + self.graph_norm(messages + self.graph_u(x))  # (B, K, D)
         return F.relu(x) if self.final_relu else x
+
+
+class Encoder(AUHead):
+    """An AU head with a backbone before it: images to one feature vector per AU.
+
+    It is the head's subclass, so that weights keep the names that earlier runs wrote. Images are normalised with
+    ImageNet's mean and standard deviation (released: those of CIFAR-10 on an ImageNet backbone).
+
+    Args:
+        backbone: a model from `backbones.build_backbone`.
+        options: those of `AUHead`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, **options: Any) -> None:
+        super().__init__(width(backbone), **options)
+        # On a CPU convolutions over pixels with adjacent channels are 1.6 times as fast.
+        self.backbone = cast(Any, backbone).to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Per-AU features X (B, K, D) of images (B, 3, H, W), RGB float in [0, 1]."""
+        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return super().forward(tokens(self.backbone, images))  # (B, K, D)
 
 
 def adjacency(x: Tensor, neighbours: int) -> Tensor:

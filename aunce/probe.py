@@ -3,6 +3,7 @@
 Every method is scored alike, so that methods differ by their training alone.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,12 +22,14 @@ from aunce.supervised import supervised_loss
 
 Array = NDArray[Any]
 
+WEIGHT_DECAY = 1e-6  # of the probes' Adam, as released
+
 
 def embed(
     encoder: Encoder,
     images: Array,
-    *,
     rows: Array | None = None,
+    *,
     device: str = "cpu",
     crop: int = 0,
     batch_size: int = 512,
@@ -106,7 +109,6 @@ def fit_probe(
     epochs: int = 100,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
-    weight_decay: float = 1e-6,
 ) -> LinearProbe:
     """Fit one linear layer per AU on frozen features, as they are, by Adam on the mean cross-entropy of known labels.
 
@@ -121,7 +123,6 @@ def fit_probe(
         epochs: passes over the frames.
         batch_size: frames a step.
         learning_rate: constant.
-        weight_decay: of Adam.
 
     Returns:
         The probe, on the CPU and in eval mode.
@@ -135,10 +136,8 @@ def fit_probe(
         )
     if not np.isfinite(features).all():
         raise DataError("probe: expected finite features; the encoder's weights may have diverged")
-    probe = build_probe(labels.shape[1], features.shape[2], seed=seed)
-    optimizer = torch.optim.Adam(probe.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     x = torch.from_numpy(features)  # (n, K, D)
-    return _fitted(probe, optimizer, x.__getitem__, labels, seed=seed, epochs=epochs, batch_size=batch_size)
+    return _fitted(x.__getitem__, features.shape[2], labels, seed, epochs, batch_size, learning_rate)
 
 
 def fit_train_mode_probe(
@@ -153,47 +152,51 @@ def fit_train_mode_probe(
     learning_rate: float = 1e-3,
     device: str = "cpu",
     crop: int = 0,
-) -> LinearProbe:
+) -> tuple[Encoder, LinearProbe]:
     """Fit the probe as the released script did: on a network in training mode, without a gradient through it.
 
     BatchNorm uses the statistics of each batch and its running ones move. Stochastic depth stays on. The network with
-    the moved statistics is then scored in eval mode.
+    the moved statistics is what is then scored, in eval mode.
 
     Args:
-        encoder: its buffers change; move it to `device` before.
+        encoder: stays as it is; a copy of it on `device` is moved.
         images: (n, H, W, 3) uint8, RGB.
         labels: (n, K) in {-1, 0, 1}.
         rows: the frames to fit on.
         seed: of weights, order and drop-outs.
-        device: of the encoder.
+        epochs: passes over the frames.
+        batch_size: frames a step.
+        learning_rate: constant.
+        device: where to compute.
         crop: see `embed`.
 
-    The others are those of `fit_probe`, and so is the result.
+    Returns:
+        The network with the moved statistics, and the probe, on the CPU and in eval mode.
     """
-    encoder.train()
+    encoder = copy.deepcopy(encoder).to(device).train()
 
     def features(batch: Tensor) -> Tensor:
         with torch.no_grad():
             x: Tensor = encoder(_pixels(images[rows[batch.numpy()]], device, crop))  # (B, K, D)
         return x.float().cpu()
 
-    probe = build_probe(labels.shape[1], encoder.channels, seed=seed)
-    optimizer = torch.optim.Adam(probe.parameters(), lr=learning_rate, weight_decay=1e-6, fused=True)
     with seeded(seed, device):
-        return _fitted(probe, optimizer, features, labels[rows], seed=seed, epochs=epochs, batch_size=batch_size)
+        probe = _fitted(features, encoder.channels, labels[rows], seed, epochs, batch_size, learning_rate)
+    return encoder, probe
 
 
 def _fitted(
-    probe: LinearProbe,
-    optimizer: torch.optim.Optimizer,
     features: Callable[[Tensor], Tensor],
+    channels: int,
     labels: Array,
-    *,
     seed: int,
     epochs: int,
     batch_size: int,
+    learning_rate: float,
 ) -> LinearProbe:
-    """The probe, fitted on `features`: from rows (B,) of `labels` (n, K) to (B, K, D)."""
+    """A probe on `features`: from rows (B,) of `labels` (n, K) to (B, K, D)."""
+    probe = build_probe(labels.shape[1], channels, seed=seed)
+    optimizer = torch.optim.Adam(probe.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
     present, absent = (labels == 1).sum(0), (labels == 0).sum(0)  # (K) each
     one_label = (present == 0) | (absent == 0)  # (K)
     targets = torch.from_numpy(np.where(one_label, -1, labels))  # (n, K)

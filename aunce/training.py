@@ -7,7 +7,6 @@ was killed and continued from its checkpoint therefore gives, on a CPU, the same
 import json
 import math
 import shutil
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from aunce import files
 from aunce.devices import Late, Processes, send, share_batch_norms
@@ -35,35 +35,30 @@ from aunce.views import two_views
 Array = NDArray[Any]
 ContrastiveLoss = Callable[[Tensor, Tensor, Generator, slice | None], Tensor]
 """(z (V=2, B, K, D), labels (B, K) int8 on the CPU, CPU generator, the images that are anchors) -> scalar."""
+Check = Callable[[int], Mapping[str, float]]
+"""epoch, counted from 1 -> values by name, which join the row of the history."""
 Measure = Callable[[Tensor, Tensor], Mapping[str, float]]
-"""(z (V=2, B, K, D), labels (B, K) int8 on the CPU) -> what joins the row of the history."""
+"""(z (V=2, B, K, D), labels (B, K) int8 on the CPU) -> values by name, which join the row of the history."""
+
+WARMUP_EPOCHS = 1  # of the cosine schedule, and at most half of the training
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW with a linear warm-up and a cosine decay to 0, both counted in steps, or at a constant rate.
+    """AdamW with a linear warm-up of one epoch and a cosine decay to 0, or at a constant rate.
 
-    The released code (commit bade385) honours its learning rate in the first epoch only; here every step's rate is
+    The released code (commit bade385) honours its learning rate in the first epoch only. Here every step's rate is
     `learning_rate` times a factor of the step alone.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images a step; each gives two views.
-        learning_rate: the highest rate, reached at the end of the warm-up.
-        weight_decay: of AdamW, on all parameters.
-        schedule: "cosine", or "constant" without a warm-up. The released step falls on the last epoch alone.
-        warmup_epochs: length of the warm-up, at most half of the training.
 
     Raises:
         UsageError: a value out of its range.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 1e-4
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: float = 1.0
+    epochs: int  # passes over the training images
+    batch_size: int  # images a step; each gives two views
+    learning_rate: float  # the highest rate, reached at the end of the warm-up
+    weight_decay: float = 1e-4  # of AdamW, on all parameters
+    schedule: Literal["cosine", "constant"] = "cosine"  # the released rate is constant but for its last epoch
 
     def __post_init__(self) -> None:
         ranges = {
@@ -90,76 +85,48 @@ class Optimisation:
         if self.schedule == "constant":
             return self.learning_rate
         total = self.epochs * steps_per_epoch
-        warmup = min(round(self.warmup_epochs * steps_per_epoch), total // 2)
+        warmup = min(WARMUP_EPOCHS * steps_per_epoch, total // 2)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
         return self.learning_rate * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
 
-class Check(Protocol):
-    """What a loop calls after some epochs: its values join the row of the history."""
-
-    def __call__(self, epoch: int, /) -> Mapping[str, float]:
-        """Values by name after `epoch`, counted from 1."""
-        ...
-
-
 @runtime_checkable
-class StatefulCheck(Check, Protocol):
+class StatefulCheck(Protocol):
     """A check with a memory, which the checkpoint keeps."""
 
     def state(self) -> dict[str, Tensor]:
         """What the check has to remember, tensors by name."""
-        ...
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` gave, before a training goes on from its checkpoint."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What a training is made of, besides its network and its loss.
+    """What a training is made of, besides its network and its loss."""
 
-    Attributes:
-        images: (n, H, W, 3) uint8, RGB; a memory map is read batch by batch.
-        labels: (n, K) in {-1, 0, 1}.
-        optimisation: rates, batch size and epochs.
-        seed: of order, views, drop-outs and the loss's draws.
-        rows: the images to train on; all if left out.
-        aus: the AU numbers, for messages; 1 to K if left out.
-        sampling_weights: of the rows, with sum 1: an epoch draws as many frames as there are rows, with replacement.
-            None takes every row once, in a new order.
-        two_forwards: False sends both views through the network together; True sends them one after the other, so that
-            each BatchNorm sees one view at a time (the released code, commit bade385).
-        crop: see `two_views`.
-        device: where to train.
-        precision: of the network's forward pass; "bf16" is torch's autocast. The loss is float32 at least in both.
-        compiled: compile the network first, which takes minutes and pays on a GPU.
-        check: called as check(epoch) after some epochs.
-        checks: after how many epochs, evenly spaced and always with the last.
-        measure: called with the features and labels of the last batch of each of these epochs.
-        checkpoint: a folder, written after each epoch; an earlier state of this training in it is continued.
-        log: takes one line per epoch.
-    """
-
-    images: Array
-    labels: Array
+    images: Array  # (n, H, W, 3) uint8, RGB; a memory map is read batch by batch
+    labels: Array  # (n, K) in {-1, 0, 1}
     optimisation: Optimisation
-    seed: int
-    rows: Array | None = None
-    aus: Sequence[int] | None = None
+    seed: int  # of order, views, drop-outs and the loss's draws
+    rows: Array | None = None  # the images to train on; all if left out
+    aus: Sequence[int] | None = None  # the AU numbers, for messages; 1 to K if left out
+    # Of the rows, with sum 1: an epoch draws as many frames as there are rows, with replacement. None takes every row
+    # once, in a new order.
     sampling_weights: Array | None = None
+    # False sends both views through the network together. True sends them one after the other, so that each BatchNorm
+    # sees one view at a time (the released code, commit bade385).
     two_forwards: bool = False
-    crop: int = 0
+    crop: int = 0  # pixels, see `two_views`
     device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compiled: bool = False
-    check: Check | None = None
-    checks: int = 1
-    measure: Measure | None = None
-    checkpoint: Path | None = None
-    log: Callable[[str], None] = print
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the forward pass, by torch's autocast; losses are float32 or more
+    compiled: bool = False  # compile the network first, which takes minutes and pays on a GPU
+    check: Check | None = None  # called after some epochs
+    checks: int = 1  # after how many epochs, evenly spaced and always with the last
+    measure: Measure | None = None  # called with the last batch of each of these epochs
+    checkpoint: Path | None = None  # a folder, written after each epoch; an earlier state of this training is continued
+    log: Callable[[str], None] = print  # takes one line per epoch
 
 
 def pretrain(encoder: Encoder, loss: ContrastiveLoss, training: Training) -> pd.DataFrame:
@@ -167,8 +134,8 @@ def pretrain(encoder: Encoder, loss: ContrastiveLoss, training: Training) -> pd.
 
     Args:
         encoder: trained in place; ends on the device of the training and in training mode.
-        loss: from (z (2, B, K, D), labels (B, K), CPU generator, anchors) to a scalar; z is not normalised, and the
-            last is a slice of images in a run on several GPUs, else None, see `aunce_loss`. It is called once
+        loss: from (z (2, B, K, D), labels (B, K), CPU generator, anchors) to a scalar. z is not normalised. The anchors
+            are a slice of images in a run on several GPUs, else None, see `aunce_loss`. The loss is called once
             beforehand on a fixed example, whose value tells the checkpoints of different losses apart.
         training: data, plan, check and checkpoint.
 
@@ -181,9 +148,7 @@ def pretrain(encoder: Encoder, loss: ContrastiveLoss, training: Training) -> pd.
         RunError: the loss is not finite (the message names epoch, step and AUs), or the checkpoint is of another
             training.
     """
-    z, labels = _example(encoder.aus, training.device)
-    mark = loss(z, labels, Generator().manual_seed(0), None)
-    return _train(_Network(encoder, None, training.two_forwards), loss, mark, training)
+    return _train(_Network(encoder, None, training), loss, training)
 
 
 def fit_supervised(encoder: Encoder, head: LinearProbe, loss: SupervisedLoss, training: Training) -> pd.DataFrame:
@@ -192,9 +157,9 @@ def fit_supervised(encoder: Encoder, head: LinearProbe, loss: SupervisedLoss, tr
     Args:
         encoder: trained in place; ends on the device of the training and in training mode.
         head: trained in place, likewise.
-        loss: from (logits (2B, K), labels (2B, K)) to a scalar, the mean over known entries; see `supervised_loss`. It
-            is called once beforehand on a fixed example, as in `pretrain`.
-        training: data, plan, check and checkpoint; a measure would be given logits (2, B, K).
+        loss: from (logits (2B, K), labels (2B, K)) to a scalar, the mean over known entries, see `supervised_loss`. It
+            is called once beforehand, as in `pretrain`.
+        training: data, plan, check and checkpoint; a measure is given logits (2, B, K).
 
     The result and what is raised are those of `pretrain`.
     """
@@ -203,34 +168,27 @@ def fit_supervised(encoder: Encoder, head: LinearProbe, loss: SupervisedLoss, tr
         whole = loss(logits.flatten(0, 1), labels.repeat(2, 1))
         return whole if anchors is None else whole * ((anchors.stop - anchors.start) / len(labels))
 
-    z, labels = _example(encoder.aus, training.device)
-    mark = loss(z[0, :, :, 0], labels)
-    return _train(_Network(encoder, head, training.two_forwards), objective, mark, training)
+    return _train(_Network(encoder, head, training), objective, training)
 
 
 class _Network(nn.Module):
-    def __init__(self, encoder: Encoder, head: LinearProbe | None, two_forwards: bool) -> None:
+    def __init__(self, encoder: Encoder, head: LinearProbe | None, training: Training) -> None:
         super().__init__()
-        self.encoder, self.head, self.two_forwards = encoder, head, two_forwards
+        self.encoder, self.head = encoder, head
+        self.two_forwards, self.bf16 = training.two_forwards, training.precision == "bf16"
 
     def forward(self, views: Tensor) -> Tensor:
         """Features (2, B, K, D) of views (2, B, 3, H, W), or logits (2, B, K) with a head."""
-        if self.two_forwards:
-            z = torch.stack([self.encoder(view) for view in views])  # (2, B, K, D)
-        else:
-            z = self.encoder(views.flatten(0, 1)).unflatten(0, (2, -1))  # (2, B, K, D)
-        return z if self.head is None else self.head(z.flatten(0, 1)).unflatten(0, (2, -1))  # (2, B, K)
+        with torch.autocast(views.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.two_forwards:
+                z = torch.stack([self.encoder(view) for view in views])  # (2, B, K, D)
+            else:
+                z = self.encoder(views.flatten(0, 1)).unflatten(0, (2, -1))  # (2, B, K, D)
+            return z if self.head is None else self.head(z.flatten(0, 1)).unflatten(0, (2, -1))  # (2, B, K)
 
 
-def _train(network: _Network, objective: ContrastiveLoss, mark: Tensor, training: Training) -> pd.DataFrame:
-    """The loop.
-
-    Args:
-        network: its outputs are what `objective` takes in place of z.
-        objective: the loss of a whole batch, or of the anchors of this process.
-        mark: value of the loss on an example, for the checkpoint.
-        training: see `pretrain`.
-    """
+def _train(network: _Network, objective: ContrastiveLoss, training: Training) -> pd.DataFrame:
+    """The loop; `objective` takes the outputs of the network in place of z."""
     plan, labels, device = training.optimisation, training.labels, training.device
     count, aus = len(training.images), network.encoder.aus
     if count != len(labels) or labels.shape[1:] != (aus,):
@@ -244,31 +202,38 @@ def _train(network: _Network, objective: ContrastiveLoss, mark: Tensor, training
     fewest = max(2, processes.size)
     if len(rows) < fewest:
         raise DataError(f"training: expected at least {fewest} images to train on, got {len(rows)}")
-    if processes.size > 1:
-        share_batch_norms(network.encoder)
-    network.to(device)
-    forward = _prepared(network, processes, training)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=plan.weight_decay, fused=True)
     starts = [start for start in range(0, len(rows), plan.batch_size) if len(rows) - start >= fewest]
     checked = _spread(training.checks if training.check is not None else 0, plan.epochs)
-    checkpoint = _Checkpoint(training, _identity(training, rows, checked, mark, network), network, optimizer)
+
+    if processes.size > 1:
+        share_batch_norms(network.encoder)
+    forward: nn.Module = network.to(device)
+    if training.compiled:
+        forward = cast(nn.Module, torch.compile(network))
+    if processes.size > 1:
+        forward = DistributedDataParallel(forward, [torch.device(device)] if device.startswith("cuda") else None)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=plan.weight_decay, fused=True)
+    checkpoint = _Checkpoint(training, _identity(training, rows, checked, objective, network), network, optimizer)
     history = checkpoint.load()
     first, started = len(history) + 1, time.perf_counter()
     for epoch in range(first, plan.epochs + 1):
         began = time.perf_counter()
         network.train()
-        order = _order(training, rows, epoch)
+        draws, weights = np.random.default_rng((training.seed, epoch)), training.sampling_weights
+        order = draws.permutation(rows) if weights is None else draws.choice(rows, len(rows), p=weights)
         batches = [np.sort(order[start : start + plan.batch_size]) for start in starts]
         total = torch.zeros((), dtype=torch.float64, device=device)
         rate = 0.0
         queued: _Queued | None = None
-        for step, pixels in enumerate(_bar(_read(training, batches, processes), len(batches), f"epoch {epoch}")):
+        # The bar is drawn at a terminal only.
+        bar = tqdm(_read(training, batches, processes), f"epoch {epoch}", len(batches), leave=False, disable=None)
+        for step, pixels in enumerate(bar):
             for_views, for_network, for_loss = _seeds(training.seed, epoch, step)
             batch, share = batches[step], processes.share(len(batches[step]))
             known = torch.from_numpy(labels[batch])  # (B, K)
-            views = two_views(
+            views = two_views(  # (2, b, 3, H, W)
                 pixels, seed=for_views, crop=training.crop, first=share.start, of=len(batch)
-            )  # (2, b, 3, H, W)
+            )
             rate = plan.rate((epoch - 1) * len(batches) + step, len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -282,15 +247,15 @@ def _train(network: _Network, objective: ContrastiveLoss, mark: Tensor, training
             optimizer.step()
             total += value.detach()
             if queued is not None:
-                queued.stop_if_broken(objective, training.aus, epoch)
-            queued = _Queued(Late(value), out.detach(), known, for_loss, anchors, step)
-        if queued is not None:
-            queued.stop_if_broken(objective, training.aus, epoch)
+                queued.stop_if_broken(objective, training.aus)
+            queued = _Queued(Late(value), out.detach(), known, for_loss, anchors, f"epoch {epoch}, step {step + 1}")
+        assert queued is not None  # there is a batch at least
+        queued.stop_if_broken(objective, training.aus)
         loss = processes.total(total).item() / len(batches)
         row: dict[str, float] = {"epoch": epoch, "loss": loss, "learning_rate": rate, "seconds": 0.0}
         if training.check is not None and epoch in checked:
             row |= training.check(epoch)
-            if training.measure is not None and queued is not None:
+            if training.measure is not None:
                 row |= training.measure(queued.out, queued.labels)
         row["seconds"] = time.perf_counter() - began
         history.append(row)
@@ -301,46 +266,42 @@ def _train(network: _Network, objective: ContrastiveLoss, mark: Tensor, training
     return pd.DataFrame(history)
 
 
-def _identity(training: Training, rows: Array, checked: set[int], mark: Tensor, network: nn.Module) -> dict[str, Any]:
+def _identity(
+    training: Training, rows: Array, checked: set[int], objective: ContrastiveLoss, network: _Network
+) -> dict[str, Any]:
     """What a checkpoint must have in common with a training that continues it."""
+    aus = network.encoder.aus
+    # The value of a loss on an example that is always the same tells losses apart.
+    z = torch.randn(2, 4, aus, 8, generator=Generator().manual_seed(0)).to(training.device)  # (2, B=4, K, 8)
+    labels = ((torch.arange(4)[:, None] + torch.arange(aus)) % 2).to(torch.int8)  # (4, K)
+    example = z if network.head is None else z[..., 0]  # (2, 4, K, 8) or (2, 4, K)
+    loss = objective(example, labels, Generator().manual_seed(0), None)
+    shapes = [(name, value.shape) for name, value in network.state_dict().items()]
     weights = training.sampling_weights
     return {
-        "format": 1,
+        "format": 2,
         "optimisation": asdict(training.optimisation),
-        "seed": training.seed,
-        "two_forwards": training.two_forwards,
-        "crop": training.crop,
-        "precision": training.precision,
-        "loss": f"{mark.item():.5g}",
+        **{name: getattr(training, name) for name in ("seed", "two_forwards", "crop", "precision")},
+        "loss": f"{loss.item():.5g}",
         "checks": sorted(checked),
         "images": list(training.images.shape),
         "labels": zlib.crc32(training.labels[rows].tobytes()),
         "rows": zlib.crc32(rows.astype(np.int64).tobytes()),
         "sampling_weights": None if weights is None else zlib.crc32(weights.tobytes()),
-        "network": zlib.crc32(repr([(name, value.shape) for name, value in network.state_dict().items()]).encode()),
+        "network": zlib.crc32(repr(shapes).encode()),
     }
 
 
-def _order(training: Training, rows: Array, epoch: int) -> Array:
-    """The rows of an epoch in the order in which they are seen."""
-    draws = np.random.default_rng((training.seed, epoch))
-    if training.sampling_weights is None:
-        return draws.permutation(rows)
-    return draws.choice(rows, len(rows), p=training.sampling_weights)
+def _spread(checks: int, epochs: int) -> set[int]:
+    """`checks` epochs, evenly spaced, always with the last: 3 of 8 are 3, 6 and 8."""
+    count = min(checks, epochs)
+    return {-(-epochs * number // count) for number in range(1, count + 1)}
 
 
-def _prepared(network: _Network, processes: Processes, training: Training) -> Callable[[Tensor], Tensor]:
-    """The network's forward pass as this run wants it."""
-    device = torch.device(training.device)
-    prepared: nn.Module = cast(nn.Module, torch.compile(network)) if training.compiled else network
-    if processes.size > 1:
-        prepared = DistributedDataParallel(prepared, device_ids=[device] if device.type == "cuda" else None)
-
-    def forward(views: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-            return cast(Tensor, prepared(views))
-
-    return forward
+def _seeds(seed: int, epoch: int, step: int) -> tuple[int, int, int]:
+    """Seeds of the views, the network and the loss in a step."""
+    views, network, loss = np.random.SeedSequence((seed, epoch, step)).generate_state(3, np.uint32)
+    return int(views), int(network), int(loss)
 
 
 def _read(training: Training, batches: Sequence[Array], processes: Processes) -> Iterator[Tensor]:
@@ -357,6 +318,13 @@ def _read(training: Training, batches: Sequence[Array], processes: Processes) ->
         yield ahead.result()
 
 
+def _line(row: Mapping[str, float], epochs: int, seconds: float) -> str:
+    left = seconds * (epochs - row["epoch"])
+    left_text = f"about {left:.0f} s left" if left < 120 else f"about {left / 60:.0f} min left"
+    area = f"  val AUC {row['val_auc']:.3f}".replace("0.", ".") if "val_auc" in row else ""
+    return f"epoch {row['epoch']:.0f}/{epochs}  loss {row['loss']:.3f}{area}  {seconds:.1f} s/epoch  {left_text}"
+
+
 @dataclass(frozen=True)
 class _Queued:
     """A step whose loss is looked at one step later: the host never waits for what it has just queued."""
@@ -366,83 +334,43 @@ class _Queued:
     labels: Tensor  # (B, K)
     seed: int
     anchors: slice | None
-    step: int
+    place: str
 
-    def stop_if_broken(self, objective: ContrastiveLoss, aus: Sequence[int] | None, epoch: int) -> None:
-        """Stop the training if the loss of this step is not finite.
+    def stop_if_broken(self, objective: ContrastiveLoss, aus: Sequence[int] | None) -> None:
+        """Stop if the loss of this step is not finite, and say for which AUs the network's output, or the loss, broke.
+
+        The term of an AU is the loss with this AU alone: the others are unknown and their outputs constant.
 
         Raises:
-            RunError: it is not; the message says for which AUs the network's output, or else the loss, broke.
+            RunError: the loss is not finite.
         """
         if math.isfinite(self.value.item()):
             return
-        finite_out = torch.isfinite(self.out).movedim(2, 0).flatten(1).all(1)  # (K)
-        names = [f"AU{au}" for au in aus or range(1, len(finite_out) + 1)]
-        if not finite_out.all():
-            cause = f": the network's output for {_listed(names, ~finite_out)} is not"
-        elif (broken := self._broken_terms(objective)).any():
-            cause = f": the network's output is, the loss terms of {_listed(names, broken)} are not"
-        else:
-            cause = ", though the network's output and the terms of the single AUs are"
-        raise RunError(
-            f"epoch {epoch}, step {self.step + 1}: the loss is not finite{cause}; a lower learning rate or a longer "
-            "warm-up may help; nothing finished is lost"
-        )
+        aus = aus or range(1, self.labels.shape[1] + 1)
+        finite = torch.isfinite(self.out).movedim(2, 0).flatten(1).all(1).tolist()  # (K)
+        cause = f": the network's output for {_named(aus, finite)} is not"
+        if all(finite):
+            finite = [self._is_finite_alone(objective, k) for k in range(len(aus))]
+            cause = f": the network's output is, the loss terms of {_named(aus, finite)} are not"
+            if all(finite):
+                cause = ", though the network's output and the terms of the single AUs are"
+        remedy = "a lower learning rate may help; nothing finished is lost"
+        raise RunError(f"{self.place}: the loss is not finite{cause}; {remedy}")
 
-    def _broken_terms(self, objective: ContrastiveLoss) -> Tensor:
-        """(K) bool: where the loss with this AU alone, the others unknown and their outputs constant, is not finite."""
-        broken = []
-        for mine in torch.eye(self.labels.shape[1], dtype=torch.bool):  # (K)
-            shape = (-1,) + (1,) * (self.out.ndim - 3)
-            out = torch.where(mine.view(shape).to(self.out.device), self.out, 1.0)  # as self.out
+    def _is_finite_alone(self, objective: ContrastiveLoss, k: int) -> bool:
+        mine = torch.arange(self.labels.shape[1]) == k  # (K)
+        out = torch.ones_like(self.out)  # (2, B, K, D) or (2, B, K)
+        out[:, :, k] = self.out[:, :, k]
+        with torch.no_grad():
             generator = Generator().manual_seed(self.seed)
-            with torch.no_grad():
-                term = objective(out, torch.where(mine, self.labels, -1), generator, self.anchors)
-            broken.append(not math.isfinite(term.item()))
-        return torch.tensor(broken)
+            term = objective(out, torch.where(mine, self.labels, -1), generator, self.anchors)
+        return math.isfinite(term.item())
 
 
-def _listed(names: Sequence[str], which: Tensor) -> str:
-    if which.all() and len(names) > 1:
-        return f"all {len(names)} AUs"
-    return ", ".join(name for name, marked in zip(names, which.tolist(), strict=True) if marked)
-
-
-def _example(aus: int, device: str) -> tuple[Tensor, Tensor]:
-    """Features (2, B=4, K, 8) and labels (4, K) that are always the same.
-
-    The value of a loss on them tells losses apart, so that no checkpoint is continued with another loss.
-    """
-    z = torch.randn(2, 4, aus, 8, generator=Generator().manual_seed(0)).to(device)  # (2, 4, K, 8)
-    labels = (torch.arange(4)[:, None] + torch.arange(aus)) % 2  # (4, K)
-    return z, labels.to(torch.int8)
-
-
-def _spread(checks: int, epochs: int) -> set[int]:
-    """`checks` epochs, evenly spaced, always with the last: 3 of 8 are 3, 5 and 8."""
-    count = min(checks, epochs)
-    return {-(-epochs * number // count) for number in range(1, count + 1)}
-
-
-def _seeds(seed: int, epoch: int, step: int) -> tuple[int, int, int]:
-    views, network, loss = np.random.SeedSequence((seed, epoch, step)).generate_state(3, np.uint32)
-    return int(views), int(network), int(loss)
-
-
-def _bar(batches: Iterator[Tensor], steps: int, text: str) -> Iterator[Tensor]:
-    """The batches, under a bar if a person is watching."""
-    if not sys.stderr.isatty():
-        return batches
-    from tqdm import tqdm
-
-    return iter(tqdm(batches, total=steps, desc=text, leave=False))
-
-
-def _line(row: Mapping[str, float], epochs: int, seconds: float) -> str:
-    left = seconds * (epochs - row["epoch"])
-    left_text = f"about {left:.0f} s left" if left < 120 else f"about {left / 60:.0f} min left"
-    area = f"  val AUC {row['val_auc']:.3f}".replace("0.", ".") if "val_auc" in row else ""
-    return f"epoch {row['epoch']:.0f}/{epochs}  loss {row['loss']:.3f}{area}  {seconds:.1f} s/epoch  {left_text}"
+def _named(aus: Sequence[int], finite: Sequence[bool]) -> str:
+    """The AUs that are not finite."""
+    broken = [f"AU{au}" for au, good in zip(aus, finite, strict=True) if not good]
+    return f"all {len(aus)} AUs" if len(broken) == len(aus) > 1 else ", ".join(broken)
 
 
 class _Checkpoint:

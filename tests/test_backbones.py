@@ -27,7 +27,7 @@ FAMILIES = {
         16, 16, 0,
     ),
     "convnext": (transformers.ConvNextConfig(hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1]), 1, 20, 0),
-    "resnet": (BACKBONES["small"](), 4, 96, 0),
+    "resnet": (transformers.AutoConfig.for_model(**BACKBONES["small"]), 4, 96, 0),
 }  # fmt: skip
 
 

@@ -22,10 +22,9 @@ from aunce.study.grid import BACKBONE, PROBE, WEIGHTS
 COLUMNS = ["input", "frame", "face_id", "timestamp", "confidence"]
 
 
-@pytest.fixture(scope="module")
-def run():
-    torch.set_num_threads(1)
-    return prediction.tiny_run()
+@pytest.fixture
+def run(finished_run):
+    return finished_run
 
 
 @pytest.fixture(scope="module")

@@ -1,130 +1,60 @@
-"""Features of the frozen encoder, the probe, and the check of a run."""
+"""Features of the frozen encoder, the linear probe on them, and the check of a run."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-import transformers
+from trainings import AUS, IMAGES, LABELS, Killed, fit, same, settings, swin, timeless, tiny
 
 from aunce.data.frames import Split
 from aunce.errors import DataError
 from aunce.evaluation import score_tables
 from aunce.losses import supcon
-from aunce.model import LinearProbe, build_encoder
+from aunce.model import LinearProbe
 from aunce.probe import Monitor, embed, fit_probe, fit_train_mode_probe
 from aunce.supervised import supervised_loss
-from aunce.training import Optimisation, Training, fit_supervised, pretrain
-
-AUS = (1, 2, 12)
-
-
-def contrast(z, labels, generator, anchors=None):
-    """A stand-in that uses everything a contrastive loss may: features, known labels and a draw."""
-    z = F.normalize(z, dim=3)
-    known = (labels >= 0).to(z.dtype)
-    pull = 1 - (z[0] * z[1]).sum(2)  # (B, K)
-    spread = torch.einsum("bkd,ckd->kbc", z[0], z[1]).exp().mean((1, 2)).log()  # (K)
-    return (pull * known).mean() + torch.rand((), generator=generator) * spread.mean()
-
-
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    labels = rng.choice([-1, 0, 1], p=[0.1, 0.5, 0.4], size=(21, 3)).astype(np.int8)
-    images = rng.integers(0, 256, (21, 32, 32, 3), dtype=np.uint8)
-    return images, labels
-
-
-@pytest.fixture
-def dropping(tmp_path) -> str:
-    """A folder with a tiny Swin that draws while it trains: drop-out and stochastic depth."""
-    transformers.SwinConfig(
-        image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4,
-        drop_path_rate=0.5, hidden_dropout_prob=0.2,
-    ).save_pretrained(tmp_path / "swin")  # fmt: skip
-    return str(tmp_path / "swin")
-
-
-def tiny(backbone="small", seed=0):
-    return build_encoder(backbone, aus=3, channels=8, seed=seed)
-
-
-def settings(**changes):
-    return Optimisation(**{"epochs": 4, "batch_size": 5, "learning_rate": 1e-2} | changes)
-
-
-def quiet(_line):
-    pass
-
-
-def fit(encoder, images, labels, *, loss, head=None, **options):
-    """Train; with a head, supervised."""
-    training = Training(images=images, labels=labels, **{"seed": 0, "log": quiet} | options)
-    if head is None:
-        return pretrain(encoder, loss, training)
-    return fit_supervised(encoder, head, loss, training)
-
-
-class Killed(Exception):
-    pass
-
-
-def same(first, second):
-    return all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
-
-
-def timeless(history):
-    return history.drop(columns="seconds")
-
 
 # The frozen probe
 
 
-def test_embedding_and_probing_leave_features_buffers_weights_and_modes_bit_identical(data, dropping):
-    images, labels = data
-    for backbone in ("small", dropping):
+def test_embedding_and_probing_leave_features_buffers_weights_and_modes_bit_identical(tmp_path):
+    for backbone in ("small", swin(tmp_path)):
         encoder = tiny(backbone)
-        fit(encoder, images, labels, loss=contrast, optimisation=settings(epochs=1), seed=0, log=quiet)
+        fit(encoder, epochs=1)
         encoder.graph_norm.eval()  # a mixture of modes, to be found again
         modes = [module.training for module in encoder.modules()]
         state = {name: value.clone() for name, value in encoder.state_dict().items()}
-        features = embed(encoder, images)
-        fit_probe(features, labels, seed=0, epochs=3)
-        assert np.array_equal(features, embed(encoder, images))
+        features = embed(encoder, IMAGES)
+        fit_probe(features, LABELS, seed=0, epochs=3)
+        assert np.array_equal(features, embed(encoder, IMAGES))
         assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in state.items())
         assert modes == [module.training for module in encoder.modules()]
         assert features.dtype == np.float32
 
 
-def test_features_are_those_of_eval_mode_for_the_asked_rows_whatever_the_batch(data):
-    images, _ = data
+def test_features_are_those_of_eval_mode_for_the_asked_rows_whatever_the_batch():
     encoder = tiny()
     rows = np.array([7, 3, 20])
-    expected = encoder.eval()(torch.from_numpy(images[rows]).permute(0, 3, 1, 2) / 255).detach().numpy()
+    expected = encoder.eval()(torch.from_numpy(IMAGES[rows]).permute(0, 3, 1, 2) / 255).detach().numpy()
     encoder.train()
-    np.testing.assert_allclose(embed(encoder, images, rows=rows, batch_size=2), expected, atol=1e-5)
+    np.testing.assert_allclose(embed(encoder, IMAGES, rows, batch_size=2), expected, atol=1e-5)
     assert encoder.training
 
 
-def test_with_a_crop_the_middle_of_each_image_is_embedded_and_views_are_as_small(data):
-    images, labels = data
+def test_with_a_crop_the_middle_of_each_image_is_embedded_and_views_are_as_small():
     encoder = tiny()
-    side = images.shape[1]
-    middle = images[:, 2 : side - 2, 2 : side - 2]
-    np.testing.assert_allclose(embed(encoder, images, crop=side - 4), embed(encoder, middle), atol=1e-6)
+    np.testing.assert_allclose(embed(encoder, IMAGES, crop=28), embed(encoder, IMAGES[:, 2:30, 2:30]), atol=1e-6)
     seen = []
     encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[-1]))
-    loss, plan = (lambda z, batch, *_: supcon(z, batch, 0.5)), settings(epochs=1)
-    fit(encoder, images, labels, loss=loss, optimisation=plan, seed=0, crop=side - 4, log=quiet)
-    assert set(seen) == {side - 4}
+    fit(encoder, loss=lambda z, batch, *_: supcon(z, batch, 0.5), epochs=1, crop=28)
+    assert set(seen) == {28}
 
 
-def test_the_mode_is_restored_when_embedding_fails(data):
+def test_the_mode_is_restored_when_embedding_fails():
     encoder = tiny()
     with pytest.raises(IndexError):
-        embed(encoder, data[0], rows=np.array([99]))
+        embed(encoder, IMAGES, np.array([99]))
     assert encoder.training
 
 
@@ -154,18 +84,16 @@ def test_the_probe_has_its_own_seed():
     assert not same(first, fit_probe(features, labels, seed=2, epochs=1))
 
 
-def test_the_probe_as_released_moves_the_buffers_of_its_network_and_no_weight(data):
-    images, labels = data
-    encoder = tiny()
-    weights = {name: value.clone() for name, value in encoder.named_parameters()}
-    buffers = {name: value.clone() for name, value in encoder.named_buffers()}
-    rows = np.arange(4, 20)
-    probe = fit_train_mode_probe(encoder, images, labels, rows=rows, seed=0, epochs=2, batch_size=8)
-    assert all(torch.equal(weights[name], value) for name, value in encoder.named_parameters())
-    moved = [name for name, value in encoder.named_buffers() if not torch.equal(buffers[name], value)]
-    assert any("running_mean" in name for name in moved)
-    again = fit_train_mode_probe(tiny(), images, labels, rows=rows, seed=0, epochs=2, batch_size=8)
-    assert same(probe, again), "seed and weights decide it"
+def test_the_probe_as_released_moves_the_buffers_of_a_copy_and_no_weight():
+    encoder, rows = tiny(), np.arange(4, 20)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    options = {"rows": rows, "seed": 0, "epochs": 2, "batch_size": 8}
+    moved, probe = fit_train_mode_probe(encoder, IMAGES, LABELS, **options)
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    names = [name for name, value in moved.state_dict().items() if not torch.equal(before[name], value)]
+    assert any("running_mean" in name for name in names)
+    assert not set(names) & dict(encoder.named_parameters()).keys()
+    assert same(probe, fit_train_mode_probe(tiny(), IMAGES, LABELS, **options)[1]), "seed and weights decide it"
 
 
 def test_an_au_with_one_class_gets_its_log_odds_and_no_weights():
@@ -198,12 +126,12 @@ def monitored(seed=0, head=None, epochs=3):
     encoder = tiny()
     split = Split(np.arange(40), np.arange(40, 60), np.arange(60, 90))
     monitor = Monitor(
-        lambda rows: embed(encoder, images, rows=rows), split=split, noisy=noisy, clean=labels,
+        lambda rows: embed(encoder, images, rows), split=split, noisy=noisy, clean=labels,
         subjects=np.array([f"F{number // 10}" for number in range(90)]), aus=AUS, scored=AUS, seed=0, head=head,
         probe_epochs=20, knn_frames=16,
     )  # fmt: skip
     options = {
-        "optimisation": settings(epochs=epochs, batch_size=20), "seed": 0, "rows": monitor.split.train, "aus": AUS,
+        "optimisation": settings(epochs=epochs, batch_size=20), "rows": monitor.split.train, "aus": AUS,
         "check": monitor, "checks": epochs,
     }  # fmt: skip
     return encoder, monitor, (images, noisy), options
@@ -219,7 +147,7 @@ def test_the_monitor_keeps_the_scores_of_the_last_the_best_inner_validation_and_
             seen[epoch] = monitor.scores["last"]
             return values
 
-    history = fit(encoder, *data, loss=contrast, **options | {"check": Spy()}, log=quiet).set_index("epoch")
+    history = fit(encoder, *data, **options | {"check": Spy()}).set_index("epoch")
     expected = {"last": 5, "inner_val": history["val_auc"].idxmax(), "oracle": history["test_auc"].idxmax()}
     assert monitor.epochs == expected
     for rule, epoch in expected.items():
@@ -242,18 +170,18 @@ def test_the_own_head_of_a_supervised_arm_is_scored_beside_probe_and_knn():
     head = LinearProbe(3, 8)
     encoder, monitor, data, options = monitored(head=head)
     loss = supervised_loss("bce", data[1])
-    fit(encoder, *data, head=head, loss=loss, **options, log=quiet)
+    fit(encoder, *data, head=head, loss=loss, **options)
     assert set(monitor.scores["last"]) == {"own", "probe", "knn"}
     images = data[0]
-    expected = torch.sigmoid(head(torch.from_numpy(embed(encoder, images, rows=monitor.split.test)))).detach().numpy()
+    expected = torch.sigmoid(head(torch.from_numpy(embed(encoder, images, monitor.split.test)))).detach().numpy()
     np.testing.assert_allclose(monitor.scores["last"]["own"][1], expected, atol=1e-6)
 
 
 def test_monitoring_changes_nothing_in_the_training():
     encoder, _, data, options = monitored()
-    fit(encoder, *data, loss=contrast, **options, log=quiet)
+    fit(encoder, *data, **options)
     alone, _, data, options = monitored()
-    fit(alone, *data, loss=contrast, **options | {"check": None}, log=quiet)
+    fit(alone, *data, **options | {"check": None})
     assert same(encoder, alone)
 
 
@@ -263,12 +191,12 @@ def test_a_killed_run_continues_with_the_scores_of_its_earlier_checks(tmp_path):
             raise Killed
 
     encoder, whole, data, options = monitored(epochs=4)
-    expected = fit(encoder, *data, loss=contrast, **options, log=quiet)
+    expected = fit(encoder, *data, **options)
     encoder, _, data, options = monitored(epochs=4)
     with pytest.raises(Killed):
-        fit(encoder, *data, loss=contrast, **options, checkpoint=tmp_path / "c", log=dying_log)
+        fit(encoder, *data, **options, checkpoint=tmp_path / "c", log=dying_log)
     encoder, monitor, data, options = monitored(epochs=4)
-    history = fit(encoder, *data, loss=contrast, **options, checkpoint=tmp_path / "c", log=quiet)
+    history = fit(encoder, *data, **options, checkpoint=tmp_path / "c")
     assert min(whole.epochs.values()) <= 2, "no rule chose an epoch before the kill: this test shows nothing"
     assert timeless(history).equals(timeless(expected))
     assert monitor.epochs == whole.epochs
@@ -281,9 +209,9 @@ def test_a_killed_run_continues_with_the_scores_of_its_earlier_checks(tmp_path):
 
 def test_a_run_killed_after_its_last_epoch_still_has_the_probe_of_that_epoch(tmp_path):
     encoder, whole, data, options = monitored()
-    fit(encoder, *data, loss=contrast, **options, checkpoint=tmp_path / "c", log=quiet)
+    fit(encoder, *data, **options, checkpoint=tmp_path / "c")
     encoder, monitor, data, options = monitored()
-    fit(encoder, *data, loss=contrast, **options, checkpoint=tmp_path / "c", log=quiet)
+    fit(encoder, *data, **options, checkpoint=tmp_path / "c")
     torch.testing.assert_close(monitor.probe.state_dict(), whole.probe.state_dict(), rtol=0, atol=0)
 
 

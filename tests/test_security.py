@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -181,8 +182,8 @@ def test_no_module_can_load_a_pickle():
 
 
 @pytest.mark.parametrize("format", ["pickle", "torch"])
-def test_weights_of_a_run_that_are_a_pickle_are_never_executed(tmp_path, format):
-    trap, run = tmp_path / "executed", prediction.tiny_run()
+def test_weights_of_a_run_that_are_a_pickle_are_never_executed(tmp_path, format, finished_run):
+    trap, run = tmp_path / "executed", shutil.copytree(finished_run, tmp_path / "run")
     for name in (WEIGHTS, PROBE):
         kept = (run / name).read_bytes()
         with (run / name).open("wb") as file:

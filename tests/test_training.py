@@ -1,81 +1,30 @@
-"""The loop (schedule, resumption, messages), the frozen probe, the supervised losses and the check of a run."""
+"""The training loop: its schedule, what it hands to a loss, how it continues, and what it says."""
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-import transformers
+from trainings import AUS, IMAGES, LABELS, Killed, contrast, fit, quiet, same, settings, swin, timeless, tiny
 
 from aunce import training
 from aunce.errors import DataError, RunError, UsageError
 from aunce.losses import supcon
-from aunce.model import LinearProbe, build_encoder
+from aunce.model import LinearProbe, build_probe
 from aunce.probe import embed
 from aunce.supervised import supervised_loss
-from aunce.training import Optimisation, Training, fit_supervised, pretrain
-
-AUS = (1, 2, 12)
-
-
-def contrast(z, labels, generator, anchors=None):
-    """A stand-in that uses everything a contrastive loss may: features, known labels and a draw."""
-    z = F.normalize(z, dim=3)
-    known = (labels >= 0).to(z.dtype)
-    pull = 1 - (z[0] * z[1]).sum(2)  # (B, K)
-    spread = torch.einsum("bkd,ckd->kbc", z[0], z[1]).exp().mean((1, 2)).log()  # (K)
-    return (pull * known).mean() + torch.rand((), generator=generator) * spread.mean()
-
-
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    labels = rng.choice([-1, 0, 1], p=[0.1, 0.5, 0.4], size=(21, 3)).astype(np.int8)
-    images = rng.integers(0, 256, (21, 32, 32, 3), dtype=np.uint8)
-    return images, labels
-
-
-@pytest.fixture
-def dropping(tmp_path) -> str:
-    """A folder with a tiny Swin that draws while it trains: drop-out and stochastic depth."""
-    transformers.SwinConfig(
-        image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4,
-        drop_path_rate=0.5, hidden_dropout_prob=0.2,
-    ).save_pretrained(tmp_path / "swin")  # fmt: skip
-    return str(tmp_path / "swin")
-
-
-def tiny(backbone="small", seed=0):
-    return build_encoder(backbone, aus=3, channels=8, seed=seed)
-
-
-def settings(**changes):
-    return Optimisation(**{"epochs": 4, "batch_size": 5, "learning_rate": 1e-2} | changes)
-
-
-def quiet(_line):
-    pass
-
-
-def fit(encoder, images, labels, *, loss, head=None, **options):
-    """Train; with a head, supervised."""
-    training = Training(images=images, labels=labels, **{"seed": 0, "log": quiet} | options)
-    if head is None:
-        return pretrain(encoder, loss, training)
-    return fit_supervised(encoder, head, loss, training)
-
 
 # The schedule
 
 
 def test_the_learning_rate_rises_over_the_warm_up_and_falls_by_a_cosine_to_zero():
-    plan = settings(epochs=10, learning_rate=0.3, warmup_epochs=2)
-    rates = [plan.rate(step, 7) for step in range(70)]
+    plan = settings(epochs=10, learning_rate=0.3)
+    rates = [plan.rate(step, 14) for step in range(140)]
     assert rates[:14] == pytest.approx([0.3 * (step + 1) / 14 for step in range(14)])
-    assert rates[14:] == pytest.approx([0.15 * (1 + math.cos(math.pi * step / 56)) for step in range(56)])
+    assert rates[14:] == pytest.approx([0.15 * (1 + math.cos(math.pi * step / 126)) for step in range(126)])
     assert max(rates) == 0.3
 
 
@@ -87,25 +36,23 @@ def test_a_constant_schedule_has_one_rate_and_no_warm_up():
 
 def test_a_training_of_one_epoch_still_reaches_its_learning_rate():
     assert max(settings(epochs=1).rate(step, 10) for step in range(10)) == 1e-2
-    assert settings(epochs=1, warmup_epochs=0).rate(0, 1) == 1e-2
+    assert settings(epochs=1).rate(0, 1) == 1e-2
 
 
-def test_every_epoch_honours_the_learning_rate_and_not_only_the_first(data, monkeypatch):
-    seen = {}
+def test_every_epoch_honours_the_learning_rate_and_not_only_the_first(monkeypatch):
+    rates, step = [], torch.optim.AdamW.step
+
+    def spy(self, *args, **kwargs):
+        rates.extend(group["lr"] for group in self.param_groups)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
     for peak in (1e-2, 1e-3):
-        rates = seen[peak] = []
-        step = torch.optim.AdamW.step
-
-        def spy(self, *args, _step=step, _rates=rates, **kwargs):
-            _rates.extend(group["lr"] for group in self.param_groups)
-            return _step(self, *args, **kwargs)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.optim.AdamW, "step", spy)
-            history = fit(tiny(), *data, loss=contrast, optimisation=settings(learning_rate=peak), seed=0, log=quiet)
-        assert rates == [settings(learning_rate=peak).rate(number, 4) for number in range(16)]
+        rates.clear()
+        plan = settings(learning_rate=peak)
+        history = fit(tiny(), optimisation=plan)
+        assert rates == [plan.rate(number, 4) for number in range(16)]
         assert history["learning_rate"].tolist() == rates[3::4]
-    assert np.allclose(np.array(seen[1e-2]) / np.array(seen[1e-3]), 10)
 
 
 @pytest.mark.parametrize(
@@ -120,33 +67,20 @@ def test_impossible_settings_are_refused_by_name(wrong):
 # Resumption
 
 
-class Killed(Exception):
-    pass
+def kill_after_an_epoch(line):
+    if line.startswith("epoch 2/"):
+        raise Killed
 
 
-def same(first, second):
-    return all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
-
-
-def saved_epochs(folder):
-    return json.loads((folder / "state.json").read_text())["epoch"]
-
-
-def timeless(history):
-    return history.drop(columns="seconds")
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("moment", ["between epochs", "within an epoch", "while saving"])
-def test_a_killed_pretraining_continues_to_the_same_weights_and_history(
-    seed, moment, data, dropping, tmp_path, monkeypatch
-):
-    backbone = "small" if seed else dropping
-    common = {"loss": contrast, "optimisation": settings(), "seed": seed, "checks": 4}
+@pytest.mark.parametrize(
+    ("moment", "seed"), [("between epochs", 0), ("within an epoch", 0), ("within an epoch", 1), ("while saving", 2)]
+)
+def test_a_killed_pretraining_continues_to_the_same_weights_and_history(moment, seed, tmp_path, monkeypatch):
+    backbone = "small" if seed else swin(tmp_path)
+    table = np.random.default_rng(seed).random(5)
+    common = {"seed": seed, "checks": 4, "check": lambda epoch: {"val_auc": table[epoch]}}
     whole = tiny(backbone, seed)
-    values = iter(np.random.default_rng(seed).random(100))
-    table = {epoch: next(values) for epoch in range(1, 5)}
-    expected = fit(whole, *data, **common, check=lambda epoch: {"val_auc": table[epoch]}, log=quiet)
+    expected = fit(whole, **common)
 
     calls = 0
 
@@ -157,32 +91,24 @@ def test_a_killed_pretraining_continues_to_the_same_weights_and_history(
             raise Killed
         return contrast(*arguments)
 
-    def dying_log(line):
-        if moment == "between epochs" and line.startswith("epoch 2/"):
-            raise Killed
-
-    rename = Path.rename
+    rename, saved = Path.rename, iter(range(1, 5))
 
     def dying_rename(self, target):
         # The second of the two renames of the third save: the folder is away, its successor not yet there.
-        if moment == "while saving" and self.suffix == ".partial" and saved_epochs(self) == 3:
+        if moment == "while saving" and self.suffix == ".partial" and next(saved) == 3:
             raise Killed
         return rename(self, target)
 
     place = tmp_path / "run" / "checkpoint"
+    dying_log = kill_after_an_epoch if moment == "between epochs" else quiet
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", dying_rename)
         with pytest.raises(Killed):
-            fit(
-                tiny(backbone, seed), *data, **common | {"loss": dying_loss}, checkpoint=place, log=dying_log,
-                check=lambda epoch: {"val_auc": table[epoch]},
-            )  # fmt: skip
+            fit(tiny(backbone, seed), **common, loss=dying_loss, checkpoint=place, log=dying_log)
     torch.manual_seed(12345)  # another process has another global generator
     lines = []
     second = tiny(backbone, seed)
-    history = fit(
-        second, *data, **common, checkpoint=place, log=lines.append, check=lambda epoch: {"val_auc": table[epoch]}
-    )
+    history = fit(second, **common, checkpoint=place, log=lines.append)
     assert lines[0].startswith("continues after epoch 2 ")
     assert same(whole, second)
     assert timeless(history).equals(timeless(expected))
@@ -190,59 +116,41 @@ def test_a_killed_pretraining_continues_to_the_same_weights_and_history(
 
 
 @pytest.mark.parametrize("two_forwards", [False, True])
-def test_a_killed_supervised_fit_continues_with_its_head_to_the_same_numbers(two_forwards, data, tmp_path):
-    common = {
-        "loss": supervised_loss("bce", data[1]),
-        "optimisation": settings(),
-        "seed": 3,
-        "two_forwards": two_forwards,
-    }
-    torch.manual_seed(0)
-    start = LinearProbe(3, 8).state_dict()
-    heads = [LinearProbe(3, 8) for _ in range(3)]
-    for head in heads:
-        head.load_state_dict(start)
+def test_a_killed_supervised_fit_continues_with_its_head_to_the_same_numbers(two_forwards, tmp_path):
+    common = {"loss": supervised_loss("bce", LABELS), "seed": 3, "two_forwards": two_forwards}
+    heads = [build_probe(3, 8, seed=0) for _ in range(3)]
     whole, broken, second = tiny(), tiny(), tiny()
-    expected = fit(whole, *data, head=heads[0], **common, log=quiet)
-
-    def dying_log(line):
-        if line.startswith("epoch 2/"):
-            raise Killed
-
+    expected = fit(whole, head=heads[0], **common)
     with pytest.raises(Killed):
-        fit(broken, *data, head=heads[1], **common, checkpoint=tmp_path / "c", log=dying_log)
-    history = fit(second, *data, head=heads[2], **common, checkpoint=tmp_path / "c", log=quiet)
+        fit(broken, head=heads[1], **common, checkpoint=tmp_path / "c", log=kill_after_an_epoch)
+    history = fit(second, head=heads[2], **common, checkpoint=tmp_path / "c")
     assert same(whole, second)
     assert same(heads[0], heads[2])
     assert timeless(history).equals(timeless(expected))
 
 
-def test_a_finished_training_is_given_back_and_not_repeated(data, tmp_path):
-    common = {
-        "loss": contrast,
-        "optimisation": settings(epochs=2),
-        "seed": 0,
-        "checkpoint": tmp_path / "c",
-        "log": quiet,
-    }
-    first = tiny()
-    history = fit(first, *data, **common)
-    second = tiny(seed=5)
-    before = (tmp_path / "c" / "state.json").stat().st_mtime_ns
-    assert fit(second, *data, **common).equals(history)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished training of two epochs: encoder, history and checkpoint."""
+    encoder, place = tiny(), tmp_path_factory.mktemp("finished") / "c"
+    return encoder, fit(encoder, epochs=2, checkpoint=place), place
+
+
+def test_a_finished_training_is_given_back_and_not_repeated(finished):
+    first, history, place = finished
+    second, before = tiny(seed=5), (place / "state.json").stat().st_mtime_ns
+    assert fit(second, epochs=2, checkpoint=place).equals(history)
     assert same(first, second)
-    assert (tmp_path / "c" / "state.json").stat().st_mtime_ns == before
+    assert (place / "state.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_torn_checkpoint_is_said_and_the_training_starts_anew(name, data, tmp_path):
-    common = {"loss": contrast, "optimisation": settings(epochs=2), "seed": 0}
-    whole, again = tiny(), tiny()
-    expected = fit(whole, *data, **common, checkpoint=tmp_path / "c", log=quiet)
-    torn = tmp_path / "c" / name
+def test_a_torn_checkpoint_is_said_and_the_training_starts_anew(name, finished, tmp_path):
+    whole, expected, place = finished
+    torn = shutil.copytree(place, tmp_path / "c") / name
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
-    lines = []
-    history = fit(again, *data, **common, checkpoint=tmp_path / "c", log=lines.append)
+    lines, again = [], tiny()
+    history = fit(again, epochs=2, checkpoint=tmp_path / "c", log=lines.append)
     assert "is not a whole checkpoint and is left out" in lines[0]
     assert same(whole, again)
     assert timeless(history).equals(timeless(expected))
@@ -252,29 +160,36 @@ def test_a_torn_checkpoint_is_said_and_the_training_starts_anew(name, data, tmp_
     ("changes", "named"),
     [
         ({"seed": 1}, "seed"),
-        ({"optimisation": settings(learning_rate=2e-2)}, "optimisation"),
+        ({"optimisation": settings(epochs=2, learning_rate=2e-2)}, "optimisation"),
         ({"loss": lambda *batch: 2 * contrast(*batch)}, "loss"),
         ({"two_forwards": True}, "two_forwards"),
         ({"rows": np.arange(20)}, "labels, rows"),
+        ({"sampling_weights": np.full(21, 1 / 21)}, "sampling_weights"),
     ],
 )
-def test_a_checkpoint_of_another_training_is_refused_and_kept(changes, named, data, tmp_path):
-    common = {"loss": contrast, "optimisation": settings(), "seed": 0, "checkpoint": tmp_path / "c", "log": quiet}
-    fit(tiny(), *data, **common)
-    before = (tmp_path / "c" / "weights.safetensors").read_bytes()
+def test_a_checkpoint_of_another_training_is_refused_and_kept(changes, named, finished):
+    _, _, place = finished
+    before = (place / "weights.safetensors").read_bytes()
     with pytest.raises(RunError, match=f"belongs to another training: its {named} differ"):
-        fit(tiny(), *data, **common | changes)
-    assert (tmp_path / "c" / "weights.safetensors").read_bytes() == before
+        fit(tiny(), **{"epochs": 2, "checkpoint": place} | changes)
+    assert (place / "weights.safetensors").read_bytes() == before
 
 
-def test_no_global_generator_moves_and_none_matters(data, dropping):
+def test_a_checkpoint_of_an_earlier_revision_is_refused(finished, tmp_path):
+    state = shutil.copytree(finished[2], tmp_path / "c") / "state.json"
+    state.write_text(state.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(RunError, match="its format differ"):
+        fit(tiny(), epochs=2, checkpoint=tmp_path / "c")
+
+
+def test_no_global_generator_moves_and_none_matters(tmp_path):
     results = []
     for state in (0, 1):
         torch.manual_seed(state)
         np.random.seed(state)  # noqa: NPY002
         before = torch.random.get_rng_state()
-        encoder = tiny(dropping)
-        fit(encoder, *data, loss=contrast, optimisation=settings(epochs=1), seed=0, log=quiet)
+        encoder = tiny(swin(tmp_path))
+        fit(encoder, epochs=1)
         assert torch.equal(before, torch.random.get_rng_state())
         results.append(encoder)
     assert same(*results)
@@ -290,17 +205,14 @@ def test_the_loss_falls_on_a_small_problem_for_contrastive_and_supervised_traini
     for au, band in enumerate((slice(0, 10), slice(11, 21), slice(22, 32))):  # bands survive flips and colour changes
         images[:, band] += (100 * labels[:, au, None, None, None]).astype(np.uint8)
     plan = settings(epochs=8, batch_size=16, learning_rate=5e-3)
-    history = fit(
-        tiny(), images, labels, loss=lambda z, batch, *_: supcon(z, batch, 0.5), optimisation=plan, seed=0, log=quiet
-    )
+    history = fit(tiny(), images, labels, loss=lambda z, batch, *_: supcon(z, batch, 0.5), optimisation=plan)
     assert history["loss"].iloc[-1] < 0.95 * history["loss"].iloc[0]
-    loss = supervised_loss("bce", labels)
-    history = fit(tiny(), images, labels, head=LinearProbe(3, 8), loss=loss, optimisation=plan, seed=0, log=quiet)
+    loss, head = supervised_loss("bce", labels), build_probe(3, 8, seed=0)
+    history = fit(tiny(), images, labels, loss=loss, head=head, optimisation=plan)
     assert history["loss"].iloc[-1] < 0.8 * history["loss"].iloc[0]
 
 
-def test_losses_see_two_views_raw_labels_and_every_row_once_an_epoch(data):
-    images, labels = data
+def test_losses_see_two_views_raw_labels_and_every_row_once_an_epoch():
     rows = np.arange(3, 19)  # 16 rows: batches of 5, 5, 5 and one image, which is dropped
     seen = []
 
@@ -308,12 +220,11 @@ def test_losses_see_two_views_raw_labels_and_every_row_once_an_epoch(data):
         seen.append((tuple(z.shape), batch.clone()))
         return contrast(z, batch, generator)
 
-    common = {"optimisation": settings(epochs=2), "seed": 0, "rows": rows, "log": quiet}
-    fit(tiny(), images, labels, loss=spy, **common)
+    fit(tiny(), loss=spy, rows=rows, epochs=2)
     assert [shape for shape, _ in seen[1:]] == [(2, 5, 3, 8)] * 6  # the first call names the loss
     for epoch in (seen[1:4], seen[4:7]):
         given = sorted(map(tuple, torch.cat([batch for _, batch in epoch]).tolist()))
-        allowed = sorted(map(tuple, labels[rows].tolist()))
+        allowed = sorted(map(tuple, LABELS[rows].tolist()))
         assert len(given) == 15
         for row in given:
             allowed.remove(row)
@@ -323,33 +234,26 @@ def test_losses_see_two_views_raw_labels_and_every_row_once_an_epoch(data):
         return logits.mean()
 
     seen.clear()
-    fit(tiny(), images, labels, head=LinearProbe(3, 8), loss=logits_spy, **common)
+    fit(tiny(), loss=logits_spy, head=LinearProbe(3, 8), rows=rows, epochs=1)
     assert seen[1][0] == (10, 3)
     assert torch.equal(seen[1][1][:5], seen[1][1][5:])
 
 
-def test_frames_are_drawn_by_their_chances_with_and_without_a_head(data):
-    images, labels = data
-    rows, sampling_weights = np.arange(3, 19), np.zeros(16)
-    sampling_weights[[2, 7]] = 0.75, 0.25
+def test_frames_are_drawn_by_their_weights_with_and_without_a_head():
+    rows, weights = np.arange(3, 19), np.zeros(16)
+    weights[[2, 7]] = 0.75, 0.25
+    common = {"rows": rows, "sampling_weights": weights}
     seen = []
 
     def spy(z, batch, generator, anchors):
         seen.append(batch.clone())
         return contrast(z, batch, generator)
 
-    common = {
-        "optimisation": settings(epochs=8),
-        "seed": 0,
-        "rows": rows,
-        "sampling_weights": sampling_weights,
-        "log": quiet,
-    }
-    fit(tiny(), images, labels, loss=spy, **common)
+    fit(tiny(), loss=spy, epochs=8, **common)
     given = torch.cat(seen[1:])
     assert len(given) == 8 * 15, "as many as there are rows, but for a last batch of one"
-    assert {tuple(row) for row in given.tolist()} == {tuple(labels[rows[2]]), tuple(labels[rows[7]])}
-    often = (given == torch.from_numpy(labels[rows[2]])).all(1).float().mean().item()
+    assert {tuple(row) for row in given.tolist()} == {tuple(LABELS[rows[2]]), tuple(LABELS[rows[7]])}
+    often = (given == torch.from_numpy(LABELS[rows[2]])).all(1).float().mean().item()
     assert 0.6 < often < 0.9
 
     def logits_spy(logits, batch):
@@ -357,48 +261,40 @@ def test_frames_are_drawn_by_their_chances_with_and_without_a_head(data):
         return logits.mean()
 
     seen.clear()
-    fit(tiny(), images, labels, head=LinearProbe(3, 8), loss=logits_spy, **common)
-    assert {tuple(row) for row in torch.cat(seen[1:]).tolist()} <= {tuple(labels[rows[k]]) for k in (2, 7)}
+    fit(tiny(), loss=logits_spy, head=LinearProbe(3, 8), epochs=1, **common)
+    assert {tuple(row) for row in torch.cat(seen[1:]).tolist()} <= {tuple(LABELS[rows[k]]) for k in (2, 7)}
 
 
-def test_a_measure_sees_features_and_labels_of_checked_epochs_and_joins_the_history(data):
-    images, labels = data
+def test_values_of_check_and_measure_join_the_history_and_are_nan_between_checks():
     seen = []
 
     def measure(z, batch):
         seen.append((tuple(z.shape), tuple(batch.shape)))
         return {"spread": z.std().item()}
 
-    history = fit(
-        *(tiny(), images, labels),
-        loss=contrast,
-        optimisation=settings(epochs=4),
-        seed=0,
-        check=lambda epoch: {"value": 1.0},
-        checks=2,
-        measure=measure,
-        log=quiet,
-    )
+    history = fit(tiny(), checks=2, check=lambda epoch: {"val_auc": epoch / 10}, measure=measure)
     assert seen == [((2, 5, 3, 8), (5, 3))] * 2
+    assert list(history) == ["epoch", "loss", "learning_rate", "seconds", "val_auc", "spread"]
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    np.testing.assert_array_equal(history["val_auc"], [np.nan, 0.2, np.nan, 0.4])
     assert history["spread"].notna().tolist() == [False, True, False, True]
 
 
-def test_an_encoder_that_comes_in_eval_mode_is_trained_in_training_mode(data):
+def test_an_encoder_that_comes_in_eval_mode_is_trained_in_training_mode():
     encoder = tiny().eval()
-    fit(encoder, *data, loss=contrast, optimisation=settings(epochs=1), seed=0, log=quiet)
+    fit(encoder, epochs=1)
     assert encoder.training
     assert encoder.shared_norm.num_batches_tracked == 4
 
 
-def test_two_forwards_give_each_norm_one_view_at_a_time(data):
-    images, labels = data
+def test_two_forwards_give_each_norm_one_view_at_a_time():
     encoders = {}
     for two_forwards in (False, True):
         encoder = encoders[two_forwards] = tiny()
         batches = []
         encoder.shared.register_forward_hook(lambda _m, _i, output, into=batches: into.append(output.detach()))
         plan = settings(epochs=1, batch_size=21, learning_rate=1e-12)
-        fit(encoder, images, labels, loss=contrast, optimisation=plan, seed=0, two_forwards=two_forwards, log=quiet)
+        fit(encoder, optimisation=plan, two_forwards=two_forwards)
         norm = encoder.shared_norm
         assert norm.num_batches_tracked == len(batches) == 1 + two_forwards
         mean, variance = torch.zeros(8), torch.ones(8)
@@ -417,32 +313,23 @@ def test_checks_are_evenly_spaced_and_always_include_the_last_epoch(checks, epoc
     assert sorted(training._spread(checks, epochs)) == expected
 
 
-def test_values_of_checks_join_the_history_and_are_nan_between_checks(data):
-    history = fit(
-        tiny(), *data, loss=contrast, optimisation=settings(), seed=0, checks=2, log=quiet,
-        check=lambda epoch: {"val_auc": epoch / 10},
-    )  # fmt: skip
-    assert list(history) == ["epoch", "loss", "learning_rate", "seconds", "val_auc"]
-    assert history["epoch"].tolist() == [1, 2, 3, 4]
-    np.testing.assert_array_equal(history["val_auc"], [np.nan, 0.2, np.nan, 0.4])
-
-
-def test_one_line_per_epoch_tells_progress_and_time_left(data):
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_line_an_epoch_tells_progress_and_time_left_and_a_bar_is_drawn_at_a_terminal_only(
+    terminal, monkeypatch, capsys
+):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     lines = []
-    fit(
-        tiny(), *data, loss=contrast, optimisation=settings(epochs=2), seed=0, checks=1, log=lines.append,
-        check=lambda _epoch: {"val_auc": 0.712},
-    )  # fmt: skip
+    fit(tiny(), epochs=2, checks=1, log=lines.append, check=lambda _epoch: {"val_auc": 0.712})
     assert len(lines) == 2
     assert lines[0].startswith("epoch 1/2  loss ")
     assert " s/epoch  about " in lines[0]
     assert lines[0].endswith(" s left")
     assert "  val AUC .712  " in lines[1]
+    assert ("epoch 1" in capsys.readouterr().err) == terminal
 
 
 @pytest.mark.parametrize("source", ["features", "loss", "labels"])
-def test_a_loss_that_is_not_finite_names_epoch_step_aus_and_where_it_comes_from(source, data, tmp_path):
-    images, labels = data
+def test_a_loss_that_is_not_finite_names_epoch_step_aus_and_where_it_comes_from(source, tmp_path):
     encoder, calls = tiny(), 0
 
     def breaks(z, batch, generator, anchors):
@@ -470,53 +357,34 @@ def test_a_loss_that_is_not_finite_names_epoch_step_aus_and_where_it_comes_from(
         "labels": "the network's output is, the loss terms of AU12 are not",
     }
     with pytest.raises(RunError) as error:
-        fit(
-            encoder, images, labels, loss=breaks, optimisation=settings(), seed=0, aus=AUS, log=quiet,
-            checkpoint=tmp_path / "c",
-        )  # fmt: skip
+        fit(encoder, loss=breaks, aus=AUS, checkpoint=tmp_path / "c")
     assert str(error.value).startswith(f"epoch 2, step 2: the loss is not finite: {expected[source]};")
     assert len(json.loads((tmp_path / "c" / "state.json").read_text())["history"]) == 1
 
 
-def test_a_supervised_loss_that_is_not_finite_names_its_au(data):
-    encoder, head = tiny(), LinearProbe(3, 8)
+def test_a_supervised_loss_that_is_not_finite_names_its_aus():
+    head = LinearProbe(3, 8)
+    loss = supervised_loss("bce", LABELS)
     with torch.no_grad():
         head.bias[1] = math.inf
     with pytest.raises(RunError, match=r"epoch 1, step 1: .* the network's output for AU2 is not;"):
-        fit(
-            encoder,
-            *data,
-            head=head,
-            loss=supervised_loss("bce", data[1]),
-            optimisation=settings(),
-            seed=0,
-            aus=AUS,
-            log=quiet,
-        )
+        fit(tiny(), loss=loss, head=head, aus=AUS)
+    with pytest.raises(RunError, match="the network's output is, the loss terms of all 3 AUs are not;"):
+        fit(tiny(), loss=lambda x, y: loss(x, y) * math.nan, head=LinearProbe(3, 8), aus=AUS)
 
 
-def test_images_and_labels_that_do_not_fit_are_refused(data):
-    images, labels = data
-    common = {"loss": contrast, "optimisation": settings(), "seed": 0}
+def test_images_and_labels_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match=r"expected labels \(21, 3\)"):
-        fit(tiny(), images, labels[:, :2], **common)
+        fit(tiny(), IMAGES, LABELS[:, :2])
     with pytest.raises(DataError, match="at least 2 images"):
-        fit(tiny(), images, labels, rows=np.array([4]), **common)
+        fit(tiny(), rows=np.array([4]))
 
 
-def test_a_memory_map_that_cannot_be_written_trains_and_embeds_like_an_array(data, tmp_path):
-    images, labels = data
-    np.save(tmp_path / "images.npy", images)
+def test_a_memory_map_that_cannot_be_written_trains_and_embeds_like_an_array(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     encoders = tiny(), tiny()
-    for encoder, source in zip(encoders, (images, mapped), strict=True):
-        fit(encoder, source, labels, loss=contrast, optimisation=settings(epochs=1), seed=0, log=quiet)
+    for encoder, source in zip(encoders, (IMAGES.copy(), mapped), strict=True):
+        fit(encoder, source, epochs=1)
     assert same(*encoders)
-    assert np.array_equal(embed(encoders[0], images), embed(encoders[1], mapped))
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_a_bar_is_drawn_at_a_terminal_only_and_never_loses_a_step(terminal, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
-    assert list(training._bar(iter(range(3)), 3, "epoch 1")) == [0, 1, 2]
-    assert ("epoch 1" in capsys.readouterr().err) == terminal
+    assert np.array_equal(embed(encoders[0], IMAGES), embed(encoders[1], mapped))

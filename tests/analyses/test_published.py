@@ -426,7 +426,7 @@ def test_where_others_choose_is_counted_from_the_table(monkeypatch):
 def test_the_swin_base_of_the_library_drops_as_many_blocks_as_the_release():
     from aunce.backbones import BACKBONES
 
-    assert BACKBONES["swin-base"]().drop_path_rate == 0.5
+    assert BACKBONES["swin-base"]["drop_path_rate"] == 0.5
     assert "0.5 in the last" in published.READ["D22"][0]
 
 
