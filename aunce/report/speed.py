@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from aunce import files
-from aunce.analyses import timing
+from aunce.analyses import step_timing, timing
 from aunce.report import figures, findings, page
 from aunce.study.grid import REPORTS
 from aunce.study.results import hardware, provenance
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 QUESTION = "How fast is it, beside what it is compared with and beside what the machine allows?"
-BIG = timing.Setting("swin-base", 224, 64, 12, 1024, "cuda", "bf16", steps=10)
+BIG = step_timing.Setting("swin-base", 224, 64, 12, 1024, "cuda", "bf16", steps=10)
 """The training whose speed counts on a GPU: the paper's network and size of images."""
 ROUNDS = 3  # of its pairs: the released path takes a second a step on a good GPU
 RECORD = "gpu.json"
@@ -44,17 +44,17 @@ def measure_gpu(path: Path) -> dict[str, Any]:
 
     Returns:
         Its content: date, revision, hardware, torch; rates (see `timing.rates`, bf16), operations (of a step of the
-        network), and rows of `losses` (at 512 images in bf16), `compiled` and `eager` (see `timing.compare_steps`) and
-        `disk` (see `timing.from_disk`).
+        network), and rows of `losses` (at 512 images in bf16), `compiled` and `eager` (see
+        `step_timing.compare_steps`) and `disk` (see `step_timing.from_disk`).
     """
     place = timing.Place("cuda", torch.bfloat16)
     parts: dict[str, Callable[[], Any]] = {
         "rates": lambda: timing.rates(place),
-        "operations": lambda: timing.operations(BIG),
+        "operations": lambda: step_timing.operations(BIG),
         "losses": lambda: _rows(timing.compare_losses([512], place=place)),
-        "compiled": lambda: _rows(timing.compare_steps(replace(BIG, compiled=True), rounds=ROUNDS)),
-        "eager": lambda: _rows(timing.compare_steps(BIG, rounds=ROUNDS)),
-        "disk": lambda: _rows(timing.from_disk(BIG, rounds=ROUNDS)),
+        "compiled": lambda: _rows(step_timing.compare_steps(replace(BIG, compiled=True), rounds=ROUNDS)),
+        "eager": lambda: _rows(step_timing.compare_steps(BIG, rounds=ROUNDS)),
+        "disk": lambda: _rows(step_timing.from_disk(BIG, rounds=ROUNDS)),
     }
     record = {
         "date": datetime.date.today().isoformat(),
@@ -94,13 +94,15 @@ class Speed:
     @cached_property
     def rates(self) -> dict[str, float]:
         """What the CPU does at its best, see `timing.rates`; the floors follow from it."""
-        return timing.rates()
+        return timing.rates(least=self.sizes.least)
 
     @cached_property
     def losses(self) -> pd.DataFrame:
         """The loss on the CPU against others, one row per batch size and other side, see `timing.compare_losses`."""
         aus, channels = (12, 1024) if self.full else (4, 64)
-        return timing.compare_losses(self.sizes.compared, aus=aus, channels=channels, rounds=self.sizes.rounds)
+        return timing.compare_losses(
+            self.sizes.compared, aus=aus, channels=channels, rounds=self.sizes.rounds, least=self.sizes.least
+        )
 
     @cached_property
     def growth(self) -> pd.DataFrame:
@@ -108,22 +110,22 @@ class Speed:
         return timing.grow(self.sizes, self.rates)
 
     @cached_property
-    def setting(self) -> timing.Setting:
+    def setting(self) -> step_timing.Setting:
         """The training whose steps are timed on the CPU."""
-        small = timing.Setting(steps=self.sizes.steps)
-        return small if self.full else timing.Setting(pixels=32, images=4, channels=8, steps=self.sizes.steps)
+        small = step_timing.Setting(steps=self.sizes.steps)
+        return small if self.full else step_timing.Setting(pixels=32, images=4, channels=8, steps=self.sizes.steps)
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        """Images a second of `setting`, ours and others', see `timing.compare_steps` and `timing.from_disk`."""
+        """Images a second of `setting`, ours and others', see `compare_steps` and `from_disk` of `step_timing`."""
         workers = 4 if self.full else 0
-        compared = timing.compare_steps(self.setting, workers=workers, rounds=self.sizes.rounds)
-        return pd.concat([compared, timing.from_disk(self.setting, rounds=self.sizes.rounds)], ignore_index=True)
+        compared = step_timing.compare_steps(self.setting, workers=workers, rounds=self.sizes.rounds)
+        return pd.concat([compared, step_timing.from_disk(self.setting, rounds=self.sizes.rounds)], ignore_index=True)
 
     @cached_property
     def tried(self) -> pd.DataFrame:
-        """Ways that promised speed and are not used, each against what is used, see `timing.tried`."""
-        return timing.tried(self.setting, images=64 if self.full else 4, rounds=self.sizes.rounds)
+        """Ways that promised speed and are not used, each against what is used, see `step_timing.tried`."""
+        return step_timing.tried(self.setting, images=64 if self.full else 4, rounds=self.sizes.rounds)
 
     @cached_property
     def evaluation(self) -> pd.DataFrame:
@@ -138,7 +140,7 @@ class Speed:
     @cached_property
     def commands(self) -> dict[str, float]:
         """Seconds of what a person waits for; of the help alone where tiny sizes are asked for."""
-        taken = {"aunce --help": timing.command_seconds("--help", rounds=self.sizes.rounds)}
+        taken = {"aunce --help": timing.command_seconds("--help", least=self.sizes.least)}
         if self.full:
             taken["aunce status, 1,000 runs"] = timing.status_seconds(1000)
             taken["start of a run"] = timing.start_seconds()
