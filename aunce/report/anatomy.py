@@ -36,34 +36,8 @@ SECTIONS = {
     "batches": "Rare AUs in a batch",
     "unknowns": "The code 9",
     "costs": "Parameters and operations",
-    "open": "Not decided here",
 }
 """Method -> heading of its section in the notebook."""
-
-UNDECIDED = (
-    (
-        "D4",
-        "which exponent, .4 or .8, made a published number",
-        "the sizes of the steps of both are above; the logs do not say",
-    ),
-    (
-        "D5",
-        "whether it hurts that present is not always the minority",
-        "which AUs it concerns is above; what follows needs training",
-    ),
-    (
-        "D8",
-        "whether AU weights help",
-        "they multiply all anchors of an AU alike, so the ratio of present to absent stays; the rest needs training",
-    ),
-    ("D18", "how alike neighbouring frames are", "needs frames; the data cards of rendered faces show it"),
-    (
-        "C3, C4, C5",
-        "whether balance, kinds of positives and the share without labels help",
-        "needs training: the other reports",
-    ),
-)
-"""Claim or gap, what stays open, and what of it is known or needed."""
 
 
 class Anatomy:
@@ -292,23 +266,9 @@ class Anatomy:
             ]
             for (tau, images, rate), row in wide.iterrows()
         ]
-        headers = [
-            "tau",
-            "Batch",
-            "Present (%)",
-            "ReLU: loss",
-            "weight r",
-            "force",
-            "No ReLU: loss",
-            "weight r",
-            "force",
-        ]
-        return page.markdown(
-            f"{page.table(headers, rows, 'r' * 9)}\n\n"
-            "*Force*: length of the gradient of the anchor's loss by its own embedding, e r / tau at a right angle. "
-            "It is not 0 at the floor: it points past the right angle, where the ReLU lets no feature go. Without the "
-            "ReLU it is 0 at the floor, whatever r is."
-        )
+        headers = ["tau", "Batch", "Present (%)", "ReLU: loss", "weight r", "force"]
+        headers += ["No ReLU: loss", "weight r", "force"]
+        return page.markdown(page.table(headers, rows, "r" * 9))
 
     def forces(self) -> "Markdown":
         """Figure: attraction and repulsion by kind of positive, beside SupCon and InfoNCE."""
@@ -336,11 +296,7 @@ class Anatomy:
             for _, row in anatomy.branch_forces().iterrows()
         ]
         headers = ["Loss", "Positive", "Own view", "Same label", "Negatives", "Sum", "Repulsion by negatives (%)"]
-        return page.markdown(
-            f"{page.table(headers, rows, 'llrrrrr')}\n\n"
-            "Minus attracts. A sum that is not 0 is a net pull towards or push away from what all rows share. "
-            "SupCon's same label adds attraction and the repulsion that its denominator puts on the same rows."
-        )
+        return page.markdown(page.table(headers, rows, "llrrrrr"))
 
     def nearest(self) -> "Markdown":
         """How often the most similar positive is the own other view, once the anchor itself is excluded."""
@@ -372,21 +328,13 @@ class Anatomy:
             for _, row in anatomy.mean_divisors().iterrows()
         ]
         headers = ["Embeddings", "tau", "Present (%)", "log(positives / rows)", "r, present", "r, absent"]
-        return page.markdown(
-            f"{page.table([*headers, 'Present, share of all r (%)'], rows, 'lrrrrrr')}\n\n"
-            "Each pair: divided by the row (released), by the positives. 100 images. Where the loss is far from "
-            "saturated, r is near 1 whatever the divisor and only the value of the loss moves; near saturation the "
-            "divisor decides how much a rare AU counts."
-        )
+        return page.markdown(page.table([*headers, "Present, share of all r (%)"], rows, "lrrrrrr"))
 
     def draws(self) -> "Markdown":
         """Expectation and noise of the gradient by the way of drawing."""
         rows = [[row["way"], f"{row['noise']:.2f}", f"{row['distance']:.0e}"] for _, row in anatomy.draws().iterrows()]
-        headers = [
-            "The kind of positive is drawn",
-            "Noise (SD / length of the mean)",
-            "Distance from the expected gradient",
-        ]
+        headers = ["The kind of positive is drawn", "Noise (SD / length of the mean)"]
+        headers += ["Distance from the expected gradient"]
         return page.markdown(
             f"{page.table(headers, rows, 'lrr')}\n\n"
             f"Exact sums over the three branches, one batch of {IMAGES}, *labels half seen*; the noise of the batch "
@@ -399,11 +347,7 @@ class Anatomy:
             [row["state"], row["loss"], f"{row['SupCon']:.2f}", f"{row['InfoNCE']:.2f}"]
             for _, row in anatomy.gradient_cosines().iterrows()
         ]
-        return page.markdown(
-            f"{page.table(['Embeddings', 'AUNCE', 'Cosine with SupCon', 'with InfoNCE'], rows, 'llrr')}\n\n"
-            "Gradients by all embeddings of one batch, same embeddings, same tau. The first row of each block is "
-            "InfoNCE but for its denominator."
-        )
+        return page.markdown(page.table(["Embeddings", "AUNCE", "Cosine with SupCon", "with InfoNCE"], rows, "llrr"))
 
     def steps(self) -> "Markdown":
         """Figure: how long steps are by exponents, with and without normalised weights."""
@@ -434,14 +378,8 @@ class Anatomy:
                     f"{row['push_absent']:.2f}, {row['push_present']:.2f}",
                 ]
             )
-        headers = [
-            "Present (%)",
-            "Exponents (absent, present)",
-            "tau of negatives",
-            "Weights",
-            "Step, present / absent",
-        ]
-        headers += ["by own embedding", "Share of present (%)", "Repulsion / attraction"]
+        headers = ["Present (%)", "Exponents (absent, present)", "tau of negatives", "Weights"]
+        headers += ["Step, present / absent", "by own embedding", "Share of present (%)", "Repulsion / attraction"]
         ratios = {name: _wide(anatomy.steps(name), "ratio")[False] for name in STATES}
         by_state = [
             [name, *(f"{ratios[name].loc[(rate, pair)]:.2f}" for rate in (0.5, 0.1) for pair in EXPONENTS)]
@@ -494,11 +432,7 @@ class Anatomy:
             for _, row in batches.positives().iterrows()
         ]
         headers = ["Present (%)", "Batch", "Images with the AU", "P(none) (%)", "P(one) (%)"]
-        return page.markdown(
-            f"{page.table(headers, rows, 'rrrrr')}\n\n"
-            "Binomial, for independent frames. Without a positive the loss of the AU is 0 and so is its gradient; "
-            "with one, the only positives of a present anchor are itself and its other view."
-        )
+        return page.markdown(page.table(headers, rows, "rrrrr"))
 
     def batch_noise(self) -> "Markdown":
         """Figure: loss and gradient noise by batch."""
@@ -532,13 +466,7 @@ class Anatomy:
         ]
         headers = ["4 of 32 images are coded 9; treated as", "Loss", "Pairs that repel", "with equal true labels"]
         headers += ["Repulsion by the 4 (%)", "Gradient of the losses of the 4", "Cosine with the truth"]
-        return page.markdown(
-            f"{page.table(headers, rows, 'lrrrrrr')}\n\n"
-            "Two of the four are truly present. Pairs are counted from anchor to row. The last column compares the "
-            "gradients of the images whose label is known. Equal values are positives by the rule, so that 9 would "
-            "attract 9; but the released sum over negatives is kept for the labels 0 and 1 alone, so that an anchor "
-            "coded 9 has a loss of 0. The direction of the whole gradient hardly suffers in this batch."
-        )
+        return page.markdown(page.table(headers, rows, "lrrrrrr"))
 
     def costs(self) -> "Markdown":
         """One training step, AUNCE and BCE."""
@@ -557,12 +485,6 @@ class Anatomy:
             "at 224 px with 1024. AUNCE's probe comes later: one linear layer per AU and one more pass through the "
             "frozen encoder for each frame. *Pixel-level training* is the abstract's word; the comparison here is "
             "supervised training of the same encoder with BCE."
-        )
-
-    def open(self) -> "Markdown":
-        """What computation alone does not decide."""
-        return page.markdown(
-            page.table(["Claim or gap", "Open", "Known or needed"], [list(row) for row in UNDECIDED], "lll")
         )
 
 
