@@ -283,32 +283,24 @@ def averages(dataset: str) -> pd.DataFrame:
         Columns: dataset, way, aunce, always (NaN where there is nothing new to say).
     """
     parts, together = recovered(dataset), pooled(dataset)
-    mean = parts.groupby("au")[["precision", "recall"]].mean()
-    total = scores(together[["tp", "fp", "fn", "tn"]].sum().to_frame().T).iloc[0]
     of_au = parts.groupby("au")
-    always_parts = of_au["f1_always"].mean()
-    aunce = {
-        MEAN: parts["printed_f1"].mean() / 100,
-        "folds weighted by frames": _weighted(parts, "f1"),
-        "F1 of mean precision and recall": (2 * mean.prod(axis=1) / mean.sum(axis=1)).mean(),
-        POOLED: together["f1"].mean(),
-        "median over AUs": of_au["printed_f1"].mean().median() / 100,
-        "pooled over folds and AUs": total["f1"],
-        "pooled, half the frames positive": together["f1_even"].mean(),
+    mean, p = of_au[["precision", "recall"]].mean(), of_au["prevalence"].mean()
+    total = scores(together[["tp", "fp", "fn", "tn"]].sum().to_frame().T).iloc[0]
+    values = {
+        MEAN: (parts["printed_f1"].mean() / 100, parts["f1_always"].mean()),
+        "folds weighted by frames": (_weighted(parts, "f1"), _weighted(parts, "f1_always")),
+        # always positive has the recall 1 and the precision p
+        "F1 of mean precision and recall": (
+            (2 * mean.prod(axis=1) / mean.sum(axis=1)).mean(),
+            (2 * p / (1 + p)).mean(),
+        ),
+        POOLED: (together["f1"].mean(), together["f1_always"].mean()),
+        "median over AUs": (of_au["printed_f1"].mean().median() / 100, of_au["f1_always"].mean().median()),
+        "pooled over folds and AUs": (total["f1"], total["f1_always"]),
+        "pooled, half the frames positive": (together["f1_even"].mean(), 2 / 3),
     }
-    always = {
-        MEAN: parts["f1_always"].mean(),
-        "folds weighted by frames": _weighted(parts, "f1_always"),
-        # recall 1 and precision p
-        "F1 of mean precision and recall": (2 * (p := of_au["prevalence"].mean()) / (1 + p)).mean(),
-        POOLED: together["f1_always"].mean(),
-        "median over AUs": always_parts.median(),
-        "pooled over folds and AUs": total["f1_always"],
-        "pooled, half the frames positive": 2 / 3,
-    }
-    return pd.DataFrame(
-        [{"dataset": dataset, "way": way, "aunce": 100 * aunce[way], "always": 100 * always[way]} for way in WAYS]
-    )
+    rows = [(dataset, way, 100 * values[way][0], 100 * values[way][1]) for way in WAYS]
+    return pd.DataFrame(rows, columns=["dataset", "way", "aunce", "always"])
 
 
 def _weighted(parts: pd.DataFrame, name: str) -> float:

@@ -253,10 +253,7 @@ class Speed:
         rows = [
             [
                 f"{row.images}{', GPU, bf16' if row.Index >= len(self.losses) else ''}",
-                page.text(row.other),
-                f"{1e3 * row.other_s:.1f}",
-                f"{1e3 * row.ours_s:.1f}",
-                f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})",
+                *(page.text(row.other), f"{1e3 * row.other_s:.1f}", f"{1e3 * row.ours_s:.1f}", _ratio(row)),
                 *(_share(row, name) for name in ("bytes", "scores")),
             ]
             for row in pd.concat([self.losses, on_gpu], ignore_index=True).itertuples()
@@ -283,16 +280,9 @@ class Speed:
         rows = []
         for axis, part in whole.groupby("axis", sort=False):
             first, last = part.iloc[[0, -1]].itertuples()
-            rows.append(
-                [
-                    page.text(axis),
-                    f"{first.size} to {last.size}",
-                    f"{first.seconds / first.floor:.1f}",
-                    f"{last.seconds / last.floor:.1f}",
-                    f"{_slope(part, 'seconds'):.2f}",
-                    f"{_slope(part, 'bytes'):.2f}",
-                ]
-            )
+            times = (f"{end.seconds / end.floor:.1f}" for end in (first, last))
+            powers = (f"{_slope(part, name):.2f}" for name in ("seconds", "bytes"))
+            rows.append([page.text(axis), f"{first.size} to {last.size}", *times, *powers])
         headers = ["Axis", "Sizes", "Times the floor, first", "last", "Power of time", "Power of memory"]
         few, more, many = whole[whole["axis"] == whole["axis"].iloc[0]].iloc[[0, 1, -1]].itertuples()
         limits = (
@@ -306,24 +296,17 @@ class Speed:
 
     def steps_table(self) -> "Markdown":
         """Table: images a second in training, network alone, end to end and from disk, beside the other side."""
-        rows = self._step_rows(self.steps, f"{self.setting.backbone}, {self.setting.pixels} px, CPU")
+        trainings = [(f"{self.setting.backbone}, {self.setting.pixels} px, CPU", self.steps)]
         for part, how in (("eager", "eager"), ("compiled", "compiled"), ("disk", "eager")):
             if part in self.on_gpu:
-                rows += self._step_rows(pd.DataFrame(self.on_gpu[part]), f"Swin-B, 224 px, bf16, {how}")
-        headers = ["Training", "Part", "Other side, images/s", "Ours, images/s", "Ratio"]
-        return page.markdown(page.table(headers, rows, "llrrr"))
-
-    def _step_rows(self, steps: pd.DataFrame, training: str) -> list[list[str]]:
-        return [
-            [
-                page.text(training),
-                page.text(row.part),
-                f"{row.other:,.0f}",
-                f"{row.ours:,.0f}",
-                f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})",
-            ]
+                trainings.append((f"Swin-B, 224 px, bf16, {how}", pd.DataFrame(self.on_gpu[part])))
+        rows = [
+            [*map(page.text, (training, row.part)), f"{row.other:,.0f}", f"{row.ours:,.0f}", _ratio(row)]
+            for training, steps in trainings
             for row in steps.itertuples()
         ]
+        headers = ["Training", "Part", "Other side, images/s", "Ours, images/s", "Ratio"]
+        return page.markdown(page.table(headers, rows, "llrrr"))
 
     def evaluation_figure(self) -> "Markdown":
         """Figure: seconds of counts, concordant pairs and the AUC without each subject, against frames."""
@@ -341,28 +324,17 @@ class Speed:
     def tried_table(self) -> "Markdown":
         """Table: milliseconds of each way that is not used, and of what is used in its place."""
         rows = [
-            [
-                page.text(row.what),
-                f"{1e3 * row.tried_s:.2f}",
-                f"{1e3 * row.used_s:.2f}",
-                f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})",
-            ]
+            [page.text(row.what), f"{1e3 * row.tried_s:.2f}", f"{1e3 * row.used_s:.2f}", _ratio(row)]
             for row in self.tried.itertuples()
         ]
-        return page.markdown(
-            page.table(["Tried for what is used", "Tried, ms", "Used, ms", "Tried / used"], rows, "lrrr")
-        )
+        headers = ["Tried for what is used", "Tried, ms", "Used, ms", "Tried / used"]
+        return page.markdown(page.table(headers, rows, "lrrr"))
 
     def faces_and_commands(self) -> "Markdown":
         """Table: seconds to render faces, with faces a second, and of the commands that a person waits for."""
         count, seconds = self.faces
-        rows = [
-            [
-                f"{count:,} faces of 64 px, start of the workers included",
-                f"{seconds:.1f} s",
-                f"{count / seconds:,.0f} a second",
-            ]
-        ]
+        faces = f"{count:,} faces of 64 px, start of the workers included"
+        rows = [[faces, f"{seconds:.1f} s", f"{count / seconds:,.0f} a second"]]
         rows += [[page.text(what), f"{taken:.2f} s", ""] for what, taken in self.commands.items()]
         return page.markdown(page.table(["What", "Time", "Rate"], rows, "lrr"))
 
@@ -384,6 +356,10 @@ def _text(value: float | None, unit: str, before: str = "") -> str:
 
 def _met(met: bool | None) -> str:
     return "not measured" if met is None else "yes" if met else "no"
+
+
+def _ratio(row: Any) -> str:
+    return f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})"
 
 
 def _share(row: Any, name: str) -> str:

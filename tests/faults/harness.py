@@ -27,7 +27,7 @@ question = "Does it end as if nothing had happened?"
 report = "laptop"
 [data]
 subjects = 12
-frames = 4
+frames = 8
 size = 32
 [base]
 pixels = 32
