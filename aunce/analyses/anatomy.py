@@ -1,8 +1,8 @@
 """The anatomy: what the loss computes, before anything is trained.
 
-Every statement is a computation on `aunce.losses` with embeddings that are made up: a random model (`embeddings`) says
-how alike two views of an image, two images with the same label and two with different labels are. What an encoder
-makes of real or rendered faces is measured elsewhere.
+Every statement is a computation on `aunce.losses` with made-up embeddings. A random model (`embeddings`) sets the
+expected cosines of two views of an image, of two images with the same label, and of two with different labels. What an
+encoder makes of real or rendered faces is measured elsewhere.
 
 Words: the force between anchor i and row j is the derivative of the anchor's loss by their cosine. A positive force
 repels, a negative one attracts. r = N / (P + N) = 1 - exp(-loss) is the weight of an anchor: it scales all its forces.
@@ -23,8 +23,10 @@ from torch import Tensor
 
 from aunce.data import bp4d
 from aunce.losses import BRANCHES, AUNCELoss, aunce_loss, infonce, own_view_share, supcon
+from aunce.model import build_encoder
 
 TAU, IMAGES, CHANNELS = 0.5, 32, 256  # the released temperature and batch; width of the made-up embeddings
+PRESENT = 6  # images with the AU in the batch of most numbers
 PROBS = (0.2, 0.6, 0.2)  # released probabilities of max, mean and view
 EXPONENTS = {"released": (0.8, 1.2), "equal": (1.0, 1.0), "early": (0.4, 1.2), "swapped": (1.2, 0.8)}
 
@@ -84,6 +86,12 @@ def state(name: str, labels: Tensor, **options: Any) -> Tensor:
     return embeddings(labels, view=view, same=same, other=other, **options)
 
 
+def half_seen() -> tuple[Tensor, Tensor]:
+    """The batch of most numbers: embeddings (2, B, 1, D) with the labels half seen, and its labels (B, 1)."""
+    labels = occurrence(PRESENT)
+    return state("labels half seen", labels), labels
+
+
 def clusters(labels: Tensor, between: float) -> Tensor:
     """Unit vectors (2, B, 1, D=2) with a cosine of 1 within a label and of `between` from one label to the other."""
     present = labels[None, :, :, None].double().expand(2, -1, -1, -1)  # (2, B, 1, 1)
@@ -111,10 +119,10 @@ def anchor_losses(z: Tensor, labels: Tensor, **options: Any) -> Tensor:
 def closed_form(
     positive: str, *, present: int, images: int, between: float, temperature: float = TAU, **options: Any
 ) -> tuple[float, float]:
-    """The loss of an absent and of a present anchor by hand: cosines are 1 within a label and `between` otherwise.
+    """The loss of an absent and of a present anchor by hand, for cosines of 1 within a label and `between` otherwise.
 
-    log(1 + n exp(e between / tau) / P) with P = exp(1 / tau), times positives / rows for the mean over the row; weights
-    that are divided by their mean are all 1 here, so that e is 1.
+    It is log(1 + n exp(e between / tau) / P) with n negatives and P = exp(1 / tau). For the mean over the row, P is
+    multiplied by positives / rows. Weights that are divided by their mean are all 1 here, so that e is 1.
 
     Args:
         positive: a branch or "expected".
@@ -138,15 +146,15 @@ def closed_form(
 
 
 @cache
-def values(present: int = 6) -> pd.DataFrame:
+def values() -> pd.DataFrame:
     """The mean loss over the anchors of a batch by preset and kind of positive, computed and by hand.
 
     Returns:
         One row per preset and positive: equal, orthogonal, opposite (all cosines 1; labels at a right angle; labels
         opposite), random (independent vectors), and `error`, the largest distance from the closed form.
     """
-    labels = occurrence(present)
-    share = present / IMAGES
+    labels = occurrence(PRESENT)
+    share = PRESENT / IMAGES
     between = {"equal": 1.0, "orthogonal": 0.0, "opposite": -1.0}
     rows = []
     for positive in (*BRANCHES, "expected"):
@@ -156,7 +164,7 @@ def values(present: int = 6) -> pd.DataFrame:
             for name, cosine in between.items():
                 row[name] = anchor_losses(clusters(labels, cosine), labels, **options).mean().item()
                 rest = {key: value for key, value in options.items() if key not in ("positive", "au_weights")}
-                absent, own = closed_form(positive, present=present, images=IMAGES, between=cosine, **rest)
+                absent, own = closed_form(positive, present=PRESENT, images=IMAGES, between=cosine, **rest)
                 error = max(error, abs(row[name] - (1 - share) * absent - share * own))
             z = embeddings(labels, view=0, same=0, other=0)
             rows.append(row | {"random": anchor_losses(z, labels, **options).mean().item(), "error": error})
@@ -168,9 +176,9 @@ def floors(
     batches: Sequence[int] = (32, 128),
     rates: Sequence[float] = (0.5, 0.25, 0.0625),
 ) -> pd.DataFrame:
-    """The smallest loss of a present anchor (released, mean branch), and the gradient that is left there.
+    """The smallest loss of a present anchor (released, mean branch), and the gradient that remains at it.
 
-    No cosine can be better than 1 to all positives, and 0 (after a ReLU) or -1 (without) to all negatives.
+    The loss is smallest for a cosine of 1 to all positives, and of 0 (after a ReLU) or -1 (without) to all negatives.
 
     Returns:
         One row per temperature, batch, prevalence and `between` (0 or -1): loss, weight r, and force, the length of the
@@ -189,7 +197,7 @@ def floors(
 
 
 class Smallest(NamedTuple):
-    """What a final ReLU leaves (see `smallest`)."""
+    """Smallest feature and cosine, see `smallest`."""
 
     feature: float
     cosine: float
@@ -200,11 +208,9 @@ def smallest(final_relu: bool) -> Smallest:
     """The smallest feature of the small encoder, and the smallest cosine of vectors that end with or without a ReLU.
 
     Returns:
-        feature: smallest entry of what the encoder, with random weights, makes of random images.
-        cosine: smallest between 500 random vectors of 4 channels, so few that all directions occur.
+        feature: smallest feature of random images under an encoder with random weights.
+        cosine: smallest of 500 random vectors of 4 channels, so few that all directions occur.
     """
-    from aunce.model import build_encoder
-
     generator = torch.Generator().manual_seed(0)
     encoder = build_encoder("small", aus=12, channels=64, seed=0, final_relu=final_relu)
     with torch.no_grad():
@@ -264,9 +270,9 @@ def pair_forces(z: Tensor, labels: Tensor, **options: Any) -> Tensor:
 
 
 def reference_forces(z: Tensor, labels: Tensor, method: str, temperature: float = TAU) -> Tensor:
-    """The same for "infonce" or "supcon", by hand: (softmax over all other rows - share in the positives) / tau."""
+    """The forces (2B, 2B) under "infonce" or "supcon" by hand: (softmax over other rows - share in positives) / tau."""
     x = F.normalize(z.detach().double(), dim=-1).flatten(0, 2)  # (2B, D)
-    kinds = pair_kinds(labels)
+    kinds = pair_kinds(labels)  # (2B, 2B)
     q = (x @ x.T / temperature).fill_diagonal_(-torch.inf).softmax(-1)  # (2B, 2B)
     positive = (kinds == 1) if method == "infonce" else (kinds == 1) | (kinds == 2)
     return (q - positive.double() / positive.sum(1, keepdim=True)) / temperature
@@ -282,11 +288,11 @@ def pair_kinds(labels: Tensor) -> Tensor:
 
 
 def split_forces(forces: Tensor, labels: Tensor) -> dict[str, float]:
-    """Forces on an anchor by where they come from, averaged over anchors: attraction as a negative number.
+    """Forces on an anchor by the kind of row that they come from, averaged over anchors.
 
     Returns:
-        own view, same label, negatives (sums); pull (sum of what attracts); of_negatives (share of negatives in the sum
-        of what repels).
+        own view, same label and negatives: sums, attraction as a negative number; pull: the sum of all attraction;
+        of_negatives: the share of negatives in all repulsion.
     """
     kinds = pair_kinds(labels)
     total = {
@@ -299,14 +305,13 @@ def split_forces(forces: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 @cache
-def branch_forces(name: str = "labels half seen", present: int = 6) -> pd.DataFrame:
+def branch_forces() -> pd.DataFrame:
     """Forces on an anchor by loss and kind of positive.
 
     Returns:
         Columns: loss, positive, those of `split_forces`, and surplus, the sum of own view, same label and negatives.
     """
-    labels = occurrence(present)
-    z = state(name, labels)
+    z, labels = half_seen()
     rows = [
         {"loss": preset, "positive": positive} | split_forces(pair_forces(z, labels, **options), labels)
         for preset in ("released", "as_read")
@@ -320,7 +325,7 @@ def branch_forces(name: str = "labels half seen", present: int = 6) -> pd.DataFr
 
 
 class MaxBranch(NamedTuple):
-    """What the max branch does to positives (see `max_branch`)."""
+    """Attraction of the max branch, see `max_branch`."""
 
     attraction: float
     remainder: float
@@ -328,16 +333,18 @@ class MaxBranch(NamedTuple):
 
 
 @cache
-def max_branch(exclude: str, present: int = 6) -> MaxBranch:
+def max_branch(exclude: str) -> MaxBranch:
     """How much the max branch attracts.
 
+    Args:
+        exclude: rows that are no positives, see `aunce_loss`.
+
     Returns:
-        attraction: the sum of all forces from positives, as a size, per anchor.
-        remainder: the largest part of an anchor's own gradient that its negatives do not explain.
-        losses_error: the largest distance of its losses from those of a constant positive score exp(1 / tau).
+        attraction: sum of the sizes of all forces from positives, per anchor.
+        remainder: largest entry of an anchor's own gradient that its negatives do not explain.
+        losses_error: largest distance of its losses from those with a constant positive score exp(1 / tau).
     """
-    labels = occurrence(present)
-    z = state("labels half seen", labels)
+    z, labels = half_seen()
     options: dict[str, Any] = {"positive": "max", "exclude": exclude}
     gradients = anchor_gradients(z, labels, **options)  # (2B, 2B, D)
     forces = forces_of(gradients, z)  # (2B, 2B)
@@ -358,7 +365,7 @@ def max_branch(exclude: str, present: int = 6) -> MaxBranch:
 def own_view_shares(seeds: int = 20) -> pd.DataFrame:
     """`losses.own_view_share` averaged over batches: a row per view cosine, a column per cosine of the same label."""
     sames, views = (0.2, 0.4, 0.6, 0.8), (0.4, 0.6, 0.7, 0.8, 0.9)
-    labels = occurrence(6)
+    labels = occurrence(PRESENT)
 
     def share(view: float, same: float, seed: int) -> float:
         return own_view_share(embeddings(labels, view=view, same=same, other=0, seed=seed), labels)
@@ -409,16 +416,15 @@ def mean_divisors(images: int = 100) -> pd.DataFrame:
 
 def mean_divides_by_the_row() -> bool:
     """Whether the mean branch divides by all rows by default, and not by the positives."""
-    labels = occurrence(6)
-    z = state("labels half seen", labels)
+    z, labels = half_seen()
     row, positive = (anchor_losses(z, labels, positive="mean", positive_mean=how) for how in ("row", "positives"))
     released = anchor_losses(z, labels, **presets("mean")["released"])
     return bool((released == row).all() and ((row - positive).abs() > 1e-6).all())
 
 
 @cache
-def draws(name: str = "labels half seen", present: int = 6) -> pd.DataFrame:
-    """D3: the gradient by all embeddings under three ways of choosing the kind of positive, exactly (no sampling).
+def draws() -> pd.DataFrame:
+    """D3: the gradient by all embeddings under three ways of choosing the kind of positive, by sums and not by drawing.
 
     With gradients g_ib of anchor i under branch b, one draw per AU has the variance sum_b p_b |sum_i (g_ib - g_i)|^2
     and one per anchor sum_i sum_b p_b |g_ib - g_i|^2, where g_i = sum_b p_b g_ib; "expected" has none.
@@ -427,8 +433,7 @@ def draws(name: str = "labels half seen", present: int = 6) -> pd.DataFrame:
         One row per way: noise (standard deviation over the length of the expected gradient), variance, distance (of
         the expected gradient from that of `positive="expected"`, relative).
     """
-    labels = occurrence(present)
-    z = state(name, labels)
+    z, labels = half_seen()
     each = torch.stack([anchor_gradients(z, labels, positive=kind).flatten(1) for kind in BRANCHES])  # (3, 2B, 2B * D)
     p = torch.tensor(PROBS, dtype=torch.float64)[:, None, None]
     mean = (p * each).sum(0)  # (2B, 2B * D)
@@ -464,21 +469,20 @@ def anchors_share_a_draw(trials: int = 30) -> float:
 
 
 class Denominators(NamedTuple):
-    """D6: denominators of the same anchors (see `denominators`)."""
+    """D6: denominators of the same anchors, see `denominators`."""
 
     kept: float
     same_as_simclr: float
 
 
-def denominators(name: str = "labels half seen", present: int = 6) -> Denominators:
-    """What is left of the denominator of SimCLR and SupCon in AUNCE, equal exponents and the same positive (own view).
+def denominators() -> Denominators:
+    """The denominator of AUNCE beside those of SimCLR and SupCon, for equal exponents and the own view as positive.
 
     Returns:
-        kept: geometric mean over anchors of AUNCE's P + N as a share of the sum over all other rows.
-        same_as_simclr: distance between the denominators of `supcon` and `infonce`, mean of logs.
+        kept: geometric mean over anchors of AUNCE's P + N over the sum of all other rows.
+        same_as_simclr: distance between the mean logs of the denominators of `supcon` and `infonce`.
     """
-    labels = occurrence(present)
-    z = state(name, labels)
+    z, labels = half_seen()
     simclr = infonce(z, TAU).item()
     kept = aunce_loss(z, labels, positive="view", exponents=(1.0, 1.0)).item() - simclr
     x = z.flatten(0, 2)
@@ -492,31 +496,26 @@ def denominators(name: str = "labels half seen", present: int = 6) -> Denominato
 
 
 @cache
-def gradient_cosines(present: int = 6) -> pd.DataFrame:
-    """Cosine between the gradients (by all embeddings) of AUNCE and its neighbours, one row per state and AUNCE."""
-    labels = occurrence(present)
+def gradient_cosines() -> pd.DataFrame:
+    """Cosines between the gradients of AUNCE and those of SupCon and InfoNCE, a row per state and reading of AUNCE."""
+    labels = occurrence(PRESENT)
     rows = []
     for name in STATES:
-        z = state(name, labels)
-        others = {"SupCon": _gradient(lambda z: supcon(z, labels, TAU), z), "InfoNCE": _gradient(_infonce, z)}
+        z = state(name, labels).requires_grad_()
+        others = {"SupCon": _gradient(supcon(z, labels, TAU), z), "InfoNCE": _gradient(infonce(z, TAU), z)}
         for shown, options in {
             "released, view, exponents (1, 1)": {"positive": "view", "exponents": (1.0, 1.0)},
             "released, expected": presets()["released"],
             "as_read, expected": presets()["as_read"],
         }.items():
-            own = _gradient(lambda z, options=options: aunce_loss(z, labels, **options), z)
+            own = _gradient(aunce_loss(z, labels, **options), z)
             cosines = {other: F.cosine_similarity(own, g, dim=0).item() for other, g in others.items()}
             rows.append({"state": name, "loss": shown} | cosines)
     return pd.DataFrame(rows)
 
 
-def _infonce(z: Tensor) -> Tensor:
-    return infonce(z, TAU)
-
-
-def _gradient(loss: Any, z: Tensor) -> Tensor:
-    z = z.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(z), z)
+def _gradient(loss: Tensor, z: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(loss, z)
     return gradient.flatten()
 
 
@@ -525,7 +524,7 @@ def _gradient(loss: Any, z: Tensor) -> Tensor:
 
 @cache
 def steps(name: str = "labels half seen", images: int = 40) -> pd.DataFrame:
-    """How long the step of a present and of an absent anchor is, by exponents.
+    """Lengths of the gradients of present and absent anchors, by exponents.
 
     Returns:
         One row per prevalence, preset of exponents and normalisation: ratio (mean length of the gradient of a present
@@ -559,9 +558,8 @@ def steps(name: str = "labels half seen", images: int = 40) -> pd.DataFrame:
 
 
 def exponent_is_temperature(exponent: float, temperature: float = TAU) -> float:
-    """Largest distance, over anchors, between log N at (e, tau) and log N at (1, tau / e): 0 by theory."""
-    labels = occurrence(6)
-    z = state("labels half seen", labels)
+    """Largest distance over anchors between log N at (e, tau) and log N at (1, tau / e), which are equal in theory."""
+    z, labels = half_seen()
     x = z.flatten(0, 2)
     view = (x * x.roll(IMAGES, dims=0)).sum(1)  # (2B,) cosine with the own other view
     log_n = [
@@ -599,8 +597,7 @@ def precision() -> pd.DataFrame:
         One row per dtype and temperature: exact (the value), naive and ours (error relative to it; NaN or infinite
         where the value is).
     """
-    labels = occurrence(6)
-    z = state("labels half seen", labels)
+    z, labels = half_seen()
     rows = []
     for dtype, tau in itertools.product(
         (torch.float16, torch.bfloat16, torch.float32), (0.5, 0.2, 0.1, 0.09, 0.07, 0.05, 0.02, 0.01)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from aunce.analyses.anatomy import IMAGES, STATES, anchor_losses, forces_of, occurrence, state
+from aunce.analyses.anatomy import IMAGES, PRESENT, STATES, anchor_losses, forces_of, occurrence, state
 from aunce.losses import aunce_loss
 
 
@@ -74,7 +74,7 @@ def batch_noise(rates: Sequence[float] = (0.5, 0.05), batches: Sequence[int] = (
 
 
 def _shared_clusters(labels: Tensor, channels: int, seed: int) -> Tensor:
-    """As "labels half seen", but the common direction and those of the labels are the same in every batch."""
+    """Embeddings (2, B, 1, D) as "labels half seen", with the same directions of labels in every batch."""
     generator = torch.Generator().manual_seed(10_000 + seed)
     view, same, other = STATES["labels half seen"]
     axes = torch.eye(3, channels, dtype=torch.float64)  # common, absent, present
@@ -94,9 +94,9 @@ def _shared_clusters(labels: Tensor, channels: int, seed: int) -> Tensor:
 def published_rule(z: Tensor, labels: Tensor, **options: Any) -> Tensor:
     """The losses (2B,) if every label value is a class, as released: equal values are positives, others negatives.
 
-    The released sum over negatives is kept only for the labels 0 and 1, so that an anchor with another value has no
-    negatives and a loss of 0. Put together from `aunce_loss`: to a present anchor whatever is not 1 is a negative,
-    to an absent one whatever is not 0.
+    The released code keeps the sum over negatives for the labels 0 and 1 alone. So an anchor with another value has no
+    negatives and a loss of 0. It is put together from `aunce_loss`: for a present anchor all rows but those with 1 are
+    negatives, for an absent anchor all but those with 0.
     """
     y = labels[:, 0].repeat(2)  # (2B,)
     for_present = anchor_losses(z, (labels == 1).to(torch.int8), **options)  # (2B,)
@@ -105,17 +105,20 @@ def published_rule(z: Tensor, labels: Tensor, **options: Any) -> Tensor:
 
 
 @cache
-def unknowns(present: int = 6, coded: int = 4) -> pd.DataFrame:
-    """D16: a batch in which `coded` images, half of them truly present, carry the code 9; three ways to treat them.
+def unknowns(coded: int = 4) -> pd.DataFrame:
+    """D16: a batch in which some images carry the code 9, and three ways to treat them.
+
+    Args:
+        coded: images with the code 9, half of which are truly present.
 
     Returns:
-        One row per way (9 as a class; unknown, -1; the truth): loss (mean over its anchors), repelled (pairs, anchor
-        and row, that repel each other), false (those of them whose true labels are equal), from_9 (share of the
-        repulsion on known anchors that comes from images coded 9), on_9 (sum of sizes of the gradients of the losses
-        of anchors coded 9), cosine (of the gradient by the images whose label is known with that of the truth).
+        One row per way: 9 as a class, unknown (-1), the truth. Columns: loss, mean over its anchors; repelled, pairs of
+        anchor and row that repel; false, those of them whose true labels are equal; from_9, share of the repulsion on
+        known anchors that comes from images coded 9; on_9, sum of the sizes of all gradients of anchors coded 9;
+        cosine, of the gradient by the images whose label is known with that under the true labels.
     """
-    truth = occurrence(present)
-    at = torch.tensor([*range(present - coded // 2, present), *range(IMAGES - coded + coded // 2, IMAGES)])
+    truth = occurrence(PRESENT)
+    at = torch.tensor([*range(PRESENT - coded // 2, PRESENT), *range(IMAGES - coded + coded // 2, IMAGES)])
     nine, unknown = truth.clone(), truth.clone()
     nine[at], unknown[at] = 9, -1
     z = state("labels half seen", truth)
