@@ -36,6 +36,28 @@ GPU_PARTS = {
 }
 
 
+TARGETS = (
+    ("loss 32", "Loss at B = 32: times as fast as published", "at least", 3.0, "times"),
+    ("loss 256", "Loss at B = 256: times as fast as published", "at least", 2.5, "times"),
+    ("scores 256", "Loss at B = 256: memory of the size of scores, share of published", "at most", 1 / 8, ""),
+    ("bytes 256", "Loss at B = 256: memory beyond the features, share of published", "at most", 1 / 2, ""),
+    ("chunks", "Loss at B = 4,096 in chunks: memory beyond the features", "at most", 2, "GiB"),
+    ("GPU loss", "GPU, loss in bf16 at B = 512: times as fast as published", "at least", 6, "times"),
+    ("eager", "GPU, Swin-B at 224 px: share of the measured matrix rate, eager", "at least", 15, "%"),
+    ("compiled", "GPU, Swin-B at 224 px: the same, compiled", "at least", 25, "%"),
+    ("model alone, compiled", "GPU, model alone: times the released path", "at least", 4, "times"),
+    ("end to end, compiled", "GPU, end to end: times the released path", "at least", 4, "times"),
+    ("disk", "GPU, from a pack on disk: share of the rate on the device", "at least", 95, "%"),
+    ("counts and F1", "counts and F1, 46,034 frames", "at most", 0.05, "s"),
+    ("AUC without each subject", "AUC without each subject, 46,034 frames", "at most", 2.0, "s"),
+    ("faces", "Faces of 64 px a second, 2 cores", "at least", 1000, ""),
+    ("aunce --help", "aunce --help", "at most", 0.3, "s"),
+    ("aunce status, 1,000 runs", "aunce status, 1,000 runs", "at most", 1.0, "s"),
+    ("start of a run", "start of a run", "at most", 5.0, "s"),
+)
+"""Name of a measured value, what the page says of it, and its limit with the unit."""
+
+
 def measure_gpu(path: Path) -> dict[str, Any]:
     """Measure what takes a GPU: a few minutes, on an idle one.
 
@@ -161,41 +183,41 @@ class Speed:
     @cached_property
     def targets(self) -> pd.DataFrame:
         """One row per target: what, target, measured (texts) and met ("yes", "no" or "not measured")."""
-        rows = [*self._loss_targets(), *self._gpu_targets()]
-        count, seconds = self.faces
-        taken = self.evaluation[self.evaluation["size"] == 46_034].set_index("series")["seconds"]
-        for what, limit in (("counts and F1", 0.05), ("AUC without each subject", 2.0)):
-            rows.append(_most(f"{what}, 46,034 frames", taken.get(what), limit, "s"))
-        rows.append(_least("Faces of 64 px a second, 2 cores", count / seconds if self.full else None, 1000, ""))
-        for what, limit in (("aunce --help", 0.3), ("aunce status, 1,000 runs", 1.0), ("start of a run", 5.0)):
-            rows.append(_most(what, self.commands.get(what) if self.full else None, limit, "s"))
-        torch_loaded = timing.loads_torch()
-        rows.append(
-            ("import aunce without torch", "", "with torch" if torch_loaded else "without", _met(not torch_loaded))
-        )
+        measured, rows = self._measured(), []
+        for name, what, sense, limit, unit in TARGETS:
+            value = measured.get(name)
+            target = f"{sense} {_text(limit, unit)}"
+            if value is None:
+                rows.append((what, target, "", "not measured"))
+            else:
+                met = value >= limit if sense == "at least" else value <= limit
+                rows.append((what, target, _text(value, unit), "yes" if met else "no"))
+        loaded = ("with torch", "no") if timing.loads_torch() else ("without", "yes")
+        rows.append(("import aunce without torch", "", *loaded))
         return pd.DataFrame(rows, columns=["what", "target", "measured", "met"])
 
-    def _loss_targets(self) -> list[tuple[str, str, str, str]]:
-        ours = self.losses[self.losses["other"] == "published"].set_index("images")
-        at = ours.to_dict("index")
-        rows = []
-        for images, target in ((32, 3.0), (256, 2.5)):
-            ratio = at[images]["ratio"] if images in at else None
-            rows.append(_least(f"Loss at B = {images}: times as fast as published", ratio, target, "times"))
-        big = at.get(256)
-        share = big["ours_scores"] / big["other_scores"] if big else None
-        rows.append(_most("Loss at B = 256: memory of the size of scores, share of published", share, 1 / 8, ""))
-        share = big["ours_bytes"] / big["other_bytes"] if big else None
-        rows.append(_most("Loss at B = 256: memory beyond the features, share of published", share, 1 / 2, ""))
+    def _measured(self) -> dict[str, float]:
+        """Name of a target -> its value. What was not measured is missing."""
+        values: dict[str, float] = {}
+        for row in self.losses[self.losses["other"] == "published"].itertuples():
+            values[f"loss {row.images}"] = row.ratio
+            values[f"scores {row.images}"] = row.ours_scores / row.other_scores
+            values[f"bytes {row.images}"] = row.ours_bytes / row.other_bytes
         chunked = self.growth[(self.growth["size"] == 4096) & self.growth["series"].str.startswith("in chunks")]
-        size = chunked["bytes"].iloc[0] / GIB if len(chunked) else None
-        return [*rows, _most("Loss at B = 4,096 in chunks: memory beyond the features", size, 2, "GiB")]
+        if len(chunked):
+            values["chunks"] = chunked["bytes"].iloc[0] / GIB
+        values |= self._measured_on_gpu()
+        values |= self.evaluation[self.evaluation["size"] == 46_034].set_index("series")["seconds"].to_dict()
+        if self.full:
+            count, seconds = self.faces
+            values |= {"faces": count / seconds} | self.commands
+        return values
 
-    def _gpu_targets(self) -> list[tuple[str, str, str, str]]:
+    def _measured_on_gpu(self) -> dict[str, float]:
         found, values = self.on_gpu, {}
         for row in found.get("losses", []):
             if row["other"] == "published":
-                values["loss"] = row["ratio"]
+                values["GPU loss"] = row["ratio"]
         for name in ("eager", "compiled"):
             for row in found.get(name, []):
                 values[f"{row['part']}, {name}"] = row["ratio"]
@@ -203,14 +225,7 @@ class Speed:
                     values[name] = 100 * row["ours"] * found["operations"] / BIG.images / found["rates"]["flops"]
         for row in found.get("disk", []):
             values["disk"] = 100 * row["ratio"]
-        return [
-            _least("GPU, loss in bf16 at B = 512: times as fast as published", values.get("loss"), 6, "times"),
-            _least("GPU, Swin-B at 224 px: share of the measured matrix rate, eager", values.get("eager"), 15, "%"),
-            _least("GPU, Swin-B at 224 px: the same, compiled", values.get("compiled"), 25, "%"),
-            _least("GPU, model alone: times the released path", values.get("model alone, compiled"), 4, "times"),
-            _least("GPU, end to end: times the released path", values.get("end to end, compiled"), 4, "times"),
-            _least("GPU, from a pack on disk: share of the rate on the device", values.get("disk"), 95, "%"),
-        ]
+        return values
 
     # The page
 
@@ -339,23 +354,9 @@ class Speed:
         return page.markdown(page.table(["What", "Time", "Rate"], rows, "lrr"))
 
 
-def _least(what: str, value: float | None, target: float, unit: str) -> tuple[str, str, str, str]:
-    return what, _text(target, unit, "at least "), _text(value, unit), _met(None if value is None else value >= target)
-
-
-def _most(what: str, value: float | None, target: float, unit: str) -> tuple[str, str, str, str]:
-    return what, _text(target, unit, "at most "), _text(value, unit), _met(None if value is None else value <= target)
-
-
-def _text(value: float | None, unit: str, before: str = "") -> str:
-    if value is None:
-        return ""
+def _text(value: float, unit: str) -> str:
     number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return f"{before}{number} {unit}".rstrip()
-
-
-def _met(met: bool | None) -> str:
-    return "not measured" if met is None else "yes" if met else "no"
+    return f"{number} {unit}".rstrip()
 
 
 def _ratio(row: Any) -> str:
