@@ -428,6 +428,8 @@ ORDERS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 (F1 - floor) / (100 - floor), the floor being the F1 of calling every frame positive."""
 
 GAIN = "gain over always positive"
+OTHER_ORDERS = (*(name for name in ORDERS if name != "mean"), GAIN)
+"""The ways that are compared with the mean."""
 
 
 def orders(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
@@ -499,7 +501,7 @@ def rivals(dataset: str) -> pd.DataFrame:
             "margin": (printed.loc["AUNCE", "mean"] - printed["mean"]).round(9),
             "ahead": (table.loc["AUNCE"] > table).sum(axis=1),
             "aus": len(table.columns),
-            **{name: ahead[name] for name in (*ORDERS, GAIN) if name != "mean"},
+            **{name: ahead[name] for name in OTHER_ORDERS},
             "one_au_less": ahead[less].all(axis=1),
         }
     ).drop(index="AUNCE")

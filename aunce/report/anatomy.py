@@ -90,11 +90,7 @@ class Anatomy:
         rows = [
             [f"{entry.id}: {page.text(self.wording[entry.id])}", entry.verdict, entry.reason] for entry in self.entries
         ]
-        return page.markdown(
-            f"{page.table(['Claim or gap', 'Verdict', 'Why'], rows, 'lll')}\n\n"
-            "Wordings are those of `notebooks/claims.toml`; those of gaps say what the release does. "
-            "*Holds* says that the wording is right, not that it is good or bad for AU detection."
-        )
+        return page.markdown(page.table(["Claim or gap", "Verdict", "Why"], rows, "lll"))
 
     def _entry(self, id: str, holds: bool, section: str, reason: str, **fields: Any) -> findings.Entry:
         verdict = "holds" if holds else "does not hold"
@@ -335,11 +331,7 @@ class Anatomy:
         rows = [[row["way"], f"{row['noise']:.2f}", f"{row['distance']:.0e}"] for _, row in anatomy.draws().iterrows()]
         headers = ["The kind of positive is drawn", "Noise (SD / length of the mean)"]
         headers += ["Distance from the expected gradient"]
-        return page.markdown(
-            f"{page.table(headers, rows, 'lrr')}\n\n"
-            f"Exact sums over the three branches, one batch of {IMAGES}, *labels half seen*; the noise of the batch "
-            "itself comes on top. What the paper draws is undecidable here: its equations could not be read."
-        )
+        return page.markdown(page.table(headers, rows, "lrr"))
 
     def denominator(self) -> "Markdown":
         """Cosines between gradients."""
@@ -478,14 +470,7 @@ class Anatomy:
             for _, row in costs.all_costs().iterrows()
         ]
         headers = ["Encoder", "Method", "Parameters", "Images through it", "Operations (10⁹)", "Loss or head (10⁹)"]
-        return page.markdown(
-            f"{page.table([*headers, 'Over BCE, one view'], rows, 'llrrrrr')}\n\n"
-            f"One step on {IMAGES} labelled images, 12 AUs, forward and backward, matrix products and convolutions as "
-            "torch counts them (2 for a multiplication with its addition). `small` at 48 px with 64 channels, Swin-B "
-            "at 224 px with 1024. AUNCE's probe comes later: one linear layer per AU and one more pass through the "
-            "frozen encoder for each frame. *Pixel-level training* is the abstract's word; the comparison here is "
-            "supervised training of the same encoder with BCE."
-        )
+        return page.markdown(page.table([*headers, "Over BCE, one view"], rows, "llrrrrr"))
 
 
 def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from aunce import literature
 from aunce.analyses import published
-from aunce.analyses.published import DATASETS, GAIN, MEAN, ORDERS, POOLED, WAYS
+from aunce.analyses.published import DATASETS, MEAN, OTHER_ORDERS, POOLED, WAYS
 from aunce.report import page
 from aunce.report.findings import Entry, Findings
 from aunce.report.findings import write as write_findings
@@ -30,9 +30,6 @@ CHOSEN_ON = "Where others choose"
 
 BEST, SCORED, HELD_OUT = "the best on the test part", "each is scored on the test part", "there is a validation set"
 """Rules by which released code chooses an epoch, as the facts word them."""
-
-OTHER_ORDERS = (*(name for name in ORDERS if name != "mean"), GAIN)
-"""Ways to average over AUs that are compared with the mean."""
 
 
 def released_code() -> dict[str, Any]:
