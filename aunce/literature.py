@@ -34,7 +34,7 @@ _TYPES: dict[str, dict[str, type | str]] = {
     "aunce_fold_logs.csv": {"test_part": str},
     "aunce_readme.csv": {"au": str},
 }
-"""File of published numbers -> types of its columns that pandas would not guess."""
+"""File of published numbers -> types of the columns that pandas would read as another type."""
 
 
 def results(dataset: str | None = None) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def readme(dataset: str | None = None) -> pd.DataFrame:
 
 
 def marked(f1: float, status: str) -> str:
-    """The number as it is shown, with the mark of its status. `LEGEND` explains the marks.
+    """The number with one decimal and the mark of its status. `LEGEND` explains the marks.
 
     Args:
         f1: percent.

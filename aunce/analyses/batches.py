@@ -21,7 +21,7 @@ from aunce.losses import aunce_loss
 
 
 def positives(rates: Sequence[float] = (0.02, 0.05, 0.1), batches: Sequence[int] = (32, 64, 128, 256)) -> pd.DataFrame:
-    """Images with a rare AU in a batch of independent frames: expected number, P(none), P(exactly one); binomial."""
+    """Images with a rare AU in a batch of independent frames: expected number, P(none) and P(exactly one), binomial."""
     rows = [
         {
             "prevalence": rate,
@@ -39,8 +39,7 @@ def positives(rates: Sequence[float] = (0.02, 0.05, 0.1), batches: Sequence[int]
 def batch_noise(rates: Sequence[float] = (0.5, 0.05), batches: Sequence[int] = (16, 32, 64, 128)) -> pd.DataFrame:
     """Loss and gradient noise of batches drawn at random: released, expected over the branches.
 
-    The gradient is by one matrix that all embeddings go through, the unit matrix, as different batches have different
-    embeddings.
+    The gradient is that by a unit matrix which all embeddings are multiplied with: a parameter that batches share.
 
     Returns:
         One row per prevalence and batch: loss (mean), spread (standard deviation), noise (that of the gradient, over

@@ -60,6 +60,6 @@ def all_costs() -> pd.DataFrame:
 
 
 def more_than(table: pd.DataFrame, column: str, other: str = "BCE, one view") -> bool:
-    """Does AUNCE need more than `other` with any backbone? What is below one percent does not count as more."""
+    """Whether AUNCE needs at least one percent more than `other` with any backbone."""
     wide = table.pivot_table(index="backbone", columns="method", values=column)
     return bool((wide["AUNCE"] > 1.01 * wide[other]).any())

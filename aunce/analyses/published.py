@@ -1,8 +1,8 @@
-"""The audit: what the published numbers say by themselves, recomputed in seconds without any data set.
+"""The audit: what follows from the published numbers alone, recomputed in seconds without any data set.
 
 Two sources carry it: AUNCE's fold logs and the printed tables of `aunce.literature`, and the frames and positive rates
-of the parts in `aunce.data`. A log that prints F1 and accuracy of a part whose size and positive rate are known has
-printed the whole confusion matrix: see `solve`.
+of the parts in `aunce.data`. F1 and accuracy of a part whose size and positive rate are known
+determine the confusion matrix: see `solve`.
 """
 
 import itertools
@@ -49,7 +49,7 @@ HALF_RATE = 0.00005
 
 
 class Confusion(NamedTuple):
-    """Counts of frames; fractions of frames where a closed form gives them."""
+    """Counts of frames. A closed form may give fractions of frames."""
 
     tp: float
     fp: float
@@ -84,7 +84,7 @@ def solve(f1: float, accuracy: float, prevalence: float, frames: float = 1.0) ->
 
 
 def consistent(f1: float, accuracy: float, rate: float, frames: int) -> pd.DataFrame:
-    """Every whole-number confusion matrix that would be printed like this.
+    """Every whole-number confusion matrix that is printed as these numbers.
 
     Args:
         f1: percent as printed, two decimals: the value behind it is at most 0.005 away.
@@ -96,7 +96,7 @@ def consistent(f1: float, accuracy: float, rate: float, frames: int) -> pd.DataF
         Columns tp, fp, fn, tn; no rows if no matrix fits. No positives and none predicted is F1 = 0, as in the
         released code.
     """
-    slack = 1e-9  # a value that lies on the edge belongs to both neighbours, whichever way it was rounded
+    slack = 1e-9  # a value on the edge belongs to both neighbours: how it was rounded is not known
     low, high = ((f1 + step) / 100 for step in (-0.005 - slack, 0.005 + slack))
     errors = _whole((1 - (accuracy + 0.005) / 100) * frames, (1 - (accuracy - 0.005) / 100) * frames, frames)
     positives = _whole((rate - HALF_RATE) * frames, (rate + HALF_RATE) * frames, frames)
@@ -151,7 +151,7 @@ def scores(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def assignments(dataset: str) -> pd.DataFrame:
-    """Which part each fold of the logs can have been tested on, by arithmetic alone.
+    """The parts that each fold of the logs can have been tested on, by arithmetic alone.
 
     Args:
         dataset: one of `DATASETS`.
@@ -198,7 +198,7 @@ def recovered(dataset: str) -> pd.DataFrame:
     Returns:
         Columns: dataset, fold, part, au, frames; printed_f1 and printed_accuracy in percent; tp, fp, fn, tn, the closed
         form of `solve`; for each of them and for kappa and balanced_accuracy `_low` and `_high`, the range over the
-        matrices that would be printed like this; matrices, how many there are; and what `scores` gives.
+        matrices that are printed as the logs are; matrices, their number; and the columns of `scores`.
     """
     return _recovered(dataset)[0].copy()
 
@@ -227,9 +227,9 @@ def pooled(dataset: str) -> pd.DataFrame:
     """The matrices of the three parts added up, one row per AU.
 
     Returns:
-        Columns: au; tp, fp, fn, tn; what `scores` gives; f1_low and f1_high, the range of F1 over all matrices that
-        would be printed like the logs; mean_f1, the mean of the printed F1 of the parts, as a share. The closed form
-        takes printed decimals as exact, so that it may lie a few thousandths of a point outside the range.
+        Columns: au; tp, fp, fn, tn; those of `scores`; f1_low and f1_high, the range of F1 over all matrices that are
+        printed as the logs are; mean_f1, the mean of the printed F1 of the parts, as a share. The closed form takes
+        printed decimals as exact, so that it may lie a few thousandths of a point outside the range.
     """
     table, candidates = _recovered(dataset)
     sums = table.groupby("au", sort=False)[["tp", "fp", "fn", "tn"]].sum()
@@ -246,10 +246,10 @@ def pooled(dataset: str) -> pd.DataFrame:
 
 
 def _extreme_f1(parts: Sequence[pd.DataFrame], sign: int) -> float:
-    """Largest (sign 1) or smallest (-1) F1 of one matrix per part added up.
+    """The largest (sign 1) or smallest (-1) F1 of a sum of one matrix of each part.
 
-    F1 rises with the ratio q = TP / E of true positives to errors. Dinkelbach: the choice with the best sum of
-    TP - q E, which each part makes alone, has a better ratio than q until q is the best there is.
+    F1 rises with the ratio q = TP / E of true positives to errors. Dinkelbach's method: the choice with the best sum of
+    TP - q E, found in each part alone, has a better ratio than q until q is the best ratio.
     """
     pairs = [(fits["tp"].to_numpy(), (fits["fp"] + fits["fn"]).to_numpy()) for fits in parts]
     ratio = sum(tp[0] for tp, _ in pairs) / sum(errors[0] for _, errors in pairs)
@@ -272,15 +272,15 @@ WAYS = (
     "pooled over folds and AUs",
     "pooled, half the frames positive",
 )
-"""Ways to make one number of folds and AUs; where nothing else is said, the last step is the mean over AUs. `MEAN` is
-what AUNCE's README printed, `POOLED` the second column of this project's reports."""
+"""Ways to average over folds and AUs. Unless the name says otherwise, the last step is the mean over AUs. `MEAN` stands
+in AUNCE's README; the second column of this project's reports is `POOLED`."""
 
 
 def averages(dataset: str) -> pd.DataFrame:
-    """One number for AUNCE and for calling every frame positive, by each of `WAYS`, in percent.
+    """F1 of AUNCE and of calling every frame positive by each of `WAYS`, in percent.
 
     Returns:
-        Columns: dataset, way, aunce, always (NaN where there is nothing new to say).
+        Columns: dataset, way, aunce, always.
     """
     parts, together = recovered(dataset), pooled(dataset)
     of_au = parts.groupby("au")
@@ -310,7 +310,7 @@ def _weighted(parts: pd.DataFrame, name: str) -> float:
 
 
 def dropped(dataset: str, whose: str) -> pd.DataFrame:
-    """How far AUNCE's F1 could move if only the frames in another list counted, whatever the dropped frames hold.
+    """Bounds on AUNCE's F1 if only the frames of another list counted, whatever the labels of the dropped frames are.
 
     Of m dropped frames, F1 is highest if as many as possible are errors, lowest if they are true positives.
 
@@ -386,7 +386,7 @@ def tables() -> dict[tuple[str, str, str], pd.DataFrame]:
 
 
 def reaveraged() -> pd.DataFrame:
-    """Every row of `tables` averaged again.
+    """The mean of every row of `tables`, computed again.
 
     A mean of AUs that were rounded to d decimals, rounded itself to e decimals, lies within 0.5 (10^-d + 10^-e) of the
     mean of the printed AUs, whichever way each was rounded.
@@ -409,7 +409,7 @@ def reaveraged() -> pd.DataFrame:
 
 
 def _decimals(values: Sequence[float] | pd.Series) -> int:
-    """Decimals that the numbers need: those they were printed with, if one of several does not end in 0."""
+    """The decimals that the numbers were printed with, unless all of them end in 0."""
     return next(d for d in range(7) if np.allclose(values, np.round(values, d), rtol=0, atol=1e-9))
 
 
@@ -424,10 +424,11 @@ ORDERS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "geometric mean": lambda f1: np.exp(np.log(f1).mean(axis=1)),
     "mean rank": lambda f1: -f1.rank(ascending=False).mean(axis=1),
 }
-"""Ways to make one number of a method's AUs; more is better. A fifth, for BP4D and DISFA: the mean of
-(F1 - floor) / (100 - floor), the floor being the F1 of calling every frame positive."""
+"""Ways to average over a method's AUs; more is better."""
 
 GAIN = "gain over always positive"
+"""One more way, for BP4D and DISFA: the mean of (F1 - floor) / (100 - floor), the floor being that of always positive."""
+
 OTHER_ORDERS = (*(name for name in ORDERS if name != "mean"), GAIN)
 """The ways that are compared with the mean."""
 
@@ -449,13 +450,13 @@ def orders(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def survival() -> pd.DataFrame:
-    """How many orders of two methods survive another way of averaging.
+    """Shares of pairs of methods whose order is the same by another way of averaging.
 
     Returns:
         One row per table of at least three methods. Columns: dataset, protocol, status, methods, pairs (whose means
-        differ), one per way of `ORDERS` and `GAIN` with the share of pairs in the same order (NaN where there is no
-        floor), `one AU less`, the share that no single AU turns, all, the share that nothing turns, and winners: the
-        best method by each way, each once.
+        differ); one per way of `OTHER_ORDERS` with the share of pairs in the same order (NaN where there is no floor);
+        "one AU less", the share whose order is the same without any one AU; all, the share whose order is always the
+        same; and winners, the best method by each way, each once.
     """
     rows = []
     for (dataset, protocol, status), printed in tables().items():
@@ -482,12 +483,12 @@ def survival() -> pd.DataFrame:
 
 
 def rivals(dataset: str) -> pd.DataFrame:
-    """AUNCE against each method that its README compared it with.
+    """AUNCE beside each method that its README compared it with.
 
     Returns:
-        Columns: method; printed; margin, AUNCE's printed mean less this one; ahead and aus, on how many of the AUs
-        AUNCE's F1 is higher; by the other ways, bool: AUNCE still ahead; one_au_less, bool: ahead without any one AU;
-        way_moves, bool: the margin is smaller than what the way of averaging moves AUNCE's own number by.
+        Columns: method; printed; margin, AUNCE's printed mean less this one; ahead, the number of AUs on which AUNCE's
+        F1 is higher, and aus, of how many; one per way of `OTHER_ORDERS`, whether AUNCE is ahead; one_au_less, whether
+        AUNCE is ahead without any one AU; way_moves, whether pooling changes AUNCE's own F1 by more than the margin.
     """
     printed = compared(dataset)
     table = printed.drop(columns="mean")
@@ -509,7 +510,7 @@ def rivals(dataset: str) -> pd.DataFrame:
 
 
 def differing() -> pd.DataFrame:
-    """Methods of which two sources print different means on the same data set and parts.
+    """Methods whose means on the same data set and parts differ between two sources.
 
     Returns:
         Columns: dataset, method, readme (AUNCE's), elsewhere, source, status.

@@ -1,4 +1,4 @@
-"""Measurements of training steps: those of this project beside those of the released path."""
+"""Measurements of training steps: this project beside the released path."""
 
 import tempfile
 from collections.abc import Callable
@@ -34,12 +34,12 @@ class Setting:
     Attributes:
         backbone: see `build_backbone`.
         pixels: side of the images.
-        images: a step.
+        images: of a step.
         aus: K.
         channels: D.
         device: where it runs.
-        precision: of our network; the other side's is float32.
-        compiled: whether our network is compiled.
+        precision: of this project's network; the other side's is float32.
+        compiled: whether this project's network is compiled.
         steps: of a measurement.
     """
 
@@ -66,7 +66,7 @@ class Setting:
 
 
 def compare_steps(setting: Setting, *, workers: int = 4, rounds: int = 5) -> pd.DataFrame:
-    """Training steps of this project against those of the released path.
+    """Training steps of this project beside those of the released path.
 
     The released path, as far as it is known: two forward passes in float32, the published loss run eagerly, an
     optimizer without fused kernels, and views made image by image with Pillow in worker processes. The turn of the hue
@@ -89,11 +89,10 @@ def compare_steps(setting: Setting, *, workers: int = 4, rounds: int = 5) -> pd.
 
 
 def from_disk(setting: Setting, *, rounds: int = 5) -> pd.DataFrame:
-    """An epoch from a memory-mapped file on disk against the same steps on one batch that is on the device already.
+    """An epoch from a memory-mapped file on disk beside the same steps on one batch that is on the device already.
 
     Returns:
-        One row as of `compare_steps`, with part "from a pack on disk"; `other` has the batch on the device, so that a
-        ratio of 1 means that reading costs nothing.
+        One row as of `compare_steps`, with part "from a pack on disk". A ratio of 1 means that reading costs no time.
     """
     images, labels = setting.data()
     with tempfile.TemporaryDirectory(prefix="aunce-") as folder:
@@ -141,14 +140,14 @@ def _step(setting: Setting, views: Tensor, labels: Tensor, *, ours: bool) -> Wor
 
 
 def operations(setting: Setting) -> int:
-    """Operations of a step of the network, forward and backward, a multiplication and an addition being two."""
+    """Operations of one step of the network, forward and backward, see `count_operations`."""
     with torch.device("meta"):
         encoder = Encoder(build_backbone(setting.backbone), aus=setting.aus, channels=setting.channels)
         return count_operations(encoder, images=2 * setting.images, pixels=setting.pixels)
 
 
 def our_epoch(setting: Setting, images: NDArray[np.uint8], labels: NDArray[np.int8]) -> Epoch:
-    """Seconds of an epoch of `training.pretrain`, the one after its first."""
+    """Trains two epochs by `training.pretrain`; the seconds are those of the second."""
     encoder = setting.encoder()
     plan = Optimisation(epochs=2, batch_size=setting.images, learning_rate=1e-5)
     criterion = AUNCELoss.released()
@@ -167,7 +166,7 @@ def our_epoch(setting: Setting, images: NDArray[np.uint8], labels: NDArray[np.in
 
 
 def tried(setting: Setting, *, images: int, rounds: int = 5) -> pd.DataFrame:
-    """Ways that promise speed and were left out, each against what is used instead.
+    """Alternatives that are not used, each beside what is used.
 
     Args:
         setting: a training on a CPU.
@@ -213,7 +212,7 @@ def tried(setting: Setting, *, images: int, rounds: int = 5) -> pd.DataFrame:
 
 
 class _PerImage(Dataset[tuple[Tensor, Tensor, int]]):
-    """Two views of each image, made one by one with Pillow as `views` makes them for a batch."""
+    """Two views of each image, made one by one with Pillow."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self.images = images
@@ -250,7 +249,7 @@ def pillow_view(image: Image.Image, random: np.random.Generator) -> Tensor:
 
 
 def _released_epoch(setting: Setting, images: NDArray[np.uint8], labels: NDArray[np.int8], workers: int) -> Epoch:
-    """Seconds of an epoch of the released path, workers started beforehand."""
+    """An epoch of the released path. Its workers are started before the first one."""
     encoder = setting.encoder().train()
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-5, foreach=False)
     loader = DataLoader(

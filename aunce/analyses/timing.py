@@ -45,7 +45,12 @@ BRANCHES = (0, 1, 2, 1, 1)  # max, mean and view in the shares .2, .6, .2 of the
 
 @dataclass(frozen=True)
 class Pair:
-    """Seconds of both sides, medians, and the median, lowest and highest ratio slow / fast of the pairs."""
+    """Two pieces of work timed in turn.
+
+    Attributes:
+        slow, fast: median seconds of each.
+        ratio, low, high: median, lowest and highest slow / fast over the rounds.
+    """
 
     slow: float
     fast: float
@@ -66,7 +71,7 @@ class Pair:
 
 
 def timer(work: Work) -> Timer:
-    """A timer of this work with the threads that are set; it waits for a GPU before it reads the clock."""
+    """A timer with as many threads as torch has. It waits for a GPU before it reads the clock."""
     return Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
 
 
@@ -90,16 +95,17 @@ def pair(slow: Work, fast: Work, *, rounds: int = 7, least: float = 0.1) -> Pair
 def seconds(work: Work, *, least: float = 0.1) -> float:
     """Median seconds of one piece of work, after a warm-up.
 
-    It is repeated until the quartiles lie within a tenth of the median, for at least `least` seconds. It is not
-    repeated any more after 50 times as long.
+    It is repeated for at least `least` seconds, and on until the interquartile range is below a tenth of the median.
+    After 50 times as long it is not repeated again.
     """
     return timer(work).adaptive_autorange(min_run_time=least, max_run_time=50 * least).median
 
 
 class _Live(TorchDispatchMode):
-    """Counts the bytes of tensors that come into being below it and are alive: of all, and of those of one size.
+    """Counts the bytes of the tensors that are made while it is active and still alive.
 
-    The second count takes tensors with `elements` elements, whatever their type.
+    Attributes:
+        now, peak: bytes alive now and at most, of all tensors and of those with `elements` elements.
     """
 
     def __init__(self, elements: int = 0) -> None:
@@ -139,14 +145,14 @@ def _storages(tree: Any) -> list[Any]:
 
 
 def peak_bytes(work: Work, elements: int = 0) -> tuple[int, int]:
-    """The most bytes that tensors made by `work` take at one time, those that it was given not counted.
+    """The most bytes that the tensors made by `work` take at one time. Tensors that exist before do not count.
 
     Args:
         work: what is counted.
-        elements: size of the tensors of the second count.
+        elements: number of elements of the tensors that the second count is of.
 
     Returns:
-        Of all tensors, and of those with `elements` elements.
+        Bytes of all tensors, and of those with `elements` elements.
     """
     with _Live(elements) as live:
         work()
@@ -158,7 +164,7 @@ def peak_bytes(work: Work, elements: int = 0) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything a report measures.
+    """The sizes at which a report measures.
 
     Attributes:
         compared: batch sizes of the comparison of losses.
@@ -220,11 +226,11 @@ CPU = Place()
 
 
 def rates(place: Place = CPU, *, least: float = 0.1) -> dict[str, float]:
-    """What a device does at its best: products of matrices, and memory, on a CPU with the threads that are set.
+    """The measured rates of a device: products of matrices, and copies in memory.
 
     Returns:
-        flops: operations a second, a multiplication and an addition being two, of matrices with a side of 1,024, and of
-            8,192 on a GPU.
+        flops: operations a second of a product of matrices with a side of 1,024, on a GPU of 8,192. A multiplication
+            and an addition are two operations.
         bytes: bytes a second that a copy of 2^26 numbers reads and writes.
     """
     side = 1024 if place.device == "cpu" else 8192
@@ -241,9 +247,9 @@ def rates(place: Place = CPU, *, least: float = 0.1) -> dict[str, float]:
 
 
 def batch(images: int, aus: int = 12, channels: int = 1024, place: Place = CPU) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (2, B, K, D) that want a gradient, labels (B, K) at rates like BP4D's, a branch for each AU (K,).
+    """A random batch: features (2, B, K, D) with a gradient, labels (B, K), and a branch for each AU (K,).
 
-    The features are where `place` says; labels and branches are on the host, as in a training.
+    Positive rates are like BP4D's. The features are at `place`; labels and branches are on the host, as in a training.
     """
     generator = Generator().manual_seed(0)
     z = torch.randn(2, images, aus, channels, generator=generator).to(place.device, place.dtype).requires_grad_()
@@ -257,7 +263,7 @@ def branches(aus: int) -> Tensor:
 
 
 def forward_backward(loss: Loss, z: Tensor) -> Work:
-    """One value of a loss with its gradient, which is thrown away."""
+    """Work that computes a loss and its gradient by z."""
 
     def work() -> None:
         z.grad = None
@@ -267,10 +273,10 @@ def forward_backward(loss: Loss, z: Tensor) -> Work:
 
 
 def floor_of_loss(images: int, aus: int, channels: int, machine: dict[str, float], place: Place = CPU) -> float:
-    """Seconds that no implementation can go below that computes all similarities and their gradient.
+    """The least seconds of any implementation that computes all similarities and their gradient.
 
-    Two matrix products, one in each pass, at the measured rate, or the features and their gradient read and written
-    once, whichever takes longer.
+    It is the longer of two times: of two matrix products, one in each pass, and of reading the features and writing
+    their gradient once.
     """
     rows = 2 * images
     products = 2 * 2 * aus * rows**2 * channels / machine["flops"]
@@ -287,7 +293,7 @@ def compare_losses(
     rounds: int = 7,
     least: float = 0.1,
 ) -> pd.DataFrame:
-    """The loss of this project against the published formulation and pytorch-metric-learning, forward and backward.
+    """The loss of this project beside the published formulation and pytorch-metric-learning, forward and backward.
 
     Returns:
         One row per batch size and other side ("published" or "SupConLoss per AU"): images, other, other_s, ours_s,
@@ -363,12 +369,12 @@ def grow(sizes: Sizes, machine: dict[str, float], *, place: Place = CPU) -> pd.D
 
 
 def evaluate(sizes: Sizes, *, subjects: int = 41, aus: int = 12, replicates: int = 10) -> pd.DataFrame:
-    """Seconds of the scores of a study against the frames, on random labels and scores.
+    """Seconds that the scores of a study take by number of frames, on random labels and scores.
 
     Returns:
-        One row per work and number of frames: series, size (frames), seconds. The works are counts and F1; concordant
-        pairs, subject by subject; and, from `replicates` tables of these, the exact AUC of all subjects but one, for
-        each subject, AU and replicate.
+        One row per series and number of frames: series, size (frames), seconds. The series are counts and F1;
+        concordant pairs of each subject; and, from `replicates` tables of these pairs, the exact AUC without each
+        subject, for each AU and replicate.
     """
     random = np.random.default_rng(0)
     rows = []
@@ -395,7 +401,7 @@ def _count(labels: NDArray[Any], predicted: NDArray[Any], people: NDArray[Any], 
 
 
 def render_faces(frames: int, *, size: int = 64, workers: int = 2, subjects: int = 9) -> tuple[int, float]:
-    """How many faces were rendered in BP4D's layout, and the seconds that it took, start of the workers included."""
+    """The number of faces rendered in BP4D's layout, and the seconds that it took with the start of the workers."""
     with tempfile.TemporaryDirectory(prefix="aunce-") as folder:
         started = time.perf_counter()
         adapter("bp4d").write(
@@ -412,7 +418,7 @@ def command_seconds(*words: str, least: float = 0.1) -> float:
 
 
 def status_seconds(runs: int) -> float:
-    """Median seconds of `aunce status` of a study in which this many runs are done."""
+    """Median seconds of `aunce status` of a study with this many finished runs."""
     text = "[study]\ntitle = 'Many'\nquestion = 'How long?'\nreport = 'laptop'\n[data]\nsubjects = 6\n[axes]\n"
     with tempfile.TemporaryDirectory(prefix="aunce-") as folder:
         path = Path(folder) / "many.toml"

@@ -56,7 +56,7 @@ class Anatomy:
 
     @cached_property
     def entries(self) -> list[findings.Entry]:
-        """What computation decides: claim C7 and the gaps, with their numbers."""
+        """Claim C7 and the gaps that computation decides, with their numbers."""
         return [
             *(self._c7(), self._d1(), self._d2(), self._d3()),
             *(self._d6(), self._d7(), self._d16(), self._d18()),
@@ -221,7 +221,7 @@ class Anatomy:
         )
 
     def values(self) -> "Markdown":
-        """The loss at embeddings whose value is known by hand."""
+        """The loss at embeddings for which its value is known by hand."""
         table = anatomy.values()
         columns = ("equal", "random", "orthogonal", "opposite")
         rows = [
@@ -251,7 +251,7 @@ class Anatomy:
         )
 
     def floors_table(self) -> "Markdown":
-        """The floor by temperature and batch, with the force that is left."""
+        """The smallest loss by temperature and batch, and the force at it."""
         table = anatomy.floors(rates=(0.0625, 0.5))
         wide = table.pivot_table(index=["tau", "images", "prevalence"], columns="between")
         rows = [
@@ -295,7 +295,7 @@ class Anatomy:
         return page.markdown(page.table(headers, rows, "llrrrrr"))
 
     def nearest(self) -> "Markdown":
-        """How often the most similar positive is the own other view, once the anchor itself is excluded."""
+        """Share of anchors whose most similar positive is the own other view, if the anchor itself is excluded."""
         table = anatomy.own_view_shares()
         sames = [name for name in table.columns if name != "view"]
         rows = [
@@ -327,7 +327,7 @@ class Anatomy:
         return page.markdown(page.table([*headers, "Present, share of all r (%)"], rows, "lrrrrrr"))
 
     def draws(self) -> "Markdown":
-        """Expectation and noise of the gradient by the way of drawing."""
+        """Mean and noise of the gradient by the way of drawing."""
         rows = [[row["way"], f"{row['noise']:.2f}", f"{row['distance']:.0e}"] for _, row in anatomy.draws().iterrows()]
         headers = ["The kind of positive is drawn", "Noise (SD / length of the mean)"]
         headers += ["Distance from the expected gradient"]
@@ -356,7 +356,7 @@ class Anatomy:
         )
 
     def steps_table(self) -> "Markdown":
-        """The numbers of `steps`, and what exponents are."""
+        """The numbers of `steps`, and what follows from them for the exponents."""
         rows = []
         for _, row in anatomy.steps().iterrows():
             absent, present = EXPONENTS[row["exponents"]]
@@ -415,7 +415,7 @@ class Anatomy:
         )
 
     def batches(self) -> "Markdown":
-        """How many positives a batch holds."""
+        """Number of positives in a batch."""
         rows = [
             [
                 *(f"{100 * row['prevalence']:.0f}", f"{row['images']:.0f}", f"{row['expected']:.1f}"),

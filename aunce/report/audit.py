@@ -59,7 +59,7 @@ class Audit:
         return pd.concat([published.averages(dataset) for dataset in DATASETS]).set_index(["dataset", "way"])
 
     def title(self) -> "Markdown":
-        """What this is, and on what it rests; writes what the ledger and the index show of the audit."""
+        """Heading and sources; writes the findings for the ledger and the index."""
         about = Findings(
             title="Audit of the published numbers",
             question="What do the published numbers say about themselves?",
@@ -75,7 +75,7 @@ class Audit:
         )
 
     def entries(self) -> list[Entry]:
-        """What the ledger says of the gaps: computed where there are numbers, else as read in the released code."""
+        """Verdicts on the gaps: computed where there are numbers, else as read in the released code."""
         read = [
             Entry(
                 id=gap,
@@ -221,7 +221,7 @@ class Audit:
         )
 
     def means(self) -> "Markdown":
-        """Rows whose printed mean their AUs do not have, and what was checked."""
+        """Rows whose printed mean is not that of their AUs, and the tables that were checked."""
         checked = published.reaveraged()
         off = [
             [
@@ -445,12 +445,12 @@ class Audit:
         return self._facts("chosen", ["Repository", "Where", "Epoch", "Threshold", "Status"])
 
     def undecidable(self) -> "Markdown":
-        """What stays open."""
+        """Statements that cannot be decided here, and why."""
         rows = [[row["statement"], f"undecidable here: {row['why']}", row["note"]] for row in self.facts["undecidable"]]
         return page.markdown(page.table(["Statement", "Verdict", "Note"], rows, "lll"))
 
     def _facts(self, name: str, headers: list[str]) -> "Markdown":
-        """A table of the facts as it stands, with what its statuses mean."""
+        """A table of the facts, and the meaning of its statuses."""
         rows = [list(row.values()) for row in self.facts[name]]
         return page.markdown(f"{page.table(headers, rows, 'l' * len(headers))}\n\n{self._statuses(name)}")
 
@@ -466,7 +466,7 @@ def _possible(dataset: str) -> list[str]:
 
 
 def _method(row: dict[str, str]) -> str:
-    """Of a repository whose choices were read: the method, without owner and commit."""
+    """The name of the method, without owner and commit of its repository."""
     return row["repository"].split(" at ")[0].split("/")[1]
 
 

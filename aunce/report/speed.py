@@ -1,4 +1,4 @@
-"""The report on speed: targets, ratios, growth and floors, from the measurements of `aunce.analyses.timing`."""
+"""The page on speed: targets, ratios, growth and floors, from `aunce.analyses.timing` and `step_timing`."""
 
 import datetime
 import json
@@ -115,7 +115,7 @@ class Speed:
 
     @cached_property
     def rates(self) -> dict[str, float]:
-        """What the CPU does at its best, see `timing.rates`; the floors follow from it."""
+        """Measured rates of the CPU, from which the floors follow, see `timing.rates`."""
         return timing.rates(least=self.sizes.least)
 
     @cached_property
@@ -146,7 +146,7 @@ class Speed:
 
     @cached_property
     def tried(self) -> pd.DataFrame:
-        """Ways that promised speed and are not used, each against what is used, see `step_timing.tried`."""
+        """Alternatives that are not used, each beside what is used, see `step_timing.tried`."""
         return step_timing.tried(self.setting, images=64 if self.full else 4, rounds=self.sizes.rounds)
 
     @cached_property
@@ -161,7 +161,7 @@ class Speed:
 
     @cached_property
     def commands(self) -> dict[str, float]:
-        """Seconds of what a person waits for; of the help alone where tiny sizes are asked for."""
+        """Seconds of the commands that a person waits for; at tiny sizes of the help alone."""
         taken = {"aunce --help": timing.command_seconds("--help", least=self.sizes.least)}
         if self.full:
             taken["aunce status, 1,000 runs"] = timing.status_seconds(1000)
@@ -170,9 +170,9 @@ class Speed:
 
     @cached_property
     def on_gpu(self) -> dict[str, Any]:
-        """What `measure_gpu` finds here, or found elsewhere and wrote down; empty if nowhere.
+        """The measurements of `measure_gpu`, made now or read from its record; empty if there is neither.
 
-        A record whose machine was taken away lacks its later parts.
+        The record of a machine that was taken away lacks its later parts.
         """
         if self.gpu:
             return measure_gpu(self.record)
@@ -290,7 +290,7 @@ class Speed:
         )
 
     def limits(self) -> "Markdown":
-        """How far from the floor, and what grows how."""
+        """Table: distance from the floor, and the powers with which time and memory grow."""
         whole = self.growth[self.growth["series"] == "in one piece"]
         rows = []
         for axis, part in whole.groupby("axis", sort=False):
