@@ -3,8 +3,6 @@
 import csv
 import math
 import re
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -198,11 +196,6 @@ def test_every_number_that_is_not_verified_has_a_mark_of_the_legend():
     assert "? unverified" in LEGEND
     with pytest.raises(UsageError, match=r"'checked'. Expected one of: verified, by eye, unverified"):
         marked(63.4, "checked")
-
-
-def test_importing_it_does_not_import_torch():
-    code = "import sys, aunce.literature; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # ------------------------------------------------------------------------------------------------------- did_i_match

@@ -427,7 +427,7 @@ ORDERS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 """Ways to average over a method's AUs; more is better."""
 
 GAIN = "gain over always positive"
-"""One more way, for BP4D and DISFA: the mean of (F1 - floor) / (100 - floor), the floor being that of always positive."""
+"""One more way, for BP4D and DISFA: mean of (F1 - floor) / (100 - floor), the floor being the F1 of always positive."""
 
 OTHER_ORDERS = (*(name for name in ORDERS if name != "mean"), GAIN)
 """The ways that are compared with the mean."""

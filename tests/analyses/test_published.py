@@ -359,6 +359,6 @@ def test_leads_that_do_not_survive():
     assert margins["BP4D"].query("way_moves").index.tolist() == ["CLEF"]
 
 
-def test_importing_it_does_not_import_torch():
-    code = "import sys, aunce.analyses.published; sys.exit('torch' in sys.modules)"
+def test_importing_it_and_the_literature_does_not_import_torch():
+    code = "import sys, aunce.literature, aunce.analyses.published; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
