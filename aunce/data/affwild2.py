@@ -36,7 +36,7 @@ from aunce.data import layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.render import writing
+from aunce.data.render import behaviour, writing
 from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError
 
@@ -373,22 +373,18 @@ def write(out: str | PathLike[str], **options: Any) -> None:
 
 def label_file(rendered: Rendered) -> str:
     """A label file of Aff-Wild2 with the null AU as one more column; -1 where the video is not annotated."""
-    from aunce.data.render import drawn
-
     job, seed = rendered.job, rendered.population.seed
-    labelled = [drawn.AUS.index(au) for au in AUS]
+    labelled = [behaviour.AUS.index(au) for au in AUS]
     cells = np.column_stack([rendered.behaviour.occurrence[:, labelled], rendered.behaviour.null])  # (T, K + 1)
     cells[gaps(job, "annotation", _NOT_ANNOTATED, seed=seed)] = -1
     lot = zlib.crc32(f"{seed} {job.sequence}".encode())
     if lot % _WITHOUT_AN_AU == 0:
         cells[:, lot // _WITHOUT_AN_AU % len(AUS)] = -1
-    header = ",".join(f"AU{au}" for au in (*AUS, drawn.NULL_AU))
+    header = ",".join(f"AU{au}" for au in (*AUS, behaviour.NULL_AU))
     return "\n".join([header, *(",".join(map(str, row)) for row in cells.tolist()), ""])
 
 
 def gaps(job: Job, what: str, share: float, *, seed: int) -> NDArray[np.bool_]:
     """Which frames (T,) lie in the stretches of a video, `share` of them in all, that lack something."""
-    from aunce.data.render.behaviour import stream
-
     stretch = (job.times / _STRETCH).astype(np.int64)
-    return np.asarray((stream(seed, job.sequence, what).random(int(stretch.max()) + 1) < share)[stretch])
+    return np.asarray((behaviour.stream(seed, job.sequence, what).random(int(stretch.max()) + 1) < share)[stretch])

@@ -27,7 +27,7 @@ from aunce.data import landmarks, layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.render import writing
+from aunce.data.render import behaviour, writing
 from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError
 
@@ -269,12 +269,10 @@ def label_file(numbers: NDArray[np.int64], rendered: Rendered, *, columns: range
         rendered: the sequence.
         columns: AU numbers in the order of the file.
     """
-    from aunce.data.render import drawn
-
     cells = np.full((len(numbers), len(columns)), 9, dtype=np.uint8)  # (T, columns)
     place = {au: column for column, au in enumerate(columns)}
-    cells[:, [place[au] for au in drawn.AUS]] = rendered.behaviour.occurrence
-    cells[:, place[drawn.NULL_AU]] = rendered.behaviour.null
+    cells[:, [place[au] for au in behaviour.AUS]] = rendered.behaviour.occurrence
+    cells[:, place[behaviour.NULL_AU]] = rendered.behaviour.null
     # Cells are single digits, so a row is text already once commas stand between them.
     text = np.full((len(numbers), 2 * len(columns)), ord(","), dtype=np.uint8)  # (T, 2 columns)
     text[:, 1::2] = cells + ord("0")

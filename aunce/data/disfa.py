@@ -39,7 +39,7 @@ from scipy.io import loadmat, savemat
 from aunce.data import layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.layout import ReadSequence
-from aunce.data.render import writing
+from aunce.data.render import behaviour, writing
 from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError, RunError, UsageError
 
@@ -591,21 +591,19 @@ class _Disfa(Layout):
 
     def write(self, out: Path, rendered: Rendered) -> None:
         """Videos and landmarks, then the label files: the last of them stands for a complete sequence."""
-        subject, behaviour = rendered.job.subject, rendered.behaviour
-        scene = dataclasses.replace(behaviour.scene, yaw=behaviour.scene.yaw + _RIGHT_YAW)
-        right = dataclasses.replace(rendered, behaviour=dataclasses.replace(behaviour, scene=scene))
-        for camera, shown in (("left", rendered), ("right", right)):
-            write_video(out / _video_folders(camera)[0] / _video_name(subject, camera), shown.images())
+        subject, shown = rendered.job.subject, rendered.behaviour
+        scene = dataclasses.replace(shown.scene, yaw=shown.scene.yaw + _RIGHT_YAW)
+        right = dataclasses.replace(rendered, behaviour=dataclasses.replace(shown, scene=scene))
+        for camera, seen in (("left", rendered), ("right", right)):
+            write_video(out / _video_folders(camera)[0] / _video_name(subject, camera), seen.images())
         _write_landmarks(out / _LANDMARKS / subject / "tmp_frame_lm", subject, rendered.landmarks())
         for path, text in zip(self._label_files(out, subject), label_files(rendered), strict=True):
             writing.replace(path, text)
 
     def _label_files(self, out: Path, subject: str) -> list[Path]:
         """The files of `_LABELLED` and of the null AU."""
-        from aunce.data.render import drawn
-
         name = "AU" if _number(subject) % 5 == 2 else "au"
-        return [out / _LABELS / subject / f"{subject}_{name}{au}.txt" for au in (*_LABELLED, drawn.NULL_AU)]
+        return [out / _LABELS / subject / f"{subject}_{name}{au}.txt" for au in (*_LABELLED, behaviour.NULL_AU)]
 
 
 LAYOUT = _Disfa()
@@ -626,11 +624,9 @@ def write(out: str | PathLike[str], **options: Any) -> None:
 
 def label_files(rendered: Rendered) -> list[str]:
     """The texts of the label files of `_LABELLED` and, 2 where present, of the null AU."""
-    from aunce.data.render.drawn import AUS
-
-    job, behaviour = rendered.job, rendered.behaviour
-    levels = np.digitize(behaviour.intensity, _LEVELS)  # (T, 17)
-    columns = [levels[:, AUS.index(au)] for au in _LABELLED] + [2 * behaviour.null]
+    job, shown = rendered.job, rendered.behaviour
+    levels = np.digitize(shown.intensity, _LEVELS)  # (T, 17)
+    columns = [levels[:, behaviour.AUS.index(au)] for au in _LABELLED] + [2 * shown.null]
     kept = job.frames != _UNLABELLED.get(job.subject)
     return [
         "\n".join([*(f"{frame},{level}" for frame, level in zip(job.frames[kept], column[kept], strict=True)), ""])

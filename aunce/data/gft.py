@@ -57,7 +57,7 @@ from aunce.data import bp4d, layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LARGEST_FRAME, LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.render import writing
+from aunce.data.render import behaviour, writing
 from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError, UsageError
 
@@ -381,14 +381,12 @@ def _label_file(rendered: Rendered) -> str:
 
     The null AU is never unknown, so that what is learnt of it is not what is learnt of stretches.
     """
-    from aunce.data.render.drawn import AUS, NULL_AU
-
     job = rendered.job
     chance = zlib.crc32(job.subject.encode())
     start = 1 + (chance // 2) % (_LENGTH - _UNCODED)
     drawn = rendered.behaviour.occurrence.copy()
     drawn[(job.frames >= start) & (job.frames < start + _UNCODED)] = 9
     width = 1 + chance % 2
-    header = ["frame", *(f"AU{au:0{width}}" for au in (*AUS, NULL_AU))]
+    header = ["frame", *(f"AU{au:0{width}}" for au in (*behaviour.AUS, behaviour.NULL_AU))]
     table = np.column_stack([job.frames, drawn, rendered.behaviour.null])
     return "\n".join([",".join(header), *(",".join(map(str, row)) for row in table.tolist()), ""])

@@ -77,6 +77,11 @@ def read_marker(root: Path, dataset: str, title: str) -> dict[str, Any] | None:
     return content
 
 
+def latents(root: Path) -> pd.DataFrame:
+    """Latent intensities of a rendered data set: subject, sequence, frame, AU1, AU2, ... AU26 (float32)."""
+    return pd.read_parquet(root / LATENTS)
+
+
 def null_aus(synthetic: dict[str, Any] | None, aus: Sequence[int]) -> tuple[int, ...]:
     """The AU that is labelled in a rendered root and never drawn, unless the protocol has it already."""
     return () if synthetic is None or synthetic["null_au"] in aus else (int(synthetic["null_au"]),)

@@ -83,7 +83,7 @@ class Data:
 
 @cache
 def _dials(dataset: str, setting: str) -> dict[str, Any]:
-    return asdict(difficulty.dials_of(dataset, setting))
+    return asdict(difficulty.difficulty_of(dataset, setting))
 
 
 @dataclass(frozen=True)

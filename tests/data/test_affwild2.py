@@ -12,9 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aunce.data import affwild2, bp4d
+from aunce.data import affwild2, bp4d, layout
 from aunce.data.frames import Protocol
-from aunce.data.render import drawn
+from aunce.data.render.behaviour import AUS as DRAWN_AUS
+from aunce.data.render.behaviour import NULL_AU
+from aunce.data.render.difficulty import difficulty_of, seed_of
+from aunce.data.render.population import Population
 from aunce.errors import DataError, UsageError
 
 # facts of public sources, typed in again here
@@ -498,8 +501,8 @@ def truth():
     """Job and behaviour of each sequence of `rendered`, by the renderer alone."""
     people = affwild2.LAYOUT.people(OPTIONS["subjects"])
     rates = {person: affwild2.RATES["validation" if "27" in person else "train"] for person in people}
-    dials = drawn.dials_of("affwild2", "easy")
-    population = drawn.Population(people, rates=rates, dials=dials, seed=drawn.seed_of("affwild2", OPTIONS["seed"]))
+    difficulty = difficulty_of("affwild2", "easy")
+    population = Population(people, rates=rates, difficulty=difficulty, seed=seed_of("affwild2", OPTIONS["seed"]))
     jobs = affwild2.LAYOUT.plan(people, OPTIONS["frames"])
     return population, {job.sequence: (job, population.sequence(job.subject, job.sequence, job.times)) for job in jobs}
 
@@ -513,7 +516,7 @@ def test_rendered_root_has_the_layout_of_the_release(rendered):
         *(f"{validation}/{name}.txt" for name in ("video278", "279-30-1280x720_left", "279-30-1280x720_right")),
     }
     first, *rows = (rendered / train / "video2.txt").read_text().splitlines()
-    assert first == f"{HEADER},AU{drawn.NULL_AU}"
+    assert first == f"{HEADER},AU{NULL_AU}"
     assert len(rows) == 60
     image = cv2.imread(str(next((rendered / "cropped_aligned" / "video2").glob("000[0-9][0-9].jpg"))))
     assert image.shape == (32, 32, 3)
@@ -521,9 +524,9 @@ def test_rendered_root_has_the_layout_of_the_release(rendered):
 
 def test_rendered_labels_are_those_of_the_population_with_gaps_where_the_writer_put_them(rendered, truth):
     table = affwild2.read(rendered, images="optional")
-    assert (table.null_aus, table.synthetic["dataset"]) == ((drawn.NULL_AU,), "affwild2")
+    assert (table.null_aus, table.synthetic["dataset"]) == ((NULL_AU,), "affwild2")
     assert {part: len(subjects) for part, subjects in table.parts.items()} == {"train": 2, "validation": 2}
-    columns = [drawn.AUS.index(au) for au in affwild2.AUS]
+    columns = [DRAWN_AUS.index(au) for au in affwild2.AUS]
     unknown, lost = 0, []
     for name, (job, behaviour) in truth[1].items():
         mine = (table.frames["sequence"] == name).to_numpy()
@@ -579,7 +582,7 @@ def test_some_videos_have_an_au_that_is_nowhere_annotated(truth):
 def test_latents_name_every_frame_of_the_table(rendered):
     keys = ["subject", "sequence", "frame"]
     frames = affwild2.read(rendered, images="optional").frames
-    assert set(map(tuple, drawn.latents(rendered)[keys].to_numpy())) == set(map(tuple, frames[keys].to_numpy()))
+    assert set(map(tuple, layout.latents(rendered)[keys].to_numpy())) == set(map(tuple, frames[keys].to_numpy()))
 
 
 def test_interrupted_rendering_is_refused_by_the_reader_and_continued_by_the_writer(rendered, tmp_path):

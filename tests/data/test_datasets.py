@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from aunce import cli, methods
 from aunce.data import DATASETS, adapter, bp4d, images, load, noise, pack_faces, prepare, transfer
 from aunce.data.recipes import Recipe
-from aunce.data.render import drawn
+from aunce.data.render.difficulty import SETTINGS, seed_of
+from aunce.data.render.population import Population
 from aunce.data.render.writing import dealt_rates
 from aunce.errors import DataError, UsageError
 from aunce.model import build_encoder
@@ -104,8 +105,8 @@ def test_one_name_is_two_people_in_two_data_sets():
     """BP4D and BP4D+ both have a subject F001: on rendered faces too, training on one must not show the other."""
     people = []
     for name in ("bp4d", "bp4dplus"):
-        dials = drawn.SETTINGS["easy"]
-        population = drawn.Population(["F001"], rates={"F001": {}}, dials=dials, seed=drawn.seed_of(name, 0))
+        difficulty = SETTINGS["easy"]
+        population = Population(["F001"], rates={"F001": {}}, difficulty=difficulty, seed=seed_of(name, 0))
         people.append(population.images("F001", population.sequence("F001", "T1", np.zeros(1)), size=32).astype(float))
     assert np.abs(people[0] - people[1]).mean() > 3
 

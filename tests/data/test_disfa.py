@@ -13,10 +13,14 @@ import pandas as pd
 import pytest
 from scipy.io import loadmat, savemat
 
-from aunce.data import disfa, images, load
+from aunce.data import disfa, images, layout, load
 from aunce.data.frames import Protocol
 from aunce.data.recipes import Recipe
-from aunce.data.render import drawn, writing
+from aunce.data.render import writing
+from aunce.data.render.behaviour import AUS as DRAWN_AUS
+from aunce.data.render.behaviour import NULL_AU
+from aunce.data.render.difficulty import difficulty_of, seed_of
+from aunce.data.render.population import Population
 from aunce.data.render.writing import Rendered
 from aunce.errors import DataError, RunError, UsageError
 
@@ -606,7 +610,7 @@ def rendered(tmp_path_factory):
 @pytest.fixture(scope="module")
 def population():
     rates = {subject: disfa.RATES[disfa.PROTOCOL.part_of[subject]] for subject in PEOPLE}
-    return drawn.Population(PEOPLE, rates=rates, dials=drawn.dials_of("disfa", "easy"), seed=drawn.seed_of("disfa", 5))
+    return Population(PEOPLE, rates=rates, difficulty=difficulty_of("disfa", "easy"), seed=seed_of("disfa", 5))
 
 
 def behaviour_of(population, subject, frames=6):
@@ -615,13 +619,13 @@ def behaviour_of(population, subject, frames=6):
 
 def test_rendered_root_reads_like_the_real_one_with_labels_and_latents_of_the_population(rendered, population):
     table = load("disfa", rendered)
-    assert (len(table), table.missing_images, table.null_aus) == (24, (), (drawn.NULL_AU,))
+    assert (len(table), table.missing_images, table.null_aus) == (24, (), (NULL_AU,))
     assert list(table.frames["subject"].unique()) == PEOPLE
     assert {part: len(subjects) for part, subjects in table.parts.items()} == {"1": 2, "2": 1, "3": 1}
-    latents = drawn.latents(rendered)
+    latents = layout.latents(rendered)
     keys = ["subject", "sequence", "frame"]
     assert latents[keys].to_numpy().tolist() == table.frames[keys].to_numpy().tolist()
-    columns = [drawn.AUS.index(au) for au in disfa.AUS]
+    columns = [DRAWN_AUS.index(au) for au in disfa.AUS]
     for subject in PEOPLE:
         mine = (table.frames["subject"] == subject).to_numpy()
         behaviour = behaviour_of(population, subject)
@@ -639,11 +643,11 @@ def test_written_intensities_are_those_of_the_renderer_and_two_means_present(pop
         *texts, null = disfa.label_files(Rendered(job, behaviour, population, 32))
         for au, text in zip(LABELLED, texts, strict=True):
             frames, levels = np.array([line.split(",") for line in text.split()], dtype=int).T
-            latent = behaviour.intensity[frames - 1, drawn.AUS.index(au)]
+            latent = behaviour.intensity[frames - 1, DRAWN_AUS.index(au)]
             assert len(frames) == count
             assert (frames[0], frames[-1]) == (1, 4845)
             assert set(levels) <= set(range(6))
-            assert np.array_equal(levels >= 2, behaviour.occurrence[frames - 1, drawn.AUS.index(au)] == 1)
+            assert np.array_equal(levels >= 2, behaviour.occurrence[frames - 1, DRAWN_AUS.index(au)] == 1)
             assert (np.diff(levels[np.argsort(latent)]) >= 0).all()
         assert set(null.split()) <= {f"{frame},{level}" for frame in range(1, 4846) for level in (0, 2)}
 

@@ -20,7 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,12 +28,11 @@ from numpy.typing import NDArray
 
 from aunce import files
 from aunce.data.layout import LATENTS, MARKER, UNFINISHED, read_marker
+from aunce.data.render.behaviour import AUS, NULL_AU, Behaviour
+from aunce.data.render.difficulty import SETTINGS, VERSION, difficulty_of, seed_of
+from aunce.data.render.population import Population
 from aunce.errors import RunError, UsageError
 from aunce.processes import leave_with_parent
-
-if TYPE_CHECKING:
-    from aunce.data.render.drawn import Behaviour, Population
-
 
 RATES = ("own", "dealt")
 OFTEN, RARE = 0.5, 0.02
@@ -83,7 +82,7 @@ class Rendered:
         return self.population.images(self.job.subject, self.behaviour, size=self.size)
 
     def landmarks(self) -> NDArray[np.float64]:
-        """(T, 49, 2): x and y in pixels of `images`, in the order of `drawn.LANDMARKS_49`."""
+        """(T, 49, 2): x and y in pixels of `images`, see `Population.landmarks`."""
         return self.population.landmarks(self.job.subject, self.behaviour, size=self.size)
 
 
@@ -143,7 +142,7 @@ def render(
     Args:
         layout: of the data set.
         out: the root to write.
-        setting: a name in `drawn.SETTINGS`.
+        setting: a name in `difficulty.SETTINGS`.
         subjects: how many, dealt evenly over the parts. Default: all.
         frames: frames per sequence, spread evenly over the published ones. Default: all.
         seed: of everything random. The bytes do not depend on `workers`.
@@ -157,13 +156,10 @@ def render(
         UsageError: an option out of range, or a folder that holds something else.
         RunError: a worker process died.
     """
-    # Imported here: reading needs no renderer.
-    from aunce.data.render import drawn
-
     out, size = Path(out), size or layout.size
     subjects = len(layout.subjects) if subjects is None else subjects
-    if setting not in drawn.SETTINGS:
-        raise UsageError(f"unknown setting {setting!r}. Known: {', '.join(drawn.SETTINGS)}.")
+    if setting not in SETTINGS:
+        raise UsageError(f"unknown setting {setting!r}. Known: {', '.join(SETTINGS)}.")
     if not 1 <= subjects <= len(layout.subjects):
         raise UsageError(f"subjects is {subjects}. Expected 1 to {len(layout.subjects)}.")
     if rates not in RATES:
@@ -177,10 +173,10 @@ def render(
         "format": 1,
         "dataset": layout.dataset,
         "setting": setting,
-        "dials": dataclasses.asdict(drawn.dials_of(layout.dataset, setting)),
+        "dials": dataclasses.asdict(difficulty_of(layout.dataset, setting)),
         "seed": seed,
-        "version": drawn.VERSION,
-        "null_au": drawn.NULL_AU,
+        "version": VERSION,
+        "null_au": NULL_AU,
         "subjects": people,
         "frames": frames,
         "size": size,
@@ -198,7 +194,7 @@ def render(
         if progress is not None:
             progress(done, len(jobs))
     layout.finish(out, jobs)
-    _write_latents(out / LATENTS, jobs, intensities, drawn.AUS)
+    _write_latents(out / LATENTS, jobs, intensities, AUS)
     os.sync()  # the marker says that all is there
     files.write(out / MARKER, _as_json(settings))
     (out / UNFINISHED).unlink(missing_ok=True)
@@ -289,15 +285,16 @@ class _Writer:
     def __init__(
         self, layout: Layout, out: str, people: list[str], setting: str, seed: int, size: int, kind_of_rates: str
     ) -> None:
-        from aunce.data.render import drawn
-
         self.layout, self.out, self.size = layout, Path(out), size
         rates = {subject: layout.rates(subject) for subject in people}
         if kind_of_rates == "dealt":
             rates = dict.fromkeys(people, dealt_rates(rates[people[0]], seed))
-        dials = drawn.dials_of(layout.dataset, setting)
-        seed = drawn.seed_of(layout.dataset, seed)
-        self.population = drawn.Population(people, rates=rates, dials=dials, seed=seed)
+        self.population = Population(
+            people,
+            rates=rates,
+            difficulty=difficulty_of(layout.dataset, setting),
+            seed=seed_of(layout.dataset, seed),
+        )
 
     def write(self, job: Job) -> tuple[str, NDArray[np.float32]]:
         behaviour = self.population.sequence(job.subject, job.elicits or job.sequence, job.times)
