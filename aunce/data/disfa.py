@@ -20,7 +20,6 @@ width). Positive rates are derived, see `RATES`.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import os
@@ -38,6 +37,7 @@ from scipy.io import loadmat, savemat
 
 from aunce.data import layout
 from aunce.data.frames import FrameTable, Protocol
+from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
 from aunce.data.render import behaviour, writing
 from aunce.data.render.writing import Job, Layout, Rendered
@@ -108,6 +108,16 @@ _LOWEST, _HIGHEST = 0, 5
 # outline of 17 comes first and the eyes in places 36 to 47, that at the image's left first. JAA-Net's table from 66 to
 # 49 points (reflect_66.mat, points 18 to 66) says the same.
 _POINTS, _OUTLINE, _EYES = 66, 17, (slice(36, 42), slice(42, 48))
+_FORMAT = LabelFormat(
+    header="a label file has lines frame,intensity and no header",
+    names=("frame", "intensity"),
+    frame=("frame",),
+    aus=lambda au: ("intensity",),
+    codes={str(level): level for level in range(_LOWEST, _HIGHEST + 1)},
+    cell="an intensity, a whole number from 0 to 5",
+    first_frame=1,
+    digits=9,
+)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -325,7 +335,7 @@ def _of_aus(root: Path, subject: str, files: Mapping[int, Path], aus: Sequence[i
 
 def _intensities(files: Mapping[int, Path]) -> NDArray[np.int64]:
     """Frame numbers and intensities (T, 1 + K) of one subject, frames ascending."""
-    contents = {path: _read_file(path) for path in files.values()}
+    contents = {path: read_labels(path, (au,), _FORMAT) for au, path in files.items()}  # (T, 2) each
     (first, content), *others = contents.items()
     frames = content[:, 0]
     for path, other in others:
@@ -337,50 +347,6 @@ def _intensities(files: Mapping[int, Path]) -> NDArray[np.int64]:
                 "same frames in all files of a subject: copy them again."
             )
     return np.column_stack([frames, *(content[:, 1] for content in contents.values())])
-
-
-_PLAIN = re.compile(rb"(?:[0-9]{1,9},[0-5]\r?\n)*[0-9]{1,9},[0-5](?:\r?\n)?")
-
-
-def _read_file(path: Path) -> NDArray[np.int64]:
-    """Frame numbers and intensities (T, 2), frames ascending."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    if _PLAIN.fullmatch(data):
-        content = np.array([int(cell) for cell in data.replace(b",", b" ").split()], dtype=np.int64).reshape(-1, 2)
-        if content[0, 0] >= 1 and (np.diff(content[:, 0]) > 0).all():
-            return content
-    return _read_slowly(path, data)  # which says what is odd, and where
-
-
-def _read_slowly(path: Path, data: bytes) -> NDArray[np.int64]:
-    text = io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="")
-    reader = csv.reader(text, quoting=csv.QUOTE_NONE)
-    rows: dict[int, int] = {}
-    lines: dict[int, int] = {}
-    try:
-        for cells in reader:
-            place = f"{path}, line {reader.line_num}"
-            if not cells:
-                continue  # an empty line, as some editors leave at the end
-            if len(cells) != 2:
-                raise DataError(f"{place}: {len(cells)} cell(s). Expected two: frame,intensity.")
-            frame, intensity = (cell.strip() for cell in cells)
-            if not re.fullmatch(r"[0-9]{1,9}", frame) or int(frame) < 1:
-                raise DataError(f"{place}: frame number {frame[:40]!r}. Expected a whole number from 1.")
-            if not re.fullmatch(r"[0-5]", intensity):
-                raise DataError(f"{place}: intensity {intensity[:40]!r}. Expected a whole number from 0 to 5.")
-            number = int(frame)
-            if number in rows:
-                raise DataError(f"{place}: frame {number} again, first on line {lines[number]}. Expected each once.")
-            rows[number], lines[number] = int(intensity), reader.line_num
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}. Expected lines frame,intensity.") from None
-    if not rows:
-        raise DataError(f"{path}: no frames. Expected one line frame,intensity per frame.")
-    return np.array(sorted(rows.items()), dtype=np.int64)
 
 
 def _is_lost(subject: str, frames: NDArray[np.int64]) -> NDArray[np.bool_]:

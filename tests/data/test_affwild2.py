@@ -237,7 +237,7 @@ MALFORMED = {
     "cut row": (lambda text: text.replace("\n0,1,-1,0", "\n0,1", 1), "line 3: 10 cells. Expected 12"),
     "long row": (lambda text: text.replace("\n0,1", "\n0,1,0", 1), "line 3: 13 cells"),
     "empty line": (lambda text: text.replace("\n0,1", "\n\n0,1", 1), "line 3: an empty line. Expected one row per"),
-    "line of blanks": (lambda text: text.replace("\n0,1", "\n  \n0,1", 1), "line 3: 1 cells"),
+    "line of blanks": (lambda text: text.replace("\n0,1", "\n  \n0,1", 1), "line 3: 1 cell. Expected 12"),
     "code nine": (
         lambda text: text.replace("\n0,1", "\n9,1", 1),
         "line 3: AU1 is '9'. Expected 0 absent, 1 present or",
@@ -245,7 +245,10 @@ MALFORMED = {
     "huge number": (lambda text: text.replace("\n0,1", "\n" + "9" * 40 + ",1", 1), "line 3: AU1 is '9999"),
     "fraction": (lambda text: text.replace("\n0,1", "\n0.0,1", 1), r"line 3: AU1 is '0\.0'"),
     "quotes": (lambda text: text.replace("\n0,1", '\n"0",1', 1), "line 3: AU1 is"),
-    "endless cell": (lambda text: text.replace("\n0,1", "\n" + "0" * 200_000 + ",1", 1), "line 3: field larger"),
+    "endless cell": (
+        lambda text: text.replace("\n0,1", "\n" + "0" * 200_000 + ",1", 1),
+        "line 3: AU1 is '0{40}'. Expected 0",
+    ),
     "AU missing": (lambda text: text.replace("AU12", "AU14"), "line 1: 0 columns for AU12"),
     "AU twice": (lambda text: text.replace("AU12", "AU1"), "line 1: 2 columns for AU1"),
     "no header": (lambda text: text.split("\n", 1)[1], "line 1: 0 columns for AU1"),
