@@ -31,6 +31,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat, savemat
@@ -98,7 +99,6 @@ RATES: Mapping[str, Mapping[int, float]] = {
 """Part -> AU -> positive rate over the frames of the part, at intensity 2 or more."""
 
 _SUBJECTS = tuple(subject for subjects in PARTS.values() for subject in subjects)
-_PART_OF = {subject: part for part, subjects in PARTS.items() for subject in subjects}
 _LABELS, _LANDMARKS = "ActionUnit_Labels", "Landmark_Points"
 _IMAGE_FOLDERS = (".", "images")
 _LENGTH, _SIZE = 4845, (1024, 768)  # frames of a video, and their width and height
@@ -138,7 +138,7 @@ def protocol(*, threshold: int = 2, camera: Literal["left", "right"] = "left", f
     named = {f"from{threshold}": threshold != 2, camera: camera != "left", frame_rule: frame_rule != "all"}
     name = "-".join(["disfa", *(word for word, differs in named.items() if differs)])
     parts = {part: frozenset(subjects) for part, subjects in PARTS.items()}
-    return _settle(Protocol(name, AUS, parts, frame_rule, settings))
+    return _with_settings(Protocol(name, AUS, parts, frame_rule, settings))
 
 
 def protocols(root: str | PathLike[str]) -> dict[str, Protocol]:
@@ -150,7 +150,7 @@ def protocols(root: str | PathLike[str]) -> dict[str, Protocol]:
     return {one.name: one for one in known}
 
 
-def _settle(protocol: Protocol) -> Protocol:
+def _with_settings(protocol: Protocol) -> Protocol:
     """The protocol with every setting, checked."""
     layout.check_protocol(protocol, title="DISFA", subjects=_SUBJECTS, rules=FRAME_RULES)
     settings = {"threshold": 2, "camera": "left"} | dict(protocol.settings)
@@ -179,39 +179,25 @@ def read(
     protocol: Protocol | None = None,
     images: Literal["required", "optional"] = "required",
 ) -> FrameTable:
-    """Reads a DISFA root, real or rendered.
+    """Reads a DISFA root, real or rendered, see `aunce.data.Adapter.read`: parts, subjects as in `PARTS`, frames.
 
-    Only AUs of the protocol need label files. If any subject has extracted images, images are taken from such folders
-    alone, so that crops of somebody's and whole frames are never mixed; else from the videos, whose frames are named
-    `<path>#<frame from 0>`. Names such as LeftVideoSN001_comp_00001.jpg must be those of the protocol's camera; images
-    that are numbers alone are taken to be. A video stands for all its frames here: one that ends early shows when it is
-    packed.
-
-    Args:
-        root: the folder of the data set.
-        protocol: its AUs must have label files, its subjects be DISFA's. Settings "threshold" and "camera" that it
-            lacks are those of `PROTOCOL`, and noted in the table's protocol. Default: `PROTOCOL`.
-        images: "required" drops labelled frames without an image and lists them in `missing_images`; "optional" keeps
-            them with an empty image path.
-
-    Returns:
-        The frame table in the published order: parts, subjects as in `PARTS`, frames ascending, as numbered in the
-        label files.
+    Only AUs of the protocol need label files. Settings "threshold" and "camera" that the protocol lacks are those of
+    `PROTOCOL`. If any subject has extracted images, images are taken from such folders alone; else from the videos,
+    whose frames are named `<path>#<frame from 0>`. So crops and whole frames are never mixed. Names such as
+    LeftVideoSN001_comp_00001.jpg must be those of the protocol's camera; images that are numbers alone are taken to be.
+    A video that ends early shows when it is packed.
 
     Raises:
         UsageError: a protocol with other subjects, another frame rule or other settings.
         DataError: file and line of what is wrong, or what the folder looks like if it is not DISFA.
     """
     root = Path(root)
-    protocol = _settle(protocol or PROTOCOL)
+    protocol = _with_settings(protocol or PROTOCOL)
     threshold, camera = protocol.settings["threshold"], protocol.settings["camera"]
     synthetic = layout.read_marker(root, "disfa", "DISFA")
     columns = (*protocol.aus, *layout.null_aus(synthetic, protocol.aus))
     files = _label_files(root)
-    wanted = [s for subjects in protocol.parts.values() for s in _SUBJECTS if s in subjects]
-    order = [subject for subject in wanted if subject in files]
-    if not order:
-        raise DataError(f"{root}: holds no subject of protocol {protocol.name!r}. Name another root or protocol.")
+    order, absent = layout.choose_subjects(root, protocol, _SUBJECTS, files)
     labels = {}
     for subject in order:
         content = _intensities(_of_aus(root, subject, files[subject], columns))
@@ -225,17 +211,13 @@ def read(
         protocol,
         images=images,
         synthetic=synthetic,
-        absent=[subject for subject in wanted if subject not in files],
-        looked=f"{root / _video_folders(camera)[0] / video}, {root / order[0]}, {root / 'images' / order[0]}",
+        absent=absent,
+        searched=f"{root / _video_folders(camera)[0] / video}, {root / order[0]}, {root / 'images' / order[0]}",
     )
 
 
 def fingerprint(root: str | PathLike[str]) -> str:
-    """Eight hex digits over the label files and `synthetic.json`, see `layout.fingerprint`.
-
-    Raises:
-        DataError: the folder is not what DISFA's layout promises.
-    """
+    """Eight hex digits over the label files and `synthetic.json`, see `aunce.data.Adapter.fingerprint`."""
     root = Path(root)
     layout.read_marker(root, "disfa", "DISFA")
     return layout.fingerprint(root, [path for files in _label_files(root).values() for path in files.values()])
@@ -262,7 +244,7 @@ def eyes(root: str | PathLike[str], table: FrameTable) -> NDArray[np.float32] | 
         DataError: a damaged file, two files of one frame, or images that are no whole frames.
     """
     root = Path(root)
-    if _settle(table.protocol).settings["camera"] != "left":
+    if _with_settings(table.protocol).settings["camera"] != "left":
         raise UsageError(
             "DISFA's landmarks belong to the left camera. Use them with camera 'left', or a face detector."
         )
@@ -510,8 +492,6 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _check_whole_frames(root: Path, image: str, synthetic: dict[str, Any] | None) -> None:
     """Refuses landmarks for somebody's crops: they would point elsewhere, and nobody would notice."""
-    import cv2
-
     pixels = cv2.imread(str(root / image)) if image and "#" not in image else None
     if pixels is None:  # a video, or broken, which is said when it is packed
         return
@@ -537,20 +517,22 @@ _RIGHT_YAW = 8.0
 
 
 class _Disfa(Layout):
-    dataset, subjects = "disfa", _SUBJECTS
-    folders = (_LABELS, *(_video_folders(camera)[0] for camera in ("left", "right")), _LANDMARKS)
+    """DISFA's layout with rendered faces: labels, videos of both cameras, landmarks. Real frames are 1024 x 768 pixels.
 
-    def people(self, count: int) -> list[str]:
-        return writing.deal(PARTS, count)
+    Rates are those of the parts at intensity 2 or more; AUs 5, 15, 17 and 20, which are labelled too, have the
+    renderer's. With `frames`, a video has so many frames, from times spread over all of it. As in the real files, SN010
+    lacks one label, names differ in case (in which files is made up), and some subjects have landmark files
+    l0NNNN_lm.mat, one more than frames. The outline among the landmarks is a rough one.
+    """
+
+    dataset, parts, rates = "disfa", PARTS, RATES
+    folders = (_LABELS, *(_video_folders(camera)[0] for camera in ("left", "right")), _LANDMARKS)
 
     def plan(self, people: list[str], frames: int | None) -> list[Job]:
         """Frames are numbered 1 to `frames`, whatever they are spread over: frame f is place f - 1 of the video."""
-        offset = writing.spread(_LENGTH, frames)
+        offset = writing.evenly_spaced(_LENGTH, frames)
         numbers, times = np.arange(1, len(offset) + 1), offset / _FRAMES_PER_SECOND
         return [Job(subject, SEQUENCE, numbers, times) for subject in people]
-
-    def rates(self, subject: str) -> Mapping[int, float]:
-        return RATES[_PART_OF[subject]]
 
     def labels(self, out: Path, job: Job) -> Path:
         return self._label_files(out, job.subject)[-1]
@@ -564,7 +546,7 @@ class _Disfa(Layout):
             write_video(out / _video_folders(camera)[0] / _video_name(subject, camera), seen.images())
         _write_landmarks(out / _LANDMARKS / subject / "tmp_frame_lm", subject, rendered.landmarks())
         for path, text in zip(self._label_files(out, subject), label_files(rendered), strict=True):
-            writing.replace(path, text)
+            writing.write_file(path, text)
 
     def _label_files(self, out: Path, subject: str) -> list[Path]:
         """The files of `_LABELLED` and of the null AU."""
@@ -573,19 +555,7 @@ class _Disfa(Layout):
 
 
 LAYOUT = _Disfa()
-
-
-def write(out: str | PathLike[str], **options: Any) -> None:
-    """Writes DISFA's layout with rendered faces: labels, videos of both cameras, landmarks.
-
-    Rates are those of the parts at intensity 2 or more; AUs 5, 15, 17 and 20, which are labelled too, have the
-    renderer's. With `frames`, a video has so many frames, from times spread over all of it. As in the real files, SN010
-    lacks one label, names differ in case (in which files is made up), and some subjects have landmark files
-    l0NNNN_lm.mat, one more than frames. The outline among the landmarks is a rough one.
-
-    Options and errors are those of `writing.render`. The real frames are 1024 x 768 pixels.
-    """
-    writing.render(LAYOUT, out, **options)
+write = LAYOUT.render
 
 
 def label_files(rendered: Rendered) -> list[str]:
@@ -606,8 +576,6 @@ def write_video(path: Path, images: NDArray[np.uint8]) -> None:
     Raises:
         RunError: the video is not there, or not whole.
     """
-    import cv2
-
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = images.shape[1:3]
     # OpenCV's own encoder, as FFmpeg's cuts odd sides to even ones.

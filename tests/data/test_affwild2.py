@@ -77,7 +77,7 @@ def test_aus_and_rates_are_the_published_ones():
 
 def test_plan_of_all_videos_has_the_published_number_of_label_files_and_crops():
     jobs = affwild2.LAYOUT.plan(affwild2.LAYOUT.people(375), 1)
-    parts = pd.Series([affwild2._PART_OF[job.subject] for job in jobs]).value_counts()
+    parts = pd.Series([affwild2.LAYOUT.part_of[job.subject] for job in jobs]).value_counts()
     assert parts.to_dict() == {"train": 295, "validation": 105}
     assert len({job.sequence for job in jobs}) == 400
     assert (affwild2.LAYOUT.size, {job.padding for job in jobs}) == (112, {5})
@@ -197,7 +197,7 @@ def test_own_protocol_chooses_videos_and_aus(root):
     own = Protocol("own", (12,), {"mine": frozenset({"video9", "gone"})})
     table = affwild2.read(root, protocol=own)
     assert (table.aus, table.parts, table.absent_subjects) == ((12,), {"mine": {"video9"}}, ("gone",))
-    with pytest.raises(DataError, match="holds no video of protocol 'own'"):
+    with pytest.raises(DataError, match="holds no subject of protocol 'own'"):
         affwild2.read(root, protocol=dataclasses.replace(own, parts={"mine": frozenset({"gone"})}))
     with pytest.raises(DataError, match=r"1-30-640x360\.txt, line 1: 0 columns for AU17"):
         affwild2.read(root, protocol=dataclasses.replace(affwild2.protocol(root), aus=(1, 17)))

@@ -224,7 +224,7 @@ def test_subject_with_some_tasks_is_refused(root):
         (["F001_T1.csv"], "this looks like the label folder itself"),
         (["holiday.jpg"], r"no label files of BP4D\+"),
         (["2D+3D/F001/T1/0000.jpg"], r"no label files of BP4D\+"),
-        (["AUCoding/AU_OCC/readme.txt"], "its label folder holds no label files"),
+        (["AUCoding/AU_OCC/readme.txt"], r"no label files of BP4D\+ in AU_OCC"),
     ],
 )
 def test_folder_of_something_else_is_named_for_what_it_is(tmp_path, content, message):

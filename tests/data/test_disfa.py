@@ -614,7 +614,7 @@ def population():
 
 
 def behaviour_of(population, subject, frames=6):
-    return population.sequence(subject, "video", writing.spread(4845, frames) / 20)
+    return population.sequence(subject, "video", writing.evenly_spaced(4845, frames) / 20)
 
 
 def test_rendered_root_reads_like_the_real_one_with_labels_and_latents_of_the_population(rendered, population):
