@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from layouts import bytes_of, stop_after
 
 from aunce.data import affwild2, bp4d, layout
 from aunce.data.frames import Protocol
+from aunce.data.labels import read_labels
 from aunce.data.render.behaviour import AUS as DRAWN_AUS
 from aunce.data.render.behaviour import NULL_AU
 from aunce.data.render.difficulty import difficulty_of, seed_of
@@ -385,13 +387,13 @@ def check_mutations(path, mutations, read, expected):
 
 
 def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv(root, mutations):
-    def read():
-        frames = affwild2.read(root, images="optional").frames
-        return (
-            frames.loc[frames["subject"] == "1-30-640x360", ["frame", *(f"AU{au}" for au in AUS)]].to_numpy().tolist()
-        )
+    path = labels_of(root) / "1-30-640x360.txt"
 
-    check_mutations(labels_of(root) / "1-30-640x360.txt", mutations, read, plain_reading)
+    def read():
+        labels = read_labels(path, AUS, affwild2._FORMAT)
+        return [[row + 1, *cells] for row, *cells in labels.tolist()]
+
+    check_mutations(path, mutations, read, plain_reading)
 
 
 # ------------------------------------------------------------------------------------------------------------ trees
@@ -486,10 +488,6 @@ def test_fingerprint_follows_labels_alone(root):
 # ----------------------------------------------------------------------------------------------------------- writer
 
 OPTIONS = {"subjects": 4, "frames": 60, "seed": 4, "size": 32}
-
-
-def bytes_of(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -589,12 +587,8 @@ def test_latents_name_every_frame_of_the_table(rendered):
 
 
 def test_interrupted_rendering_is_refused_by_the_reader_and_continued_by_the_writer(rendered, tmp_path):
-    def stop(done, total):
-        if done == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        affwild2.write(tmp_path / "cut", **OPTIONS, progress=stop)
+        affwild2.write(tmp_path / "cut", **OPTIONS, progress=stop_after(3))
     with pytest.raises(DataError, match="rendering was not finished"):
         affwild2.read(tmp_path / "cut")
     affwild2.write(tmp_path / "cut", **OPTIONS)

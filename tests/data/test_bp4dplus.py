@@ -8,7 +8,8 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from test_bp4d import bytes_of, check_mutations, drawn_eyes, stop_after
+from layouts import bytes_of, stop_after
+from test_bp4d import check_mutations, drawn_eyes
 
 from aunce.data import bp4d, bp4dplus, layout, load
 from aunce.data.frames import Protocol

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from layouts import bytes_of, stop_after
 from scipy.io import loadmat, savemat
 
 from aunce.data import disfa, images, layout, load
@@ -705,18 +706,10 @@ def test_rendered_root_has_the_traps_of_the_real_one(rendered):
     assert content[8, 1] > content[48:66, 1].max()
 
 
-def bytes_of(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 def test_interrupted_rendering_is_continued_to_the_same_bytes(rendered, tmp_path):
-    def stop(done, total):
-        if done == 2:
-            raise KeyboardInterrupt
-
     out = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
-        disfa.write(out, **OPTIONS, progress=stop)
+        disfa.write(out, **OPTIONS, progress=stop_after(2))
     with pytest.raises(DataError, match="rendering was not finished"):
         load("disfa", out)
     cut = next((rendered / "Videos_LeftCamera").glob("*SN013*"))

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from layouts import bytes_of, stop_after
 from test_affwild2 import check_mutations
 
 from aunce.data import bp4d, gft, layout
 from aunce.data.frames import Protocol
+from aunce.data.labels import read_labels
 from aunce.data.render.behaviour import AUS as DRAWN_AUS
 from aunce.data.render.behaviour import NULL_AU
 from aunce.data.render.difficulty import difficulty_of, seed_of
@@ -302,11 +304,8 @@ def plain_reading(path):
 
 
 def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv(root, mutations):
-    def read():
-        frames = gft.read(root, images="optional").frames
-        return frames.loc[frames["subject"] == "001A", ["frame", *(f"AU{au}" for au in AUS)]].to_numpy().tolist()
-
-    check_mutations(root / "labels" / "001A.csv", mutations, read, plain_reading)
+    path, form = root / "labels" / "001A.csv", gft._format(gft.Config())
+    check_mutations(path, mutations, lambda: read_labels(path, AUS, form).tolist(), plain_reading)
 
 
 @pytest.mark.parametrize(
@@ -463,10 +462,6 @@ def test_fingerprint_follows_labels_lists_and_settings(root):
 OPTIONS = {"subjects": 4, "frames": 12, "seed": 5, "size": 32}
 
 
-def bytes_of(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     root = tmp_path_factory.mktemp("rendered") / "gft"
@@ -556,12 +551,8 @@ def test_protocol_of_rendered_faces_does_not_depend_on_how_many_are_drawn(render
 
 
 def test_interrupted_rendering_is_refused_by_the_reader_and_continued_by_the_writer(rendered, tmp_path):
-    def stop(done, total):
-        if done == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        gft.write(tmp_path / "cut", **OPTIONS, progress=stop)
+        gft.write(tmp_path / "cut", **OPTIONS, progress=stop_after(2))
     for look in (gft.read, gft.protocol):
         with pytest.raises(DataError, match="rendering was not finished"):
             look(tmp_path / "cut")
