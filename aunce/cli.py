@@ -581,6 +581,6 @@ def disk_of_data(data: Data) -> float:
         frames, raw = len(load(data.dataset, data.root, protocol=data.protocol, images="optional")), 0
     else:
         layout, render = renderer(data.dataset).LAYOUT, data.render
-        people = layout.people(render["subjects"] or len(layout.subjects))
+        people = layout.people(render["subjects"] or len(layout.part_of))
         frames, raw = sum(len(job.frames) for job in layout.plan(people, render["frames"])), 0.5 * render["size"] ** 2
     return frames * float(raw + 3 * data.crops["size"] ** 2) / 1e9

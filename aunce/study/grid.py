@@ -84,7 +84,7 @@ class Data:
 
 @cache
 def _dials(dataset: str, setting: str) -> dict[str, Any]:
-    return difficulty.dials_of(dataset, setting).content
+    return difficulty.difficulty_of(dataset, setting).content
 
 
 @dataclass(frozen=True)
