@@ -89,11 +89,12 @@ def check_embeddings(z: Tensor, views: tuple[int, ...] = (1, 2)) -> None:
         raise UsageError(f"{expected}, got {z.dtype} {tuple(z.shape)}; {remedy}")
 
 
-def read_labels(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def read_labels(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, bool]:
     """Which rows of the stacked views of z (V, B, K, D) have each AU, and which are known, from labels (B, K).
 
     Returns:
-        Present and known, bool (K, N) each, on the device of z.
+        Present and known, bool (K, N) each, on the device of z; and whether all are known, False where the host would
+        have to wait to know.
 
     Raises:
         UsageError: wrong type, shape or value.
@@ -105,16 +106,15 @@ def read_labels(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise UsageError(f"{expected}, got {type(labels).__name__}; {remedy}")
     if labels.shape != (images, aus) or labels.is_complex():
         raise UsageError(f"{expected}, got {labels.dtype} {tuple(labels.shape)}")
-    present = labels == 1  # (B, K)
-    known = present | (labels == 0)  # (B, K)
-    if readable(labels) and not known.all():
-        unknown = (labels < 0) & (labels == -1) | labels.isnan()  # (B, K); 255 == -1 in uint8
-        meant = known | unknown  # (B, K)
+    all_known = readable(labels) and bool(((labels == 0) | (labels == 1)).all())
+    if readable(labels) and not all_known:
+        # in uint8, 255 == -1
+        meant = (labels == 0) | (labels == 1) | labels.isnan() | ((labels < 0) & (labels == -1))  # (B, K)
         if not meant.all():
             got = sorted({*labels[~meant].tolist()})
             raise UsageError(f"labels: expected 1 present, 0 absent, -1 or NaN unknown, got {got}")
-    of_rows = torch.stack([present, known]).to(z.device, non_blocking=True).mT.repeat(1, 1, views)  # (2, K, N)
-    return of_rows[0], of_rows[1]
+    y = labels.to(z.device, non_blocking=True).T.repeat(1, views)  # (K, N)
+    return y == 1, (y == 0) | (y == 1), all_known
 
 
 def precision(z: Tensor, temperature: float, exponents: Floats = (1.0, 1.0)) -> torch.dtype:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aunce.inputs import count_same, cut, readable, row_norms, shortest, traced
+from aunce.inputs import count_same, cut, row_norms, shortest, traced
 
 TILE, TILE_OF_GPU = 2**19, 2**26
 """Entries of (K, anchors, N) that are worked on at a time: what the cache of a core holds; and on a GPU, where to start
@@ -38,12 +38,14 @@ def tiled_losses(
     detach_weights: bool,
     spans: tuple[slice, ...],
     chunk_size: int | None,
+    all_known: bool,
     formula: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """The losses (K, A) of `losses.anchor_losses` of the anchors in `spans`; arguments as there and in `Plan`."""
     plan = Plan(
         present, known, e, shares, temperature, exclude, positive_mean, normalize_weights, detach_weights,
-        views=len(z), shared=z.shape[2] < len(known), spans=spans, chunk_size=chunk_size, formula=formula,
+        views=len(z), shared=z.shape[2] < len(known), spans=spans, chunk_size=chunk_size, all_known=all_known,
+        formula=formula,
     )  # fmt: skip
     if spans[0].start == spans[0].stop:  # a process without a share: nothing, on the graph
         return z.sum((0, 1, 3))[:, None][:, :0].expand(len(known), 0)  # (K, A=0)
@@ -64,6 +66,7 @@ class Plan:
         shared: all AUs have one embedding, so S is 1 in place of K.
         spans: the rows that are anchors.
         chunk_size: anchors that are computed at a time; None for a whole span.
+        all_known: no label is unknown, so that nothing has to be masked; False where it is not known without a wait.
         formula: z -> losses (K, A) by differentiable operations, where a gradient by hand does not do.
     """
 
@@ -80,12 +83,8 @@ class Plan:
     shared: bool
     spans: tuple[slice, ...]
     chunk_size: int | None
+    all_known: bool
     formula: Callable[[Tensor], Tensor]
-
-    @cached_property
-    def all_known(self) -> bool:
-        """Whether nothing has to be masked; False where it would take a wait to know."""
-        return readable(self.known) and bool(self.known.all())
 
     @cached_property
     def n_known(self) -> Tensor:
@@ -211,41 +210,11 @@ class AUNCEFunction(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
         """The gradient (V, B, S, D) by z, contiguous."""
         z, x, inverse = ctx.saved_tensors
-        plan: Plan = ctx.plan
-        if torch.is_grad_enabled() or traced():  # create_graph=True, or a vmap over outer gradients
-            return _differentiable_gradient(z, plan, outer[0]), None
         kept, ctx.kept = ctx.kept, None
-        embeddings, rows, channels = x.shape
-        scales = torch.split(outer[0], [a.stop - a.start for a in plan.blocks], dim=1)  # (K, A) each
-        # Through the normalisation: only what is orthogonal to x is left. A zero vector stays where it is.
-        back = inverse if plan.all_known else inverse.masked_fill(~plan.used[..., None], 0)  # (S, N, 1)
-        gradient = torch.empty(z.shape, dtype=x.dtype, device=x.device)  # (V, B, S, D)
-        by_au = gradient.view(rows, embeddings, channels).transpose(0, 1)  # (S, N, D)
-        if scales[0].shape[1] == rows:
-            block = kept[0] if kept else forward_block(x, plan.blocks[0], plan)[1]
-            by_logit = _add_transpose(logit_gradients(block, plan.blocks[0], plan, scales[0]))  # (S, N, N)
-            if block.logits is not None:
-                radial = (by_logit * block.logits).sum(-1)  # (S, N)
-                by_logit.diagonal(dim1=1, dim2=2).sub_(radial, alpha=plan.temperature)
-                by_au.copy_(torch.bmm(by_logit.mul_(back), x))
-            else:
-                by_logit.mul_(back)
-                size = max(1, _at_a_time(x) // (rows * channels))
-                for k in (slice(first, first + size) for first in range(0, embeddings, size)):
-                    part = torch.bmm(by_logit[k], x[k])  # (k, N, D)
-                    radial = (part * x[k]).sum(-1, keepdim=True)  # (k, N, 1)
-                    torch.addcmul(part, x[k], radial, value=-plan.temperature, out=by_au[k])
-        else:
-            by_au.zero_()
-            for index, (a, scale) in enumerate(zip(plan.blocks, scales, strict=True)):
-                block = kept[index] if kept else forward_block(x, a, plan)[1]
-                by_logit = logit_gradients(block, a, plan, scale)  # (S, A, N)
-                by_au[:, a].baddbmm_(by_logit, x)
-                by_au.baddbmm_(by_logit.mT, x[:, a])
-            for a in plan.tiles(rows):
-                radial = (by_au[:, a] * x[:, a]).sum(-1, keepdim=True)  # (S, A, 1)
-                by_au[:, a].addcmul_(x[:, a], radial, value=-plan.temperature).mul_(back[:, a])
-        return gradient.to(z.dtype), None
+        with torch.autocast(z.device.type, enabled=False):  # it would round the products of a backward pass within it
+            if torch.is_grad_enabled() or traced():  # create_graph=True, or a vmap over outer gradients
+                return _differentiable_gradient(z, ctx.plan, outer[0]), None
+            return gradient_by_hand(z, x, inverse, ctx.plan, kept, outer[0]), None
 
 
 def forward_block(x: Tensor, a: slice, plan: Plan) -> tuple[Tensor, Block]:
@@ -318,6 +287,52 @@ def forward_block(x: Tensor, a: slice, plan: Plan) -> tuple[Tensor, Block]:
     return losses, Block(
         scores, logits, moving, repulsion, attraction, weighing, by_branch.get("view"), nearest, by_branch.get("max")
     )
+
+
+def gradient_by_hand(
+    z: Tensor, x: Tensor, inverse: Tensor, plan: Plan, kept: list[Block] | None, outer: Tensor
+) -> Tensor:
+    """The gradient (V, B, S, D) by z, contiguous, of losses (K, A) with the gradient `outer`.
+
+    Args:
+        z: (V, B, S, D).
+        x: its rows (S, N, D), of length 1 / sqrt(tau).
+        inverse: (S, N, 1), x / z.
+        plan: as in the forward pass.
+        kept: the blocks of the forward pass; empty or None, they are computed again.
+        outer: (K, A).
+    """
+    embeddings, rows, channels = x.shape
+    scales = torch.split(outer, [a.stop - a.start for a in plan.blocks], dim=1)  # (K, A) each
+    # Through the normalisation: only what is orthogonal to x is left. A zero vector stays where it is.
+    back = inverse if plan.all_known else inverse.masked_fill(~plan.used[..., None], 0)  # (S, N, 1)
+    gradient = torch.empty(z.shape, dtype=x.dtype, device=x.device)  # (V, B, S, D)
+    by_au = gradient.view(rows, embeddings, channels).transpose(0, 1)  # (S, N, D)
+    if scales[0].shape[1] == rows:
+        block = kept[0] if kept else forward_block(x, plan.blocks[0], plan)[1]
+        by_logit = _add_transpose(logit_gradients(block, plan.blocks[0], plan, scales[0]))  # (S, N, N)
+        if block.logits is not None:
+            radial = (by_logit * block.logits).sum(-1)  # (S, N)
+            by_logit.diagonal(dim1=1, dim2=2).sub_(radial, alpha=plan.temperature)
+            by_au.copy_(torch.bmm(by_logit.mul_(back), x))
+        else:
+            by_logit.mul_(back)
+            size = max(1, _at_a_time(x) // (rows * channels))
+            for k in (slice(first, first + size) for first in range(0, embeddings, size)):
+                part = torch.bmm(by_logit[k], x[k])  # (k, N, D)
+                radial = (part * x[k]).sum(-1, keepdim=True)  # (k, N, 1)
+                torch.addcmul(part, x[k], radial, value=-plan.temperature, out=by_au[k])
+    else:
+        by_au.zero_()
+        for index, (a, scale) in enumerate(zip(plan.blocks, scales, strict=True)):
+            block = kept[index] if kept else forward_block(x, a, plan)[1]
+            by_logit = logit_gradients(block, a, plan, scale)  # (S, A, N)
+            by_au[:, a].baddbmm_(by_logit, x)
+            by_au.baddbmm_(by_logit.mT, x[:, a])
+        for a in plan.tiles(rows):
+            radial = (by_au[:, a] * x[:, a]).sum(-1, keepdim=True)  # (S, A, 1)
+            by_au[:, a].addcmul_(x[:, a], radial, value=-plan.temperature).mul_(back[:, a])
+    return gradient.to(z.dtype)
 
 
 def logit_gradients(block: Block, a: slice, plan: Plan, outer: Tensor) -> Tensor:

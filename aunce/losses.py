@@ -55,20 +55,22 @@ def anchor_losses(
     normalize_weights: bool,
     detach_weights: bool,
 ) -> Tensor:
-    """The losses (K, N) of all anchors of z (V, B, K, D) in all AUs. Options as in `aunce_loss`; of the rest (K, N),
-    `present` and `known` are labels, `e` are exponents, `shares` of each branch are drawn or fixed.
+    """The losses (K, N) of all anchors in all AUs: the formula that heads this module. For options see `aunce_loss`.
+
+    Args:
+        z: (V, B, K, D), or (V, B, 1, D) if all AUs share it.
+        present, known: (K, N) bool, the label of each row and whether there is one.
+        e: (K, N), the exponent of the label of each anchor.
+        shares: branch -> (K, N), its share in the loss of each anchor, drawn or fixed.
     """
     images, row = z.shape[1], torch.arange(known.shape[1], device=z.device)  # (N,)
     x = unit_rows(z, known, e.dtype)  # (K, N, D)
     logits = x @ x.mT / temperature  # (K, N, N)
-    of_known = known[:, :, None] & known[:, None]  # (K, N, N)
-    same = present[:, :, None] == present[:, None]  # (K, N, N)
+    of_known, same = known[:, :, None] & known[:, None], present[:, :, None] == present[:, None]  # (K, N, N) each
     own = {"none": row < 0, "self": row[:, None] == row, "image": row[:, None] % images == row % images}  # (N, N)
     negatives, positives = of_known & ~same, of_known & same & ~own[exclude]  # (K, N, N) each
     n_negatives, n_positives = negatives.sum(-1).to(e), positives.sum(-1).to(e)  # (K, N) each
-
-    log_weights = (e - 1)[..., None] * logits  # (K, N, N)
-    log_weights = log_weights.detach() if detach_weights else log_weights  # (K, N, N)
+    log_weights = (e - 1)[..., None] * (logits.detach() if detach_weights else logits)  # (K, N, N)
     log_n = masked_lse(log_weights + logits, negatives)  # (K, N)
     if normalize_weights:
         log_n = log_n - masked_lse(log_weights, negatives) + n_negatives.clamp(min=1).log()  # (K, N)
@@ -160,7 +162,7 @@ def aunce_loss(
         implementation=implementation,
     )  # fmt: skip
     inputs.check_embeddings(z)
-    present, known = inputs.read_labels(z, labels)  # (K, N) each
+    present, known, all_known = inputs.read_labels(z, labels)  # (K, N) each
     spans = inputs.anchor_spans(z, anchors)
     e = inputs.anchor_exponents(exponents, present, inputs.precision(z, temperature, exponents))  # (K, N)
     shares = inputs.branch_shares(
@@ -180,7 +182,8 @@ def aunce_loss(
         if implementation == "reference" or inputs.traced():
             losses = formula(embeddings)  # (K, A)
         else:
-            losses = tiled_losses(embeddings, **terms, spans=spans, chunk_size=chunk_size, formula=formula)  # (K, A)
+            blocks: dict[str, Any] = {"spans": spans, "chunk_size": chunk_size, "all_known": all_known}
+            losses = tiled_losses(embeddings, **terms, **blocks, formula=formula)  # (K, A)
         weights = au_weights if label_weights is None else label_weights
         if weights is not None:
             weights = torch.as_tensor(weights, dtype=losses.dtype, device=z.device)  # (K,)

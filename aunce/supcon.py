@@ -32,7 +32,7 @@ def supcon(
     inputs.check_options(temperature=temperature, reduction=reduction, chunk_size=chunk_size)
     inputs.check_embeddings(z)
     with torch.autocast(z.device.type, enabled=False):
-        present, known = inputs.read_labels(z, labels)  # (K, N) each
+        present, known, _ = inputs.read_labels(z, labels)  # (K, N) each
         n_known = known.sum(1, keepdim=True)  # (K, 1)
         n_same = inputs.count_same(present, n_known)  # (K, N)
         exists = known & (n_known > n_same) & (n_same > 1)  # (K, N)
@@ -121,7 +121,7 @@ def own_view_share(z: Tensor, labels: Tensor) -> float:
         0 to 1; NaN without a known label.
     """
     inputs.check_embeddings(z, views=(2,))
-    present, known = inputs.read_labels(z, labels)  # (K, 2B) each
+    present, known, _ = inputs.read_labels(z, labels)  # (K, 2B) each
     x = unit_rows(z, known, inputs.precision(z, 1.0))  # (K, 2B, D)
     n = x.shape[1]
     same = (present[:, :, None] == present[:, None]) & known[:, None]  # (K, 2B, 2B)

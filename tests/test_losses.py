@@ -456,6 +456,9 @@ def test_autocast_does_not_round_the_logits(temperature: float, device: str) -> 
             inside = aunce_loss(z, labels, **options)
             others = [supcon(z, labels, temperature), infonce(z, temperature)]
         (inside_grad,) = torch.autograd.grad(inside, z, retain_graph=True)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            (backward_inside,) = torch.autograd.grad(inside, z, retain_graph=True)
+        torch.testing.assert_close(backward_inside, inside_grad, rtol=0, atol=0)
         assert z.dtype == torch.bfloat16
         outside, grad = value_and_grad(z, labels, **options)
         torch.testing.assert_close(inside, outside, rtol=0, atol=0)
