@@ -266,7 +266,7 @@ def _largest(exponents: Floats) -> float:
 
 
 def _numbers(values: Any, least: float = -math.inf) -> bool:
-    """Whether all values are finite numbers, `least` or more; of a tensor that cannot be read nobody asks."""
+    """Whether all values are finite numbers, `least` or more; a tensor that cannot be read is not checked."""
     if isinstance(values, Tensor):
         return not readable(values) or bool((values.isfinite() & (values >= least)).all())
     return isinstance(values, Sequence) and all(

@@ -146,7 +146,8 @@ def aunce_loss(
         anchors: the images, neighbours in the batch, that are anchors with all their views; all images stay positives
             and negatives. The result is a share of the loss: the shares of all images add up to it, and that of no
             image is 0. `devices.gather` says how several processes use it. With embeddings of earlier batches behind
-            those of this one (a memory bank), the mean over the anchors is the share times images / anchors.
+            those of this one (a memory bank) it is a share as well: with all labels known, the mean over the anchors is
+            the share times images / anchors.
 
     Returns:
         A scalar, or (K, A) for `"none"`, 0 at unknown anchors; A = V * B unless `anchors` says less. Float32, float64

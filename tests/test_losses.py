@@ -1,5 +1,6 @@
 """The AUNCE loss against loops, closed forms, the released formula and finite differences; its module and presets."""
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -587,6 +588,16 @@ def test_without_reduction_a_share_has_the_losses_of_its_own_anchors() -> None:
     torch.testing.assert_close(share.unflatten(1, (2, 2)), whole[..., 1:3], rtol=1e-12, atol=0)
 
 
+def test_with_a_memory_bank_the_mean_over_the_anchors_is_their_share_times_images_over_anchors() -> None:
+    z, bank = random_z(3, 2).requires_grad_(), random_z(5, 2, seed=1)
+    labels = torch.tensor([[1, 0], [0, 1], [0, 0], [1, 1], [0, 1], [1, 0], [0, 0], [1, 1]])
+    both, anchors = torch.cat([z, bank], dim=1), slice(0, 3)
+    share = aunce_loss(both, labels, positive="expected", anchors=anchors)
+    each = aunce_loss(both, labels, positive="expected", anchors=anchors, reduction="none")  # (K, A)
+    torch.testing.assert_close(share * 8 / 3, each.mean(), rtol=1e-12, atol=0)
+    assert torch.autograd.grad(share, z)[0].norm() > 0
+
+
 @pytest.mark.parametrize(("images", "channels"), [(8, 16), (33, 16), (5, 40)])
 def test_value_and_gradient_are_those_of_the_published_formulation(images: int, channels: int) -> None:
     generator = torch.Generator().manual_seed(1)
@@ -656,6 +667,7 @@ def test_a_parameter_among_the_options_learns_and_tensors_move_with_the_module()
     moved = criterion.to(torch.float16).to("meta")
     assert {(t.dtype, t.device.type) for t in (moved.au_weights, moved.exponents)} == {(torch.float16, "meta")}
     assert moved.options["exponents"] is moved.exponents
+    assert copy.deepcopy(criterion).options.keys() == criterion.options.keys()
 
 
 def test_label_weights_are_au_weights() -> None:
