@@ -1,8 +1,8 @@
 """Where a run computes: on which device, how numbers get there and back without waiting, and on several GPUs at once.
 
-One run on several GPUs is one process for each, started by torchrun. Every process has the whole study in mind and a
-share of each batch in hand: the images from `Processes.share`. BatchNorm, the loss and its gradient are those of the
-whole batch, so that the number of GPUs changes no number beyond rounding (and the places of drop-outs).
+One run on several GPUs is one process for each, started by torchrun. Every process computes a share of each batch, the
+images of `Processes.share`. BatchNorm, the loss and its gradient are those of the whole batch. So the number of GPUs
+changes no number beyond rounding, but for the places of drop-outs.
 """
 
 import os
