@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from torch import Generator, Tensor
 
 from aunce.backbones import load_backbone
 from aunce.data import prepare, transfer
@@ -131,7 +130,7 @@ def train(
         compiled=spec.compiled,
         check=scores,
         checks=spec.checks,
-        measure=_nearest if spec.method == "aunce" else None,
+        measure=(lambda z, y: {"own_view": own_view_share(z, y)}) if spec.method == "aunce" else None,
         checkpoint=folder / "checkpoint",
         log=log,
     )
@@ -186,11 +185,7 @@ def contrastive_loss(spec: RunSpec, labels: Array) -> ContrastiveLoss:
     if spec.method == "infonce":
         return lambda z, y, generator, anchors: infonce(z, spec.temperature, anchors=anchors)
     criterion = getattr(AUNCELoss, spec.preset)(temperature=spec.temperature, **_options(spec, labels))
-
-    def aunce(z: Tensor, y: Tensor, generator: Generator, anchors: slice | None) -> Tensor:
-        return torch.as_tensor(criterion(z, y, generator=generator, anchors=anchors))
-
-    return aunce
+    return lambda z, y, generator, anchors: torch.as_tensor(criterion(z, y, generator=generator, anchors=anchors))
 
 
 def _options(spec: RunSpec, labels: Array) -> dict[str, Any]:
@@ -224,10 +219,6 @@ def sampling_weights(labels: Array) -> Array:
     weight = np.where(present, inverse, inverse.min()).max(1)  # (n,)
     share: Array = weight / weight.sum()
     return share
-
-
-def _nearest(z: Tensor, labels: Tensor) -> dict[str, float]:
-    return {"own_view": own_view_share(z, labels)}
 
 
 def shuffle(labels: Array, split: Split, *, seed: int) -> Array:

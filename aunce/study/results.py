@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import safetensors.torch
-from torch import nn
+import torch
 
 from aunce import files
 from aunce.data.frames import FrameTable
@@ -46,7 +46,7 @@ class Recorder:
         self._started = datetime.datetime.now(datetime.UTC)
         self._clock = time.monotonic()
 
-    def weights(self, encoder: Encoder | None, probe: nn.Module | None) -> None:
+    def weights(self, encoder: Encoder | None, probe: torch.nn.Module | None) -> None:
         """Write the weights of the encoder, if there is one, and of its probe as safetensors, for `aunce predict`.
 
         Those of the encoder carry the configuration of its backbone, so that they are read without the folder that it
@@ -146,8 +146,6 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
 def hardware(device: str) -> str:
     """The GPU, or the processor with its cores."""
     if device.startswith("cuda"):
-        import torch
-
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.*)", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
