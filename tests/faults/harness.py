@@ -55,7 +55,6 @@ VICTIMS = {
 """Kind of process -> seconds within which it is killed, about as long as it lives at least; and whether a process is of
 it, by its own command line, its parent's, and whether all faces are drawn. In the order of a study."""
 LONGEST_S = 900
-LOOK_S = 0.1  # between two looks: more often would take time from the study
 
 
 def order(count, seed):
@@ -111,18 +110,17 @@ class Trial:
                 started_again = True
                 self.start()
             found = [one for one in list(self.family.values()) if self._is(kind, one)]
-            if seen is None and found:
+            if found and seen is None:
                 seen = time.monotonic()
-            if seen is not None and not found:
-                return None
-            left = LOOK_S if seen is None else seen + wait - time.monotonic()
-            if left <= 0:
+            if found and time.monotonic() - seen >= wait:
                 try:
                     choose.choice(found).kill()
                 except psutil.NoSuchProcess:  # it has ended by itself in this moment
                     return None
                 return time.monotonic() - seen
-            time.sleep(min(left, LOOK_S))
+            if seen is not None and not found:
+                return None
+            time.sleep(0.02)
         raise TimeoutError(f"no {kind} in {LONGEST_S} s; see {self.folder / 'log'}")
 
     def _is(self, kind, process):
