@@ -26,7 +26,7 @@ class DetectedFace(NamedTuple):
 
     Attributes:
         eyes: their centres (2, 2), x and y in pixels, that at the image's left first.
-        confidence: of the detector, from 0 to 1; the cascade knows no degrees and says 1.
+        confidence: of the detector, from 0 to 1; always 1 from the cascade, which gives none.
     """
 
     eyes: NDArray[np.float32]
@@ -70,7 +70,7 @@ def face_detector(name: str) -> FaceDetector:
 
 
 def identity(name: str) -> str:
-    """What a recipe says of a detector: its name, or the hash of its file."""
+    """What stands for a detector in a recipe: its name, or the hash of its file."""
     if name == "cascade" or not Path(name).is_file():
         return name
     return f"yunet {hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]}"

@@ -4,10 +4,10 @@ images.npy      uint8 (n, H, W, 3), RGB, rows as in the table
 frames.parquet  the frame table with its protocol
 latents.parquet intensities behind rendered faces, rows as in the table
 skipped.csv     frames that are not in the pack, and why
-pack.json       recipe and hashes, written last: it alone says that the pack is complete
+pack.json       recipe and hashes, written last: a pack is complete if it is there
 
-While a pack is made, `progress.npy` says what has become of each row, so that the same command continues a pack that
-was interrupted. Crops are written, never mapped, and decoded in blocks: memory does not grow with their number.
+While a pack is made, `progress.npy` holds the state of each row, so that the same command continues a pack that was
+interrupted. Crops are written, never mapped, and decoded in blocks: memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _make(
     progress: Callable[[int, int], None] | None,
     begun: dict[str, Any],
 ) -> FaceCrops:
-    """Makes what `pack` promises, or goes on with it; nobody else is at it."""
+    """Makes the pack, or continues it. The caller holds the lock."""
     names = table.frames["image"].to_numpy()
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - _FILES):
         raise UsageError(f"{out}: is there already, and is no pack. Name a new folder.")
@@ -262,7 +262,7 @@ class _Writer:
         return int((self.state != TO_DO).sum())
 
     def put(self, row: int, crop: NDArray[np.uint8]) -> None:
-        """Writes a crop, then says so: a kill between the two costs one crop."""
+        """Writes a crop, then notes it as done: a kill between the two costs one crop."""
         data = crop.tobytes()
         files.write_at(self._file, data, len(self._header) + row * self.bytes)
         self._rows[row] = (DONE, np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), np.uint8))

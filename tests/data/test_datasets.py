@@ -1,5 +1,6 @@
 """Each of the five data sets on its whole way: rendered, checked, packed, trained on; and from one to another."""
 
+import inspect
 import json
 import random
 import shutil
@@ -13,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from aunce import cli, methods
-from aunce.data import DATASETS, adapter, gft, images, load, noise, pack_faces, prepare, transfer
+from aunce.data import DATASETS, Adapter, adapter, gft, images, load, noise, pack_faces, prepare, transfer
 from aunce.data.recipes import Recipe
 from aunce.data.render.difficulty import SETTINGS, seed_of
 from aunce.data.render.population import Population
@@ -80,6 +81,13 @@ def test_a_rendering_passes_its_own_check_and_packs(name, roots, packs):
     assert lost == len(pack.no_face)
     # The cascade of the detector finds most rendered faces; shipped landmarks are almost always there.
     assert lost <= {"detector": 0.35, "landmarks": 0.1, "none": 0}[DATASETS[name].align] * len(pack.table)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("member", ["read", "protocols", "fingerprint"])
+def test_an_adapter_has_what_it_must_have(name, member):
+    _, *wanted = inspect.signature(getattr(Adapter, member)).parameters  # without self
+    assert list(inspect.signature(getattr(adapter(name), member)).parameters) == wanted
 
 
 def test_every_named_protocol_reads_and_foreign_names_list_the_known(roots):
