@@ -27,7 +27,7 @@ from torch import Tensor
 
 from aunce import files
 from aunce.data import data_set, images
-from aunce.data.faces import Finder, finder
+from aunce.data.faces import FaceDetector, face_detector
 from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
 from aunce.methods import crops, train, untrained_encoder
@@ -54,7 +54,7 @@ class Model:
     trained_on: str  # the data set, or `RENDERED`
     encoder: Encoder  # with the weights of the last epoch
     probe: LinearProbe  # fitted on its features
-    find: Finder | None  # finds the faces; None takes each image for one
+    find: FaceDetector | None  # finds the faces; None takes each image for one
     device: str
 
     @property
@@ -118,7 +118,7 @@ def load(run: str | Path, *, detector: str = "") -> Model:
         probe.load_state_dict(safetensors.torch.load_file(run / PROBE))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError(f"{run}: the weights are not those of metrics.json ({error})") from None
-    find = None if spec.align == "none" else finder(detector or spec.detector)
+    find = None if spec.align == "none" else face_detector(detector or spec.detector)
     device = pick_device("auto")
     return Model(spec, aus, shown, trained_on, encoder.to(device).eval(), probe.to(device).eval(), find, device)
 

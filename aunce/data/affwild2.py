@@ -207,9 +207,7 @@ def _label_files(root: Path) -> dict[str, dict[str, Path]]:
     files: dict[str, dict[str, Path]] = {}
     for part, name in _SETS.items():
         place = layout.first_folder(folders[0], (name,))
-        # Hidden files are none of the data set's: some systems leave a `._video1.txt` beside each copied file.
-        paths = sorted(place.glob("[!.]*.txt")) if place else []
-        files[part] = {path.name.removesuffix(".txt"): path for path in paths}
+        files[part] = {path.name.removesuffix(".txt"): path for path in layout.label_files(place, ".txt")}
     lacking = [name for part, name in _SETS.items() if not files[part]]
     # A single rendered video is in one set.
     if lacking and not (rendered and len(lacking) == 1):

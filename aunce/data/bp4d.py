@@ -164,8 +164,7 @@ class Reader:
     def label_files(self, root: Path) -> dict[tuple[str, str], Path]:
         """(subject, task) -> label file, for subjects that have all of their tasks."""
         places = [place for name in _LABEL_FOLDERS if (place := layout.first_folder(root, (name,)))]
-        # Hidden files do not count: some systems leave a `._F001_T1.csv` beside each copied file.
-        paths: list[Path] = next(filter(None, (sorted(place.glob("[!.]*.csv")) for place in places)), [])
+        paths: list[Path] = next(filter(None, (layout.label_files(place, ".csv") for place in places)), [])
         if not paths:
             folders = ", ".join(str(root / folder) for folder in _LABEL_FOLDERS)
             expected = f"Expected label files in {folders}, named <subject>_<task>.csv"

@@ -491,7 +491,7 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_whole_frames(root: Path, image: str, synthetic: dict[str, Any] | None) -> None:
-    """Refuses landmarks for somebody's crops: they would point elsewhere, and nobody would notice."""
+    """Refuses landmarks for images that are not whole frames: eyes would be looked for in the wrong place."""
     pixels = cv2.imread(str(root / image)) if image and "#" not in image else None
     if pixels is None:  # a video, or broken, which is said when it is packed
         return

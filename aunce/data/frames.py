@@ -1,7 +1,7 @@
 """The frame table: one row per image, with its subject, sequence, part and AU labels.
 
-Every adapter ends here and everything else starts here. A table is checked when it is made, and nothing switches the
-checks off: no subject in two parts, no frame twice, AU columns named and ordered, labels in {-1, 0, 1}.
+Every adapter returns one; training and reports read nothing else. A table is checked when it is made: no subject in two
+parts, no frame twice, AU columns named and ordered, labels in {-1, 0, 1}. The checks cannot be switched off.
 """
 
 from __future__ import annotations

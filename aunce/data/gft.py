@@ -274,8 +274,7 @@ def _lists(root: Path, config: Config) -> dict[str, list[str]]:
 
 def _label_paths(root: Path, config: Config) -> list[Path]:
     folder = root / config.labels
-    # Hidden files are none of the data set's: some systems leave a `._001A.csv` beside each copied file.
-    paths = sorted(folder.glob("[!.]*.csv")) if folder.is_dir() else []
+    paths = layout.label_files(folder, ".csv")
     if not paths:
         expected = f"Expected label files <subject>.csv in {folder}; {CONFIG} may name another folder"
         if any(re.fullmatch(r"\d{3}[A-Z]\.csv", path.name) for path in root.iterdir()):

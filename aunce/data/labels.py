@@ -1,7 +1,7 @@
 """Label files: comma-separated text with one row per frame, read by pyarrow as text and then checked column by column.
 
 The data sets differ in how the frame column is named (or whether there is one), in the names of the AU columns and in
-the codes of their cells; `LabelFormat` says it for one data set. Columns are always found by name.
+the codes of their cells; a `LabelFormat` describes them for one data set. Columns are always found by name.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _frame_numbers(cells: pyarrow.Array, line: Callable[[int], str], form: Label
 
 
 def _refuse_empty_lines(path: Path, data: bytes) -> None:
-    """Without frame numbers the place of a row says its frame, and an empty line would shift the rest."""
+    """Without frame numbers a row is numbered by its place, so an empty line would shift the later ones."""
     lines = data.rstrip(b"\n").split(b"\n")
     if b"" in lines:
         raise DataError(

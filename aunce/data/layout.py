@@ -212,6 +212,11 @@ def choose_subjects(
     return present, [subject for subject in wanted if subject not in held]
 
 
+def label_files(folder: Path | None, suffix: str) -> list[Path]:
+    """The files of a folder with this suffix, by name. Hidden ones, such as `._F001_T1.csv`, are left out."""
+    return sorted(folder.glob(f"[!.]*{suffix}")) if folder and folder.is_dir() else []
+
+
 def first_folder(root: Path, names: Sequence[str]) -> Path | None:
     """The first of the folders `names` (upper or lower case) below the root that is there."""
     for name in names:
@@ -270,7 +275,7 @@ def refuse(root: Path, title: str, expected: str) -> NoReturn:
 
 
 def _names(folder: Path) -> set[str]:
-    """What lies in a folder: nothing in a file, nor where nobody may look, as in lost+found of a disk."""
+    """Names in a folder; none for a file, or where reading is not permitted, as in lost+found of a disk."""
     with contextlib.suppress(OSError):
         return {path.name for path in folder.iterdir()}
     return set()

@@ -141,6 +141,13 @@ def test_known_places_of_labels_and_images_are_found(tmp_path, labels, images):
     assert (tmp_path / table.frames["image"].iloc[-1]).exists()
 
 
+def test_folders_are_found_in_upper_and_lower_case(root):
+    (root / "AUCoding").rename(root / "aucoding")
+    (root / "F001").rename(root / "f001")
+    table = load("bp4d", root)
+    assert (len(table), table.frames["image"].iloc[0]) == (24, "f001/T1/0090.jpg")
+
+
 @pytest.mark.parametrize("name", ["90.jpg", "090.jpg", "0090.jpg", "0090.JPG", "00000090.png"])
 def test_image_names_of_any_padding_match_by_number(tmp_path, name):
     write_labels(tmp_path / "AU_OCC", frames=(90,))

@@ -1,5 +1,6 @@
 """Each of the five data sets on its whole way: rendered, checked, packed, trained on; and from one to another."""
 
+import inspect
 import json
 import random
 import shutil
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 
 from aunce import cli, methods
 from aunce import data as door
-from aunce.data import adapter, bp4d, images, load, noise, pack_faces, prepare, transfer
+from aunce.data import Adapter, adapter, gft, images, load, noise, pack_faces, prepare, transfer
 from aunce.data.recipes import Recipe
 from aunce.data.render.difficulty import SETTINGS, seed_of
 from aunce.data.render.population import Population
@@ -84,6 +85,13 @@ def test_a_rendering_passes_its_own_check_and_packs(name, roots, packs):
     assert lost <= {"detector": 0.35, "landmarks": 0.1, "none": 0}[DATASETS[name].align] * len(pack.table)
 
 
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("member", ["read", "protocols", "fingerprint"])
+def test_an_adapter_has_what_it_must_have(name, member):
+    _, *wanted = inspect.signature(getattr(Adapter, member)).parameters  # without self
+    assert list(inspect.signature(getattr(adapter(name), member)).parameters) == wanted
+
+
 def test_every_named_protocol_reads_and_foreign_names_list_the_known(roots):
     for name, root in roots.items():
         for protocol in adapter(name).protocols(root):
@@ -137,14 +145,14 @@ def test_dealt_rates_are_a_ladder_that_the_seed_deals_to_the_aus_of_everybody(tm
     dealt = dealt_rates((1, 2, 4, 6), 0)
     assert sorted(dealt.values(), reverse=True) == pytest.approx(np.geomspace(0.5, 0.02, 4))
     assert any(dealt_rates((1, 2, 4, 6), seed) != dealt for seed in (1, 2, 3))
-    bp4d.write(tmp_path / "faces", subjects=12, frames=8, size=16, seed=3, rates="dealt", workers=1)
-    table = load("bp4d", tmp_path / "faces", images="optional")
-    rates = dealt_rates(bp4d.RATES["1"], 3)
+    gft.write(tmp_path / "faces", subjects=24, frames=32, size=16, seed=3, rates="dealt", workers=1)
+    table = load("gft", tmp_path / "faces", images="optional")
+    rates = dealt_rates(gft.RATES, 3)
     found = {au: (table.frames[f"AU{au}"] == 1).mean() for au in rates}
     assert np.corrcoef([found[au] for au in rates], list(rates.values()))[0, 1] > 0.9
     assert table.synthetic["rates"] == "dealt"
     with pytest.raises(UsageError, match="unknown rates 'even'"):
-        bp4d.write(tmp_path / "other", rates="even")
+        gft.write(tmp_path / "other", rates="even")
 
 
 def test_landmarks_that_are_asked_for_and_not_there_are_refused_with_the_way_out(roots, tmp_path):

@@ -377,18 +377,18 @@ def test_the_detector_finds_rendered_faces_and_puts_their_eyes_near_the_true_one
         difficulty=SETTINGS["easy"],
         seed=1,
     )
-    find, found, errors = faces.detector("cascade"), 0, []
+    detect, found, errors = faces.face_detector("cascade"), 0, []
     for subject in population.subjects:
         behaviour = population.sequence(subject, "T1", np.array([1.0, 4.0]))
         shown = population.images(subject, behaviour, size=128)
         for image, marks in zip(shown, population.landmarks(subject, behaviour, size=128), strict=True):
-            eyes, true = find(image), np.array([marks[19:25].mean(0), marks[25:31].mean(0)])
-            if eyes is not None:
+            detected, true = detect(image), np.array([marks[19:25].mean(0), marks[25:31].mean(0)])
+            if detected:
                 found += 1
-                errors.append(np.abs(eyes - true).max() / np.hypot(*(true[1] - true[0])))
+                errors.append(np.abs(detected[0].eyes - true).max() / np.hypot(*(true[1] - true[0])))
     assert found >= 8
     assert np.median(errors) < 0.2
-    assert find(np.full((100, 100, 3), 90, np.uint8)) is None
+    assert detect(np.full((100, 100, 3), 90, np.uint8)) == []
 
 
 def test_a_detector_that_finds_nothing_says_so(root, tmp_path):

@@ -188,7 +188,7 @@ class Subject:
         return np.asarray(np.where(tails <= rate, 1 + 4 * above**self.difficulty.peak_skew, fading))
 
     def sequence(self, task: str, times: NDArray[np.floating]) -> Behaviour:
-        """Behaviour in `task` at `times` (T,) in seconds, in any order and as sparse as you like."""
+        """Behaviour in `task` at `times` (T,) in seconds, in any order and at any distance."""
         seconds: Array = np.asarray(times, dtype=np.float64)
         intensity = self.intensity(self.tails(task, seconds)).astype(np.float32)
         present = (intensity >= 1.0).astype(np.int8)

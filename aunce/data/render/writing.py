@@ -210,7 +210,7 @@ def render(
             progress(done, len(jobs))
     layout.finish(out)
     _write_latents(out / LATENTS, jobs, intensities, AUS)
-    os.sync()  # the marker says that all is there
+    os.sync()  # all files are on the disk before the marker
     files.write(out / MARKER, _as_json(settings))
     (out / UNFINISHED).unlink(missing_ok=True)
 
