@@ -124,7 +124,7 @@ def test_what_the_data_set_of_the_example_lacks_is_said(clone, mylab, tmp_path):
     (clone.folder / "aunce" / "data" / "mylab.py").write_text(whole.partition("def fingerprint")[0])
     said = clone.aunce("data", "check", "mylab", mylab, code=2)
     (clone.folder / "aunce" / "data" / "mylab.py").write_text(whole)
-    assert "aunce/data/mylab.py defines no fingerprint; see DATASETS of aunce.data" in said
+    assert "aunce/data/mylab.py defines no fingerprint; see aunce.data.Adapter" in said
 
 
 def test_the_loss_of_the_example_is_its_formula(clone):

@@ -159,7 +159,7 @@ def adapter(name: str) -> Any:
     module = importlib.import_module(f"aunce.data.{name}")
     lacking = [one for one in REQUIRED if not hasattr(module, one)]
     if lacking:
-        raise UsageError(f"aunce/data/{name}.py defines no {', '.join(lacking)}; see DATASETS of aunce.data")
+        raise UsageError(f"aunce/data/{name}.py defines no {', '.join(lacking)}; see aunce.data.Adapter")
     return module
 
 
