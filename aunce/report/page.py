@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
     from nbformat import NotebookNode
 
-    from aunce.report.figures import Figure
+    from aunce.report.style import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
 

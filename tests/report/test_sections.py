@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from aunce.report.collect import collect, render
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
@@ -22,6 +21,7 @@ from aunce.errors import RunError, UsageError
 from aunce.evaluation import score_tables, thresholds
 from aunce.report import findings
 from aunce.report import page as pages
+from aunce.report.collect import collect, render
 from aunce.report.sections import Report
 from aunce.statistics import jackknife_interval, t_interval
 from aunce.study.grid import Data, Run, load_study
