@@ -27,9 +27,9 @@ from aunce.statistics import (
     detectable_difference,
     holm_intervals,
     holm_p,
+    materiality,
     sign_flip_p,
     verdict,
-    weight,
 )
 from aunce.study.grid import without_size
 
@@ -254,7 +254,7 @@ class Decisions(Scores):
         comparisons = comparisons_of(discrepancy)
         if not self.whole:
             return Materiality.UNDECIDED, STILL_TO_COME
-        found = weight([self.estimates[one] for one in comparisons], delta=self.delta, runs=LEAST)
+        found = materiality([self.estimates[one] for one in comparisons], delta=self.delta, runs=LEAST)
         if found is Materiality.UNDECIDED:
             return found, self._too_few(comparisons)
         turned = self._turns(self.strongest(discrepancy)) if found is Materiality.MATTERS else ""
@@ -266,7 +266,7 @@ class Decisions(Scores):
 
     def alone(self, asked: Claim | Discrepancy, estimate: Estimate) -> Verdict | Materiality:
         """What one comparison of a claim or discrepancy comes to by itself."""
-        rule = weight if isinstance(asked, Discrepancy) else verdict
+        rule = materiality if isinstance(asked, Discrepancy) else verdict
         return rule([estimate] if self.whole else [], delta=self.delta, runs=LEAST)
 
     def _too_few(self, comparisons: Iterable[Comparison]) -> str:

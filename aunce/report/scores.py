@@ -19,7 +19,6 @@ from aunce.data.noise import is_noise
 from aunce.report.collect import POINT, PRIMARY, READING, THRESHOLD, is_primary, plain
 from aunce.statistics import (
     Estimate,
-    always_positive_f1,
     guess_f1,
     jackknife_interval,
     leave_one_out_auc,
@@ -252,7 +251,7 @@ class Scores:
         for (noise, replicate), aus in truth.groupby(["noise", "replicate"], sort=False):
             pairs = list(zip(aus["p"], aus["n"], strict=True))
             f1 = {
-                "always positive": [always_positive_f1(p, n) for p, n in pairs],
+                "always positive": [guess_f1(p, n, rate=1) for p, n in pairs],
                 "prevalence guess": [guess_f1(p, n, rate=p / (p + n)) for p, n in pairs],
             }
             for name, values in f1.items():
