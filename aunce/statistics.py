@@ -130,6 +130,12 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     sample = np.asarray(differences, dtype=np.float64)
     if len(sample) < 2 or np.isnan(sample).any():
         return math.nan
+    if len(sample) <= 16:  # all sums at once; scipy, one after the other, takes a hundred times as long
+        sums = np.zeros(1)
+        for difference in sample:
+            sums = np.concatenate([sums + difference, sums - difference])
+        equal = 1e-12 * float(np.abs(sample).sum())  # sums of the same numbers in another order
+        return float(np.mean(np.abs(sums) >= abs(sums[0]) - equal))
     test = stats.permutation_test(
         (sample,), np.mean, permutation_type="samples", n_resamples=99_999, vectorized=True, rng=0
     )

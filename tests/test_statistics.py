@@ -97,6 +97,13 @@ def test_sign_flip_p_cannot_fall_below_its_bound(n: int) -> None:
     assert sign_flip_p(np.linspace(1, 2, n)) == pytest.approx(2 / 2**n)
 
 
+@given(st.lists(st.integers(-50, 50), min_size=2, max_size=12))
+def test_sign_flip_p_equals_scipys_permutation_test(values: list[int]) -> None:
+    sample = [value / 7 for value in values]
+    test = stats.permutation_test((sample,), np.mean, permutation_type="samples", n_resamples=2**13, vectorized=True)
+    assert sign_flip_p(sample) == pytest.approx(test.pvalue)
+
+
 def test_sign_flip_p_is_undefined_where_no_test_is_possible() -> None:
     assert math.isnan(sign_flip_p([0.3]))
     assert math.isnan(sign_flip_p([0.3, math.nan]))

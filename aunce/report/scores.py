@@ -160,7 +160,7 @@ class Scores:
         """Mean over the scored AUs; not defined as soon as one of them is not."""
         scored = per_au[self._is_scored(per_au)]
         groups = scored.groupby([*POINT, *by, *READING, "score"], sort=False)["value"]
-        return groups.agg(lambda values: values.mean(skipna=False)).reset_index()
+        return groups.agg(_mean).reset_index()
 
     def values(self, method: str, noise: str, score: str, **reading: str) -> pd.Series:
         """A macro score of a method in one condition, indexed by replicate; the primary reading unless told otherwise.
@@ -222,7 +222,7 @@ class Scores:
         )
         # an AU that knows nothing of a subject is the same without it
         values = rest.reindex(every).where(every.isin(rest.index), whole.loc[every.droplevel("subject")].to_numpy())
-        return values.groupby(["replicate", "subject"]).agg(lambda values: values.mean(skipna=False))
+        return values.groupby(["replicate", "subject"]).agg(_mean)
 
     def blind(self, score: str = "", noise: str = "") -> pd.DataFrame:
         """Macro scores, one per replicate, of answers that look at no image: arm, kind, noise, replicate, score, value.
@@ -299,6 +299,11 @@ class Scores:
     def of_noise(self) -> bool:
         """True if every condition is a label noise."""
         return all(is_noise(noise) for noise in self.labels)
+
+
+def _mean(values: "pd.Series[float]") -> float:
+    """The mean, NaN as soon as one value is."""
+    return float(values.to_numpy().mean()) if len(values) else math.nan
 
 
 def estimate_of(sample: "pd.Series[float]") -> Estimate:
