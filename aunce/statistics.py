@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 CONDITIONAL = "conditional on these training sets"
 
@@ -93,8 +93,8 @@ def share_interval(share: float, n: int, *, level: float = 0.95) -> Estimate:
     if n < 1:
         raise ValueError("an interval of a share needs at least one")
     tail, hits = (1 - level) / 2, share * n
-    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    low = float(special.betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(special.betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     return Estimate(share, low, high, n)
 
 
@@ -117,6 +117,8 @@ def independent_difference(values: Sequence[float], others: Sequence[float], *, 
     n = min(len(values), len(others))
     if n < 2 or math.isnan(difference):
         return Estimate(difference, -math.inf, math.inf, n)
+    from scipy import stats  # takes as long as all other imports together, and most pages need none of it
+
     interval = stats.ttest_ind(values, others, equal_var=False).confidence_interval(level)
     return Estimate(difference, float(interval.low), float(interval.high), n)
 
@@ -136,6 +138,8 @@ def sign_flip_p(differences: Sequence[float]) -> float:
             sums = np.concatenate([sums + difference, sums - difference])
         equal = 1e-12 * float(np.abs(sample).sum())  # sums of the same numbers in another order
         return float(np.mean(np.abs(sums) >= abs(sums[0]) - equal))
+    from scipy import stats
+
     test = stats.permutation_test(
         (sample,), np.mean, permutation_type="samples", n_resamples=99_999, vectorized=True, rng=0
     )

@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
@@ -427,6 +426,8 @@ def faces_with_aus(
         scores: (n, K), probabilities; the names of the columns stand at the bars.
         aus: n of these names, one for each heat.
     """
+    import cv2  # as long an import as that of a small page's figures
+
     count, side = len(faces), WIDTH / 4
     figure = Figure(count * side + 0.6)
     grid = figure.subplots(count, 3, squeeze=False, width_ratios=(1, 1, 1.6))
