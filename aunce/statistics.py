@@ -15,6 +15,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special
 
+LEVEL, POWER = 0.95, 0.8
+"""Coverage of the intervals, and probability with which a test finds a `detectable_difference`."""
+
 CONDITIONAL = "conditional on these training sets"
 
 
@@ -55,25 +58,24 @@ class Materiality(StrEnum):
     UNDECIDED = "undecided"
 
 
-def t_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
+def t_interval(values: Sequence[float]) -> Estimate:
     """Mean over replicates with Student's interval, mean +- t(n - 1) s / sqrt(n).
 
     Args:
         values: one score, or one paired difference, per replicate.
-        level: coverage of the interval.
 
     Returns:
-        The estimate. Without a value, or with a NaN among them, it is NaN: a NaN is never dropped. Then, and with fewer
-        than two values, the interval is (-inf, inf).
+        The estimate; NaN without a value, or with a NaN among them, which is never dropped. Then, and with fewer than
+        two values, the interval is (-inf, inf).
     """
     mean, error, n = _mean(values)
-    half = _t_quantile((1 + level) / 2, n - 1) * error
+    half = _t_quantile((1 + LEVEL) / 2, n - 1) * error
     if math.isnan(half):
         return Estimate(mean, -math.inf, math.inf, n)
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def share_interval(share: float, n: int, *, level: float = 0.95) -> Estimate:
+def share_interval(share: float, n: int) -> Estimate:
     """A mean of n independent shares with the interval of Clopper and Pearson, as if each were one Bernoulli trial.
 
     A share between 0 and 1 varies no more than a Bernoulli variable of the same mean, so the interval is conservative.
@@ -82,7 +84,6 @@ def share_interval(share: float, n: int, *, level: float = 0.95) -> Estimate:
     Args:
         share: the mean, 0 to 1.
         n: independent shares behind it.
-        level: coverage of the interval.
 
     Raises:
         ValueError: n is below 1.
@@ -92,19 +93,18 @@ def share_interval(share: float, n: int, *, level: float = 0.95) -> Estimate:
     """
     if n < 1:
         raise ValueError("an interval of a share needs at least one")
-    tail, hits = (1 - level) / 2, share * n
+    tail, hits = (1 - LEVEL) / 2, share * n
     low = float(special.betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
     high = float(special.betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     return Estimate(share, low, high, n)
 
 
-def independent_difference(values: Sequence[float], others: Sequence[float], *, level: float = 0.95) -> Estimate:
+def independent_difference(values: Sequence[float], others: Sequence[float]) -> Estimate:
     """Mean of `values` minus mean of `others`, which come from other replicates, with Welch's interval.
 
     Args:
         values: one score per replicate.
         others: one score per replicate, not necessarily as many.
-        level: coverage of the interval.
 
     Returns:
         The estimate in the unit of the scores; its n is the smaller number of replicates. With fewer than two values on
@@ -119,7 +119,7 @@ def independent_difference(values: Sequence[float], others: Sequence[float], *, 
         return Estimate(difference, -math.inf, math.inf, n)
     from scipy import stats  # takes as long as all other imports together, and most pages need none of it
 
-    interval = stats.ttest_ind(values, others, equal_var=False).confidence_interval(level)
+    interval = stats.ttest_ind(values, others, equal_var=False).confidence_interval(LEVEL)
     return Estimate(difference, float(interval.low), float(interval.high), n)
 
 
@@ -161,10 +161,10 @@ def holm_p(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def holm_intervals(families: Sequence[Sequence[float]], *, level: float = 0.95) -> list[Estimate]:
+def holm_intervals(families: Sequence[Sequence[float]]) -> list[Estimate]:
     """Simultaneous intervals of the means of several comparisons that exclude 0 where Holm's test rejects.
 
-    Two families of one-sided tests are stepped down by Holm, each at a = (1 - level) / 2: "the mean is not above 0"
+    Two families of one-sided tests are stepped down by Holm, each at a = (1 - LEVEL) / 2: "the mean is not above 0"
     gives the lower ends, "the mean is not below 0" the upper ends. Of m comparisons with means x_i, standard errors s_i
     and Student's quantile t, while r of them are left, reject those with x_i - t(1 - a / r) s_i > 0. Then
 
@@ -174,15 +174,14 @@ def holm_intervals(families: Sequence[Sequence[float]], *, level: float = 0.95) 
 
     and likewise, with signs changed, for the upper ends. An end at an excluded 0 is given as the float next to 0. All
     lower ends are below their means at once with probability 1 - a, whatever the dependence of the comparisons, and
-    all upper ends above. So the intervals cover all means at once with probability `level` at least.
+    all upper ends above. So the intervals cover all means at once with probability `LEVEL` at least.
 
-    If all means have the same sign, 0 is excluded exactly where Holm's test on two-sided p values rejects at 1 - level.
+    If all means have the same sign, 0 is excluded exactly where Holm's test on two-sided p values rejects at 1 - LEVEL.
     With both signs that test may reject more, but proves no sign for dependent comparisons, such as those with one
     reference. One comparison alone gets `t_interval`.
 
     Args:
         families: the paired differences of each comparison; one that is not defined still counts in m.
-        level: simultaneous coverage.
 
     Returns:
         One estimate per comparison, in order.
@@ -192,7 +191,7 @@ def holm_intervals(families: Sequence[Sequence[float]], *, level: float = 0.95) 
         (2008), 678-692, for the lower ends; both ends by Bonferroni's inequality.
     """
     parts = [_mean(sample) for sample in families]
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     lows = _holm_lows([(mean, error, n - 1) for mean, error, n in parts], tail)
     highs = _holm_lows([(-mean, error, n - 1) for mean, error, n in parts], tail)
     return [Estimate(mean, low, -high, n) for (mean, _, n), low, high in zip(parts, lows, highs, strict=True)]
@@ -215,7 +214,7 @@ def _holm_lows(parts: Sequence[tuple[float, float, int]], tail: float) -> list[f
     return [max(above, low(index, len(parts))) for index in range(len(parts))]
 
 
-def jackknife_interval(values: Sequence[float], left_out: ArrayLike, *, level: float = 0.95) -> Estimate:
+def jackknife_interval(values: Sequence[float], left_out: ArrayLike) -> Estimate:
     """Mean over seeds on one data set, with Student's interval from subjects and seeds.
 
     With K seeds and S subjects, v_k the score of seed k and w_s the mean over seeds without subject s,
@@ -231,7 +230,6 @@ def jackknife_interval(values: Sequence[float], left_out: ArrayLike, *, level: f
     Args:
         values: (K,) score of each seed on all subjects.
         left_out: (K, S) score of each seed on all subjects but one; see `leave_one_out_auc`, `leave_one_out_f1`.
-        level: coverage of the interval.
 
     Returns:
         The estimate with n = K. The interval is (-inf, inf) for fewer than two seeds or subjects, or with a NaN.
@@ -254,7 +252,7 @@ def jackknife_interval(values: Sequence[float], left_out: ArrayLike, *, level: f
     if not a + b > 0:  # NaN, or nothing varies
         return undefined if math.isnan(a + b) else Estimate(mean, mean, mean, n, CONDITIONAL)
     freedom = (a + b) ** 2 / (a**2 / (subjects - 1) + b**2 / (n - 1))
-    half = _t_quantile((1 + level) / 2, freedom) * math.sqrt(a + b)
+    half = _t_quantile((1 + LEVEL) / 2, freedom) * math.sqrt(a + b)
     return Estimate(mean, mean - half, mean + half, n, CONDITIONAL)
 
 
@@ -304,16 +302,15 @@ def _without(table: pd.DataFrame, roles: pd.DataFrame, keys: list[str], sums: li
     return pd.DataFrame(total.loc[groups].to_numpy() - part.to_numpy(), index=part.index, columns=sums)
 
 
-def detectable_difference(deviation: float, n: int, *, power: float = 0.8, level: float = 0.95) -> float:
-    """The true mean difference that a two-sided paired t test over n replicates finds with probability `power`.
+def detectable_difference(deviation: float, n: int, *, level: float = LEVEL) -> float:
+    """The true mean difference that a two-sided paired t test over n replicates finds with a power of 80 %.
 
     Exact: the statistic T is noncentral t with n - 1 degrees of freedom and noncentrality d sqrt(n) / deviation, and
-    P(T > t(n - 1)) = power is solved for d > 0; a rejection with the wrong sign finds nothing.
+    P(T > t(n - 1)) = 0.8 is solved for d > 0; a rejection with the wrong sign finds nothing.
 
     Args:
         deviation: standard deviation of the paired differences, from a pilot.
         n: number of replicates.
-        power: probability of rejection with the right sign.
         level: 1 minus the size of the test.
 
     Returns:
@@ -324,7 +321,7 @@ def detectable_difference(deviation: float, n: int, *, power: float = 0.8, level
     """
     if n < 2:
         return math.inf
-    noncentrality = float(special.nctdtrinc(n - 1, 1 - power, _t_quantile((1 + level) / 2, n - 1)))
+    noncentrality = float(special.nctdtrinc(n - 1, 1 - POWER, _t_quantile((1 + level) / 2, n - 1)))
     return noncentrality * deviation / math.sqrt(n)
 
 

@@ -366,20 +366,10 @@ def cooccurrence(frames: pd.DataFrame, aus: Sequence[int]) -> Figure:
     names = [str(au) for au in aus]
     figure = Figure(WIDTH * 0.92)
     axes = figure.subplots()
-    sns.heatmap(
-        pd.DataFrame(share, index=names, columns=names),
-        ax=axes,
-        vmin=0,
-        vmax=100,
-        cmap="Blues",
-        square=True,
-        annot=len(aus) <= 18,
-        fmt=".0f",
-        annot_kws={"fontsize": 6.5},
-        linewidths=0.5,
-        linecolor="white",
-        cbar_kws={"label": "Present (%)", "shrink": 0.75},
-    )
+    cells = {"vmin": 0, "vmax": 100, "cmap": "Blues", "square": True, "linewidths": 0.5, "linecolor": "white"}
+    text = {"annot": len(aus) <= 18, "fmt": ".0f", "annot_kws": {"fontsize": 6.5}}
+    bar = {"label": "Present (%)", "shrink": 0.75}
+    sns.heatmap(pd.DataFrame(share, index=names, columns=names), ax=axes, cbar_kws=bar, **cells, **text)
     axes.set(xlabel="... is this AU present", ylabel="Where this AU is present ...")
     axes.tick_params(axis="y", rotation=0)
     return figure
@@ -500,15 +490,8 @@ def averaging(table: pd.DataFrame) -> Figure:
             # to the right of the point, or to the left where the panel ends
             right = value < table["aunce"].max() - 2
             offset, side = (5, "left") if right else (-5, "right")
-            axes.annotate(
-                f"{value:.1f}",
-                (value, place),
-                (offset, 0),
-                textcoords="offset points",
-                ha=side,
-                va="center",
-                fontsize=7.5,
-            )
+            text: dict[str, Any] = {"ha": side, "va": "center", "fontsize": 7.5, "textcoords": "offset points"}
+            axes.annotate(f"{value:.1f}", (value, place), (offset, 0), **text)
         axes.set(title=dataset, xlabel=f"F1 (%)\ndashed: {first['other']}, {first['printed']:.1f}")
         axes.set_ylim(len(ways) - 0.5, -0.5)
         axes.set_yticks(range(len(ways)), ways)
@@ -614,11 +597,8 @@ def steps(table: pd.DataFrame) -> Figure:
             y = [names.index(name) - 0.12 + 0.24 * slot for name in rows["exponents"]]
             axes.plot(rows["ratio"], y, markersize=6, label=label, **marks(slot))
         axes.axvline(1, color=GREY, linewidth=0.9, linestyle=DOTTED)
-        axes.set(
-            title=f"AU in {100 * rate:.0f} % of images",
-            xlabel="step of present / absent",
-            ylim=(len(names) - 0.5, -0.5),
-        )
+        axes.set(title=f"AU in {100 * rate:.0f} % of images", xlabel="step of present / absent")
+        axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="x", visible=True)
     panels[0].set_yticks(range(len(names)), names)
     legend_of(figure, panels[0])
