@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from aunce.errors import UsageError
+from aunce.identity import digest, hashed_fields
 
 EYES = ((0.328, 0.35), (0.672, 0.35))
 """Where the eyes come to lie in an aligned crop, shares of its side, that at the image's left first. Brows and chin
@@ -40,10 +40,12 @@ class Recipe:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What decides the pixels of a crop, as plain JSON values."""
-        content: dict[str, Any] = {"size": self.size, "version": self.version}
+        """What decides the pixels of a crop, as plain JSON values. A later field enters where it is not its default."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        content = hashed_fields(dataclasses.asdict(self), ("size", "version"), defaults)
+        content.pop("detector", None)
         if self.align != "none":
-            content |= {"align": self.align, "eyes": [list(eye) for eye in EYES]}
+            content["eyes"] = [list(eye) for eye in EYES]
         if self.align == "detector":
             from aunce.data import faces
 
@@ -53,4 +55,4 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Eight hex digits over `content`."""
-        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:8]
+        return digest(self.content)

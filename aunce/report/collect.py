@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 
 from aunce import files
-from aunce.errors import UsageError
+from aunce.errors import AunceError, UsageError
 from aunce.report import page
 from aunce.report.verification import changed, hashes
-from aunce.study.grid import NOTEBOOKS, Run, Study
+from aunce.study.grid import NOTEBOOKS, Run, Study, load_study
 from aunce.study.spec import CEILING, FLOORS
 
 PRIMARY = {"head": "probe", "epoch_rule": "last", "labels": "clean"}
@@ -173,6 +173,22 @@ def _provenance(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
         "rebuild": _rebuild(study),
         "keys": list(runs["key"]),
     }
+
+
+def renamed(provenance: Mapping[str, Any]) -> bool:
+    """Whether today's code gives runs of the same study file other names, so that it would not find them done.
+
+    Args:
+        provenance: content of `provenance.json`.
+    """
+    command = shlex.split(provenance["rebuild"])
+    if len(command) != 3:  # settings of a lab's own: its folders may not be here
+        return False
+    try:
+        study = load_study(command[2])
+        return study.hash == provenance["study_hash"] and not {run.key for run in study.runs} >= {*provenance["keys"]}
+    except AunceError:
+        return False
 
 
 def _rebuild(study: Study) -> str:

@@ -13,7 +13,7 @@ from aunce import evaluation, literature
 from aunce.data.noise import is_noise
 from aunce.errors import UsageError
 from aunce.report import figures, findings, page
-from aunce.report.collect import THRESHOLD, is_primary
+from aunce.report.collect import THRESHOLD, is_primary, renamed
 from aunce.report.findings import Findings
 from aunce.report.scores import Scores, estimate_of
 from aunce.report.style import Figure
@@ -578,7 +578,7 @@ class Report(Scores):
             ["Versions", versions or "none"],
             ["Work of all runs", duration(facts["duration_s"])],
             ["First start, last end", f"{page.text(facts['started'])} to {page.text(facts['finished'])}"],
-            ["Rebuild", f"`{facts['rebuild']}`"],
+            ["Rebuild", f"`{facts['rebuild']}`{self._at_revision()}"],
             [
                 "Data",
                 "runs.parquet, counts.parquet, auc.parquet, history.parquet; each figure has a CSV file beside it. "
@@ -588,6 +588,13 @@ class Report(Scores):
         ]
         said = f"**Mixed {' and '.join(mixed)}**: the runs below were not all made alike.\n\n" if mixed else ""
         return said + page.table(["What", "Value"], rows, "ll")
+
+    def _at_revision(self) -> str:
+        """Where the runs have to be made again if they are to be these, number by number."""
+        if not renamed(self.provenance):
+            return ""
+        revisions = " or ".join(f"`{page.text(entry['revision'])}`" for entry in self.provenance["revisions"])
+        return f" at revision {revisions} gives these runs number by number; later revisions name them otherwise"
 
 
 def mean_of(values: "pd.Series[float]") -> str:

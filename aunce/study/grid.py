@@ -1,4 +1,4 @@
-"""Studies: one run's specification, the grid of runs that a TOML file describes, their keys and their state on disk.
+"""The grid of runs that a study file describes, their keys, and their state on disk.
 
 Imports neither torch nor pandas: `aunce status` and the Snakefile read this module alone. What a run has reached is
 read from its folder, never from memory: `metrics.json` alone says *done*.
@@ -14,7 +14,7 @@ import re
 import time
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,8 @@ from aunce.data import DATASETS, is_pack
 from aunce.data.recipes import Recipe
 from aunce.data.render import difficulty
 from aunce.errors import DataError, UsageError
-from aunce.study.spec import NOT_IN_KEY, OF_PRETEXT, DataSpec, RunSpec, StudyFile
+from aunce.identity import digest
+from aunce.study.spec import OF_PRETEXT, DataSpec, RunSpec, StudyFile
 
 PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = PROJECT / "notebooks"
@@ -33,10 +34,10 @@ REPORTS = Path(os.environ.get("AUNCE_REPORTS") or PROJECT / "reports")
 
 
 AGAIN = 10_000
-"""What the size "again" adds to every replicate."""
+"""Added to every replicate by the size "again"."""
 
 REPEAT = 1_000
-"""What lies between replicates of the GPU size that share their conditions."""
+"""Offset between replicates of the GPU size that have the same conditions."""
 
 WEIGHTS = "encoder.safetensors"  # of the trained encoder, in the folder of its run
 BACKBONE = "backbone"  # the entry of that file for the configuration of the backbone, as JSON
@@ -65,7 +66,7 @@ class Data:
 
     @cached_property
     def name(self) -> str:
-        """Readable name with 8 hex digits over everything that the crops depend on."""
+        """Readable name, ending in 8 hex digits over everything that decides the crops."""
         if self.root:
             return f"{self.dataset}-{self._digest}"
         return f"{self.dataset}-{self.render['setting']}-{self.seed}-{self._digest}"
@@ -83,7 +84,7 @@ class Data:
 
 @cache
 def _dials(dataset: str, setting: str) -> dict[str, Any]:
-    return asdict(difficulty.dials_of(dataset, setting))
+    return difficulty.dials_of(dataset, setting).content
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Run:
 
     @property
     def lock(self) -> FileLock:
-        """The lock that whoever executes this run holds; it falls with its holder's process."""
+        """Held by the process that executes this run; the system releases it when that process ends."""
         return FileLock(self.folder / ".lock")
 
     @property
@@ -259,13 +260,13 @@ class Study:
         if shared := people & {run.spec.replicate for run in runs}:
             raise UsageError(
                 f"{self.path}: [pretext] has the replicate {shared.pop()}, which is one of the grid; give it another, "
-                "so that no one who is tested on served the pretext"
+                "so that no test subject took part in the pretext"
             )
         return runs
 
     @cached_property
     def pretexts(self) -> list[Run]:
-        """The runs that others start from; they are no points of the grid."""
+        """The pretexts that runs of the grid start from."""
         return list({run.start.key: run.start for run in self.runs if run.start}.values())
 
     def run(self, key: str) -> Run:
@@ -329,7 +330,7 @@ class Study:
     def _matches(
         self, table: str, rule: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any] | None = None
     ) -> bool:
-        """Whether a rule of a table of the file holds for a point of the grid: all that it names, by axes or fields."""
+        """Whether a rule of table `table` applies to a grid point: every axis or field that it names has that value."""
         matches = True
         for name, value in rule.items():
             if name in labels:
@@ -361,7 +362,7 @@ class Study:
         return self._made(fields, readable, labels)
 
     def _made(self, fields: dict[str, Any], readable: str, labels: Mapping[str, str]) -> Run:
-        """The run of `fields`, whose key begins with `readable`."""
+        """Build the run with these fields; `readable` is the first part of its key."""
         fields = dict(fields)
         if self.again and isinstance(at := fields.get("replicate", 0), int):
             fields["replicate"] = at + AGAIN
@@ -370,7 +371,7 @@ class Study:
         where = f"{self.path}: run {dict(labels)}"
         data_spec = DataSpec.checked(self.file.data.model_dump() | of_data, where)
         spec = RunSpec.checked({"smoke": False} | fields | {"dataset": data_spec.dataset}, where)
-        render = data_spec.model_dump(include={"setting", "subjects", "frames", "size", "rates"})
+        render = data_spec.render
         crops = {"size": spec.pixels, "align": spec.align, "detector": spec.detector}
         places = [(spec.dataset, data_spec.root, spec.protocol)]
         if spec.test_dataset and bool(data_spec.root) != bool(data_spec.test_root):
@@ -394,12 +395,12 @@ class Study:
             for (dataset, root, protocol), faces in zip(places, renders, strict=False)
         )
         start = self._pretext(fields | of_data, data_spec, where) if spec.pretext else None
-        identity = [self.file.study.notebook, spec.model_dump(exclude=NOT_IN_KEY), *(one.name for one in data)]
+        identity = [self.file.study.notebook, spec.content, *(one.name for one in data)]
         key = f"{readable}-{digest([*identity, *([start.key] if start else [])])}"
         return Run(key, spec, data, labels, self.folder / "runs" / key, start)
 
     def _pretext(self, fields: Mapping[str, Any], data: DataSpec, where: str) -> Run:
-        """The training without labels, on other people, whose backbone a run with `fields` starts from."""
+        """The pretext of a run with `fields`: a training without labels, on other people."""
         if not self.file.pretext:
             raise UsageError(f"{where}: pretext = true, but the file has no table [pretext]")
         if data.root:
@@ -419,13 +420,8 @@ def _slug(axis: str, label: str, bundle: Mapping[str, Any]) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
-def digest(content: Any) -> str:
-    """8 hex digits over `content`, the same in every process and for every order of dictionary entries."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-
-
 def need_clone() -> None:
-    """Refuse what executes the notebooks where there are none, as in a package that was installed from its wheel.
+    """Refuse a command that needs the notebooks where there are none, as after an installation from the wheel.
 
     Raises:
         UsageError: the notebooks are not there.
@@ -464,13 +460,13 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
 
 
 def without_size(name: str) -> str:
-    """The study that a report is of, whatever its size."""
+    """Name of a study without its size."""
     return name.removesuffix("-gpu").removesuffix("-again")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a set of runs has come, the seconds that the rest will take one after the other, and the rate.
+    """How many runs are in which state, and the seconds that the rest will take one after the other.
 
     `last_hour` is the number of runs that were finished within the last hour.
     """
@@ -516,7 +512,7 @@ def progress(study: Study, runs: list[Run]) -> Progress:
 
 
 def duration(seconds: float) -> str:
-    """`seconds` in words that a person reads at a glance."""
+    """`seconds` as text, in the unit that suits its size."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

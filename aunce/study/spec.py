@@ -1,6 +1,7 @@
-"""What is written into a study file and what a run gets from it: strict models, all checks in one message.
+"""Strict models of a study file and of one run; every error names its place, all of them in one message.
 
-Imports neither torch nor pandas."""
+Imports neither torch nor pandas.
+"""
 
 import difflib
 import types
@@ -11,20 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from aunce.data import DATASETS
 from aunce.errors import UsageError
+from aunce.identity import hashed_fields
 
 SUPERVISED = ("bce", "bce_pos_weight", "bce_au_weight", "focal", "asymmetric", "label_smoothing")
-
-
 CONTRASTIVE = ("infonce", "supcon", "aunce")
-
-
-FLOORS = (
-    "pixels",
-    "random",
-    "shuffled",
-)  # what a method must beat: raw pixels, an untrained encoder, BCE on shuffled labels
-
-
+FLOORS = ("pixels", "random", "shuffled")  # to beat: raw pixels, an untrained encoder, BCE on shuffled labels
 CEILING = ("latent",)  # a probe on the intensities that the faces were drawn from
 
 
@@ -62,6 +54,10 @@ class StrictModel(BaseModel):
         if detail["type"] == "string_type" and isinstance(value, int | float):
             hint = f""" (a text: write '"{value}"', after --set with both kinds of quotes)"""
         return f"'{name}' = {value!r}: {detail['msg'][0].lower() + detail['msg'][1:]}{hint}"
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.default for name, field in model.model_fields.items()}
 
 
 def _is_number(value: object) -> bool:
@@ -161,6 +157,11 @@ class RunSpec(StrictModel):
         return {name: value for name in SWITCHES if (value := getattr(self, name))}
 
     @property
+    def content(self) -> dict[str, Any]:
+        """The fields that enter the key of the run, see `identity.hashed_fields`."""
+        return hashed_fields(self.model_dump(exclude=NOT_IN_KEY), FIRST_FIELDS, _defaults(type(self)))
+
+    @property
     def trains(self) -> bool:
         """False for the methods that take seconds: features that nothing has learned."""
         return self.method not in ("pixels", "random", "latent")
@@ -204,8 +205,19 @@ SWITCHES = (
 
 
 NOT_IN_KEY = {"root", "test_root", "detector", "start", "out", "compiled", "threads", "device", "smoke"}
-"""Fields of a RunSpec that change where or how fast a run is computed, but not its numbers, or that the name of the
-data or the key of the pretext stands for."""
+"""Fields of a RunSpec that leave its numbers as they are: where and how fast it is computed. Folders and weights enter
+the key by the name of the data and by the key of the pretext."""
+
+FIRST_FIELDS = frozenset(
+    {
+        "dataset", "test_dataset", "protocol", "pixels", "align", "crop", "test_part", "replicate", "noise_kind",
+        "noise_rate", "noise_keeps_rates", "method", "preset", "temperature", "exponents", "rarer_label", "weights",
+        "positive", "positive_probs", "exclude", "positive_mean", "draw", "au_weighted", "backbone", "revision",
+        "pretext", "channels", "final_relu", "epochs", "batch_size", "sampler", "learning_rate", "weight_decay",
+        "schedule", "two_forwards", "precision", "checks", "probe_epochs", "probe_learning_rate", "moving_probe",
+    }
+)  # fmt: skip
+"""Fields of a RunSpec of the first edition. Keys hash all of them, so this list never changes."""
 
 
 OF_PRETEXT = (
@@ -237,6 +249,12 @@ class DataSpec(StrictModel):
     rates: Literal["own", "dealt"] = Field(
         "own", description="how often AUs are rendered: as in the data set, or from half to 2 %, dealt by chance"
     )
+
+    @property
+    def render(self) -> dict[str, Any]:
+        """The options of the renderer. A later one appears where it is not at its default, see `hashed_fields`."""
+        values = self.model_dump(exclude={"dataset", "root", "test_root", "test_frames"})
+        return hashed_fields(values, ("setting", "subjects", "frames", "size", "rates"), _defaults(type(self)))
 
 
 class StudyHead(StrictModel):

@@ -1,14 +1,23 @@
 """Study files, run specifications, keys and states: what a typo, another process or a kill could break."""
 
+import dataclasses
 import json
 import re
 import subprocess
 import sys
+from functools import partial
+from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import create_model
 
+from aunce.data.recipes import Recipe
+from aunce.data.render import difficulty
 from aunce.errors import UsageError
+from aunce.study import grid, spec
 from aunce.study.grid import AGAIN, PROJECT, Study, load_study, progress, without_size
 from aunce.study.spec import NOT_IN_KEY, DataSpec, RunSpec
 
@@ -444,3 +453,57 @@ def test_what_a_study_runs_is_what_the_committed_trials_chose(name, tuning):
                 assert getattr(run.spec, field) == best[field], (run.labels, field)
             compared += 1
     assert compared >= 16
+
+
+PINNED = {
+    "imbalance": "700_exponents-.8-1.2-c4c9a0d5",
+    "imbalance:again": "700_exponents-.8-1.2-c5e32931",
+    "imbalance_tune": "replicate320_exponents-.8-1.2-rate-3e-3-tau-0.2-8b992098",
+    "negatives": "740_exponents-.8-1.2-7c683867",
+    "negatives_tune": "replicate330_exponents-1-1-rate-3e-3-tau-0.2-701e61b6",
+    "noise": "760_none_share-of-own-views-.2-5fbc239d",
+    "noise_long": "760_none_share-of-own-views-.2-47ce0256",
+    "positives": "720_mixture-6900e735",
+    "positives_tune": "replicate330_mixture-rate-3e-3-tau-0.2-e9634c05",
+    "protocol": "780_part-3_bce-a280f6b5",
+    "transfer": "800_bce-82717d7f",
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_committed_keys_come_out_of_the_code_of_today(name):
+    study = load_study(name)
+    keys = [run.key for run in study.runs]
+    assert keys[0] == PINNED[name]
+    assert sorted(keys) == sorted(json.loads((study.folder / "provenance.json").read_text())["keys"])
+
+
+def _grown(cls, default):
+    return dataclasses.make_dataclass("Grown", [("later", Any, default)], bases=(cls,), frozen=True)
+
+
+VALUES = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=9))
+
+
+@settings(max_examples=25, deadline=None)
+@given(default=VALUES, other=VALUES)
+@pytest.mark.parametrize("where", ["RunSpec", "DataSpec", "Recipe", "dials"])
+def test_a_field_that_comes_later_moves_no_key_until_it_is_used(tmp_path_factory, where, default, other):
+    path = tmp_path_factory.getbasetemp() / "small.toml"
+    path.write_text(STUDY)
+    before = [run.key for run in load_study(str(path)).runs]
+    for value in (default, other):
+        overrides = {}
+        with pytest.MonkeyPatch.context() as patch:
+            if where in ("RunSpec", "DataSpec"):
+                patch.setattr(grid, where, create_model(where, __base__=getattr(spec, where), later=(Any, default)))
+                overrides = {"later": value}
+            elif where == "Recipe":
+                patch.setattr(grid, "Recipe", partial(_grown(Recipe, default), later=value))
+            else:
+                grown = _grown(type(difficulty.SETTINGS["easy"]), default)
+                patch.setitem(difficulty.SETTINGS, "easy", grown(later=value))
+                grid._dials.cache_clear()
+            after = [run.key for run in load_study(str(path), overrides).runs]
+        grid._dials.cache_clear()
+        assert (after == before) is (value == default)

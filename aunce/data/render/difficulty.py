@@ -9,6 +9,9 @@ import dataclasses
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from aunce.identity import hashed_fields
 
 VERSION = 1
 """Of the renderer. It changes when the same dials and seed would give another face."""
@@ -37,6 +40,22 @@ class Dials:
     noise: float = 4.0  # largest SD of the sensor's noise, grey levels; a sequence draws from half of this to this
     background: float = 0.4  # contrast of the background, 0..1
     blinks: float = 6.0  # blinks per minute
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What enters the name of rendered data, see `identity.hashed_fields`."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return hashed_fields(dataclasses.asdict(self), FIRST_DIALS, defaults)
+
+
+FIRST_DIALS = frozenset(
+    {
+        "expression_gain", "peak_skew", "trace", "rate_spread", "cooccurrence", "identity_spread", "mimicry",
+        "accessories", "yaw", "pitch", "roll", "drift", "framing", "light_angle", "light_strength", "blur", "noise",
+        "background", "blinks",
+    }
+)  # fmt: skip
+"""The dials of the first edition. Names of rendered data hash all of them, so this list never changes."""
 
 
 SETTINGS: Mapping[str, Dials] = {

@@ -7,7 +7,6 @@ with, and the same command continues after the last whole sequence.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -177,7 +176,7 @@ def render(
         "format": 1,
         "dataset": layout.dataset,
         "setting": setting,
-        "dials": dataclasses.asdict(drawn.dials_of(layout.dataset, setting)),
+        "dials": drawn.dials_of(layout.dataset, setting).content,
         "seed": seed,
         "version": drawn.VERSION,
         "null_au": drawn.NULL_AU,
