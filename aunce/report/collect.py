@@ -85,14 +85,8 @@ def _state_of(run: Run) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     kind = "floor" if run.spec.method in FLOORS else "ceiling" if run.spec.method in CEILING else "arm"
     arm = " ".join(run.labels[axis] for axis in ARM_AXES if axis in run.labels) or run.spec.method
     spec = run.spec
-    row: dict[str, Any] = {
-        "key": run.key,
-        "arm": arm,
-        "kind": kind,
-        "noise": _noise_label(run),
-        "replicate": spec.replicate,
-        "part": spec.test_part,
-    }
+    row: dict[str, Any] = {"key": run.key, "arm": arm, "kind": kind, "noise": _noise_label(run)}
+    row |= {"replicate": spec.replicate, "part": spec.test_part}
     row |= {"method": spec.method, "status": run.state.replace("to do", "missing"), "reason": ""}
     row |= {"duration_s": math.nan, "flat": None, "val_f1": math.nan, "val_auc": math.nan, "data": "{}"}
     row |= {"spec": spec.model_dump_json(exclude={"root", "test_root", "detector", "out"}), "provenance": "{}"}

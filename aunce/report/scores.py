@@ -37,16 +37,14 @@ class Scores:
     Attributes:
         runs, counts, auc, history: the tables.
         done: True if a run has finished. The attributes below are set only then.
-        scored_aus: AUs in the macro scores of every replicate.
-        null_aus: AUs that are labelled but never drawn.
+        scored_aus, null_aus: AUs in the macro scores of every replicate; AUs that are labelled but never drawn.
         facts: key of a run -> what it recorded about its data.
         synthetic: what the runs recorded about the renderer; empty for recorded faces.
         labels: condition -> the words for it, with Cohen's kappa between clean and noisy labels.
+        condition, at: what all conditions are called; what stands before one in a sentence.
         dropped: (condition, replicate) that some method has not finished; left out for all methods.
-        per_au: F1, AUC and AUC within subjects of every AU, in every reading.
-        macro: their means over the AUs that are scored.
-        methods: names of the methods that compete.
-        bounds: names of the ceiling and the floors.
+        per_au, macro: F1, AUC and AUC within subjects of every AU, and their means over the AUs that are scored.
+        methods, bounds: names of the methods that compete; of the ceiling and the floors.
         reference: the method that others are compared with, supervised training; None without one.
     """
 
@@ -81,6 +79,8 @@ class Scores:
         ended = dict(list(finished.groupby("noise", sort=False)))
         order = [noise for noise in pd.unique(self.runs["noise"]) if noise in ended]  # of the study, whatever failed
         self.labels = {noise: self._label(noise, ended[noise]) for noise in order}
+        of_noise = all(is_noise(noise) for noise in order)
+        self.condition, self.at = ("Label noise", "at noise ") if of_noise else ("Condition", "in ")
         competing = self.runs[self.runs["kind"] == "arm"]
         whole = competing.assign(done=competing["status"] == "done").groupby(["noise", "replicate"], sort=False)
         self.dropped = [point for point, complete in whole["done"].all().items() if not complete]
@@ -294,11 +294,6 @@ class Scores:
     def unit(self) -> str:
         """What the intervals are over."""
         return "replicates" if self.synthetic else "subjects and seeds"
-
-    @property
-    def of_noise(self) -> bool:
-        """True if every condition is a label noise."""
-        return all(is_noise(noise) for noise in self.labels)
 
 
 def _mean(values: "pd.Series[float]") -> float:
