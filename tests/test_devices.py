@@ -19,7 +19,7 @@ TRAINING = """
     from aunce import training
     from aunce.losses import AUNCELoss, infonce, supcon
     from aunce.model import LinearProbe, build_encoder
-    from aunce.training import Optimisation, fit_supervised, pretrain
+    from aunce.training import Optimisation, Training, fit_supervised, pretrain
 
     def views(pixels, *, seed, crop, first, of):
         # As in `two_views`, but in float64: the rounding of float32 depends on the number of images.
@@ -31,6 +31,9 @@ TRAINING = """
         return torch.nn.functional.binary_cross_entropy_with_logits(logits, (y == 1).double())
 
     training.two_views = views
+    def quiet(line):
+        pass
+
     torch.set_num_threads(1)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (17, 32, 32, 3), dtype=np.uint8)
@@ -45,13 +48,15 @@ TRAINING = """
     found = {}
     for name in (*losses, "bce"):
         encoder = build_encoder("small", aus=3, channels=8, seed=0).double()
-        options = {"optimisation": plan, "seed": 3, "log": lambda line: None}
+        task = Training(
+            images=images, labels=labels, optimisation=plan, seed=3, two_forwards=name == "supcon", log=quiet
+        )
         if name in losses:
-            history = pretrain(encoder, images, labels, loss=losses[name], two_forwards=name == "supcon", **options)
+            history = pretrain(encoder, losses[name], task)
         else:
             head = LinearProbe(3, 8).double()
             torch.nn.init.constant_(head.weight, 0.1)
-            history = fit_supervised(encoder, head, images, labels, loss=bce, **options)
+            history = fit_supervised(encoder, head, bce, task)
             found["head"] = head.weight.detach().numpy()
         found |= {f"{name} {key}": value.numpy() for key, value in encoder.state_dict().items()}
         found[f"{name} loss"] = history["loss"].to_numpy()

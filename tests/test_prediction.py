@@ -16,16 +16,15 @@ from click.testing import CliRunner
 from aunce import cli, prediction
 from aunce.data import faces, images, tiny
 from aunce.errors import DataError, UsageError
+from aunce.probe import embed
 from aunce.study.grid import BACKBONE, PROBE, WEIGHTS
-from aunce.training import embed
 
 COLUMNS = ["input", "frame", "face_id", "timestamp", "confidence"]
 
 
-@pytest.fixture(scope="module")
-def run():
-    torch.set_num_threads(1)
-    return prediction.tiny_run()
+@pytest.fixture
+def run(finished_run):
+    return finished_run
 
 
 @pytest.fixture(scope="module")

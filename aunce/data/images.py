@@ -34,7 +34,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from aunce import files
-from aunce.data import faces
+from aunce.data import faces, layout
 from aunce.data.frames import KEY, FrameTable
 from aunce.data.recipes import EYES, Recipe
 from aunce.errors import DataError, UsageError
@@ -511,11 +511,8 @@ def _latents(table: FrameTable, root: Path) -> pd.DataFrame | None:
     """Intensities behind rendered faces in the order of the table's rows."""
     if table.synthetic is None:
         return None
-    # Imported here: packing real images needs no renderer.
-    from aunce.data.render import drawn
-
     frames = table.frames[list(KEY)]
-    latents: pd.DataFrame = frames.merge(drawn.latents(root), on=list(KEY), how="left", validate="one_to_one")
+    latents: pd.DataFrame = frames.merge(layout.latents(root), on=list(KEY), how="left", validate="one_to_one")
     lost = np.flatnonzero(latents.isna().any(axis=1).to_numpy())
     if len(lost):
         name = "/".join(map(str, frames.iloc[lost[0]]))

@@ -77,7 +77,7 @@ class Ablation(ClaimsReport):
                 f"tables in {beside}, with which this study is compared, are not what was collected "
                 f"({'; '.join(wrong)}); restore them, or collect them again"
             )
-        return Decisions(beside, experiment=name)
+        return Decisions(beside)
 
     def _sentences(self) -> list[str]:
         if self.shorter is not None:

@@ -18,6 +18,7 @@ from aunce.report.sections import Column, Report, always, flat_of, in_cells, in_
 from aunce.statistics import Estimate, Materiality, Verdict, independent_difference, t_interval
 
 NOTHING = "No replicate has finished yet."
+NO_CLAIM = "Nothing is decided: no claim or gap of claims.toml names this study as its experiment."
 
 COLUMNS = ("Contrast", "AUC", "95 % interval", "Sign-flip p, adjusted", "Replicates", "Could see", "Verdict")
 
@@ -47,7 +48,7 @@ class ClaimsReport(Report, Decisions):
         return super().summary().model_copy(update={"entries": [] if self.pilot else self._entries()})
 
     def _found(self) -> str:
-        return self._sizes() if self.pilot else " ".join(self._sentences())
+        return self._sizes() if self.pilot else " ".join(self._sentences()) or NO_CLAIM
 
     def _sentences(self) -> list[str]:
         sentences = []
@@ -120,7 +121,7 @@ class ClaimsReport(Report, Decisions):
         asked = f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.**"
         if self.pilot:
             return f"{asked} {self._sizes()}"
-        listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences())
+        listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences() or [NO_CLAIM])
         if self.twin is not None:
             name, both = page.text(self.twin.folder.name), self._beside_twin(self.twin)
             said = "; ".join(f"{one}: {here} here, {there} there" for one, here, there, _ in both)
@@ -176,7 +177,7 @@ class ClaimsReport(Report, Decisions):
     @always
     def verdicts(self) -> str:
         """Every comparison of every claim, with simultaneous intervals."""
-        return f"{self._judged('Claim', self.claims)}{self._breadth()}"
+        return f"{self._judged('Claim', self.claims)}{self._breadth()}" if self.claims else NO_CLAIM
 
     @always
     def discrepancies_table(self) -> str:

@@ -239,7 +239,8 @@ def render(study: Study) -> Path:
     if not (folder / "provenance.json").is_file():
         raise UsageError(f"study '{study.name}': no tables in {folder}; collect them first: `{_rebuild(study)}`")
     _check_tables(study)
-    return page.render(NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}, folder, title=study.title)
+    notebook, parameters = NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}
+    return page.render(notebook, parameters, folder, title=study.title, study=study.name)
 
 
 def _check_tables(study: Study) -> None:

@@ -81,7 +81,7 @@ class Decisions(Scores):
 
     Args:
         tables: folder that `report.collect` has filled.
-        experiment: whose claims are decided, the name of the study.
+        experiment: study whose claims are decided. Default: the one that the tables are of, whatever its size.
 
     Attributes:
         claims, discrepancies: those of the experiment.
@@ -96,13 +96,14 @@ class Decisions(Scores):
         UsageError: the runs of one replicate have different conditions.
     """
 
-    def __init__(self, tables: str | Path, *, experiment: str = "main") -> None:
+    def __init__(self, tables: str | Path, *, experiment: str = "") -> None:
         file, self.claims_hash = load_claims()
         self.written, self.delta, self.score = file.written, file.delta, file.score
         self.changed = list(dict.fromkeys(change.date.isoformat() for change in file.change))
+        super().__init__(tables)
+        experiment = experiment or without_size(self.provenance.get("study", self.folder.name))
         self.claims = [claim for claim in file.claim if claim.experiment == experiment]
         self.discrepancies = [one for one in file.gap if one.experiment == experiment]
-        super().__init__(tables)
         self._known: dict[Comparison, pd.Series[float]] = {}
         self.samples: dict[Comparison, pd.Series[float]] = {}
         self.estimates: dict[Comparison, Estimate] = {}
@@ -318,7 +319,7 @@ class Decisions(Scores):
         """The same study with the other base seed, if its tables are there."""
         name = self.folder.name
         other = self.folder.with_name(without_size(name) if name.endswith("-again") else f"{name}-again")
-        return Decisions(other, experiment=without_size(name)) if (other / "provenance.json").is_file() else None
+        return Decisions(other) if (other / "provenance.json").is_file() else None
 
 
 def simultaneous(samples: "Mapping[Comparison, pd.Series[float]]") -> dict[Comparison, Estimate]:

@@ -32,7 +32,7 @@ size = 32
 [base]
 pixels = 32
 channels = 8
-epochs = 6
+epochs = 4
 checks = 2
 probe_epochs = 5
 [axes.arm]
@@ -55,6 +55,7 @@ VICTIMS = {
 """Kind of process -> seconds within which it is killed, about as long as it lives at least; and whether a process is of
 it, by its own command line, its parent's, and whether all faces are drawn. In the order of a study."""
 LONGEST_S = 900
+LOOK_S = 0.1  # between two looks: more often would take time from the study
 
 
 def order(count, seed):
@@ -110,17 +111,18 @@ class Trial:
                 started_again = True
                 self.start()
             found = [one for one in list(self.family.values()) if self._is(kind, one)]
-            if found and seen is None:
+            if seen is None and found:
                 seen = time.monotonic()
-            if found and time.monotonic() - seen >= wait:
+            if seen is not None and not found:
+                return None
+            left = LOOK_S if seen is None else seen + wait - time.monotonic()
+            if left <= 0:
                 try:
                     choose.choice(found).kill()
                 except psutil.NoSuchProcess:  # it has ended by itself in this moment
                     return None
                 return time.monotonic() - seen
-            if seen is not None and not found:
-                return None
-            time.sleep(0.02)
+            time.sleep(min(left, LOOK_S))
         raise TimeoutError(f"no {kind} in {LONGEST_S} s; see {self.folder / 'log'}")
 
     def _is(self, kind, process):

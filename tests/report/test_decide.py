@@ -76,7 +76,7 @@ def make(
     done = sum(run["status"] == "done" for run in runs)
     states = {"done": done, "failed": 0, "running": 0, "missing": len(runs) - done}
     provenance = {"title": "Made up", "question": "Does it?", "runs": states, "duration_s": 3600.0, "hardware": []}
-    provenance["rebuild"] = "aunce study main"
+    provenance |= {"study": "main", "rebuild": "aunce study main"}
     (folder / "provenance.json").write_text(json.dumps(provenance))
     return folder
 
@@ -89,6 +89,18 @@ def test_a_difference_is_that_of_the_macro_scores_of_a_replicate_over_its_own_au
     report = ClaimsReport(make(tmp_path, {"AUNCE released": 0.75, "BCE": 0.70}, spread=0.0))
     assert report.sample(Comparison("AUNCE released", "BCE")).to_numpy() == pytest.approx(np.full(16, 0.05), abs=1e-6)
     assert report.scores("BCE").to_numpy() == pytest.approx(np.full(16, 0.70), abs=1e-6)
+
+
+def test_a_report_is_of_the_study_that_its_tables_name_whatever_its_size_and_of_no_other_claims(tmp_path: Path) -> None:
+    tables = make(tmp_path, {"AUNCE released": 0.75})
+    provenance = json.loads((tables / "provenance.json").read_text())
+    for study, claims in (("main-gpu", ["C1", "C2"]), ("imbalance-again", ["C3"]), ("mine", [])):
+        (tables / "provenance.json").write_text(json.dumps(provenance | {"study": study}))
+        report = ClaimsReport(tables)
+        assert [claim.id for claim in report.claims] == claims
+    assert "names this study as its experiment" in report.verdicts().data
+    assert "names this study as its experiment" in report.summary().found
+    assert report.summary().entries == []
 
 
 def test_the_worst_contrast_decides(tmp_path: Path) -> None:
@@ -164,7 +176,7 @@ def test_a_pilot_shows_spreads_and_no_difference(tmp_path: Path) -> None:
 
 
 def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
-    report = ClaimsReport(tmp_path / "none")
+    report = ClaimsReport(tmp_path / "main")
     assert "not defined" not in " ".join(report._sentences())
     for section in ("title", "findings", "verdicts", "by_condition", "methods_table", "design", "variance"):
         getattr(report, section)()
