@@ -1,7 +1,6 @@
 """From the runs of a study to its tables, and from these to its page.
 
-Runs write data, reports read data: whatever a report shows comes from the tables that `collect` wrote, so a report is
-drawn again without a run. Failed and missing runs are rows, never gaps.
+Whatever a report shows comes from the tables that `collect` wrote, so a report is drawn again without a run. Failed and missing runs have a row.
 """
 
 import contextlib

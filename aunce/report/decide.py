@@ -239,8 +239,8 @@ class Decisions(Scores):
     def judge(self, asked: Claim | Discrepancy) -> tuple[Verdict | Materiality, str]:
         """What is decided about a claim or a discrepancy, and why where the interval is not the whole reason.
 
-        Nothing is decided before all runs of the study have ended, as whoever looks earlier could stop when it suits;
-        nor if a deciding comparison has another sign in one of the renderer's settings.
+        Nothing is decided before all runs of the study have ended, as a look at earlier results could stop the study
+        when they suit. Nothing is decided either if a deciding comparison changes its sign between renderer settings.
         """
         comparisons = comparisons_of(asked)
         undecided = Materiality.UNDECIDED if isinstance(asked, Discrepancy) else Verdict.UNDECIDED

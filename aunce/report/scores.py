@@ -220,7 +220,7 @@ class Scores:
         every = pd.MultiIndex.from_tuples(
             [(*at, one) for at in whole.index for one in subjects], names=rest.index.names
         )
-        # an AU that knows nothing of a subject is the same without it
+        # the score of an AU without known frames of a subject is the same without it
         values = rest.reindex(every).where(every.isin(rest.index), whole.loc[every.droplevel("subject")].to_numpy())
         return values.groupby(["replicate", "subject"]).agg(_mean)
 

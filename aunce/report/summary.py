@@ -63,7 +63,7 @@ def load_advice(path: Path, known: Iterable[str]) -> list[Advice]:
 
     Args:
         path: of the file.
-        known: ids of the claims and gaps that an advice may rest on.
+        known: ids of the claims and discrepancies that an advice may rest on.
 
     Raises:
         UsageError: no TOML, or an advice that is incomplete, mistyped, rests on an unknown claim or gap, or on a
