@@ -1,6 +1,7 @@
 """From the runs of a study to its tables, and from these to its page.
 
-Whatever a report shows comes from the tables that `collect` wrote, so a report is drawn again without a run. Failed and missing runs have a row.
+Whatever a report shows comes from the tables that `collect` wrote, so a report is drawn again without a run. Failed
+and missing runs have a row.
 """
 
 import contextlib
