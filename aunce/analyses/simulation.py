@@ -21,7 +21,6 @@ from aunce.statistics import (
     Verdict,
     holm_intervals,
     jackknife_interval,
-    paired_difference,
     t_interval,
     verdict,
 )
@@ -142,7 +141,7 @@ def _replicates(
     tp, errors = _counts(world, gains, (size, max(REPLICATES), 1), random, shared=0.0)
     scores = _macro_f1(tp.sum(3), errors.sum(3))[:, :, 0]  # (n, R, M)
     for runs in REPLICATES:
-        paired = [[paired_difference(study[:runs, 1], study[:runs, 0])] for study in scores]
+        paired = [[t_interval(study[:runs, 1] - study[:runs, 0])] for study in scores]
         yield Interval("paired t, replicates", OURS, "replicates", runs), paired
     for runs in REPLICATES:
         holm = [holm_intervals((study[:runs, 1:] - study[:runs, :1]).T) for study in scores]

@@ -53,9 +53,9 @@ class ClaimsReport(Report, Decisions):
     def _sentences(self) -> list[str]:
         sentences = []
         for claim in self.claims:
-            found, why = self.decide(claim)
+            found, why = self.judge(claim)
             because = f", {why}" if why else ""
-            worst = self.worst(claim)
+            worst = self.decisive(claim)
             which = "Its worst contrast" if len(comparisons_of(claim)) > 1 else "Its contrast"
             decided = f" {which} is {self._said(worst)}." if self.estimates[worst].defined else ""
             for more in (*self._remarks(claim, found), self._control(claim)):
@@ -109,7 +109,7 @@ class ClaimsReport(Report, Decisions):
             return ""
         said = "its sign is not told"
         if control.low > 0 or control.high < 0:
-            same = control.value * self.estimates[self.worst(claim)].value > 0
+            same = control.value * self.estimates[self.decisive(claim)].value > 0
             said = "the same sign, so that something else is at work" if same else "the other sign, as it should have"
         return f"the control, {comparison.better}, has {in_text(control, '+.3f')}: {said}"
 

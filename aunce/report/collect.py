@@ -1,7 +1,7 @@
 """From the runs of a study to its tables, and from these to its page.
 
-Runs write data, reports read data: whatever a report shows comes from the tables that `collect` wrote, so a report is
-drawn again without a run. Failed and missing runs are rows, never gaps.
+Whatever a report shows comes from the tables that `collect` wrote, so a report is drawn again without a run. Failed
+and missing runs have a row.
 """
 
 import contextlib
@@ -85,14 +85,8 @@ def _state_of(run: Run) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     kind = "floor" if run.spec.method in FLOORS else "ceiling" if run.spec.method in CEILING else "arm"
     arm = " ".join(run.labels[axis] for axis in ARM_AXES if axis in run.labels) or run.spec.method
     spec = run.spec
-    row: dict[str, Any] = {
-        "key": run.key,
-        "arm": arm,
-        "kind": kind,
-        "noise": _noise_label(run),
-        "replicate": spec.replicate,
-        "part": spec.test_part,
-    }
+    row: dict[str, Any] = {"key": run.key, "arm": arm, "kind": kind, "noise": _noise_label(run)}
+    row |= {"replicate": spec.replicate, "part": spec.test_part}
     row |= {"method": spec.method, "status": run.state.replace("to do", "missing"), "reason": ""}
     row |= {"duration_s": math.nan, "flat": None, "val_f1": math.nan, "val_auc": math.nan, "data": "{}"}
     row |= {"spec": spec.model_dump_json(exclude={"root", "test_root", "detector", "out"}), "provenance": "{}"}

@@ -8,7 +8,7 @@ too. Nothing here writes Markdown.
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -27,9 +27,9 @@ from aunce.statistics import (
     detectable_difference,
     holm_intervals,
     holm_p,
+    materiality,
     sign_flip_p,
     verdict,
-    weight,
 )
 from aunce.study.grid import without_size
 
@@ -38,8 +38,6 @@ LEAST = 8
 
 FEWEST = 10
 """Positive test frames without which an AU has no part in a slope on prevalence."""
-
-STILL_TO_COME = "runs are still to come"
 
 
 class Comparison(NamedTuple):
@@ -72,6 +70,10 @@ def comparisons_of(asked: Claim | Discrepancy) -> list[Comparison]:
         return [Comparison(better, worse) for better, worse in asked.contrasts]
     levels = asked.noise or [""]
     return [Comparison(better, worse, asked.measure, noise) for better, worse in asked.contrasts for noise in levels]
+
+
+def _rule(asked: Claim | Discrepancy) -> Callable[..., Verdict | Materiality]:
+    return materiality if isinstance(asked, Discrepancy) else verdict
 
 
 class Decisions(Scores):
@@ -234,45 +236,30 @@ class Decisions(Scores):
         """Claims, then discrepancies."""
         return [*self.claims, *self.discrepancies]
 
-    def decide(self, claim: Claim) -> tuple[Verdict, str]:
-        """Verdict of a claim, and why where the interval of its worst comparison is not the whole reason.
-
-        Nothing is decided before all runs of the study have ended, as whoever looks earlier could stop when it suits;
-        nor if the deciding comparison has another sign in one of the renderer's settings.
-        """
-        comparisons = comparisons_of(claim)
-        if not self.whole:
-            return Verdict.UNDECIDED, STILL_TO_COME
-        found = verdict([self.estimates[one] for one in comparisons], delta=self.delta, runs=LEAST)
-        if found is Verdict.UNDECIDED:
-            return found, self._too_few(comparisons)
-        deciding = comparisons if found is Verdict.SUPPORTED else [self.worst(claim)]
-        turned = next(filter(None, map(self._turns, deciding)), "")
-        return (Verdict.UNDECIDED, turned) if turned else (found, "")
-
-    def judge_discrepancy(self, discrepancy: Discrepancy) -> tuple[Materiality, str]:
-        """Whether a discrepancy matters, and why where the interval is not the whole reason; see `decide`."""
-        comparisons = comparisons_of(discrepancy)
-        if not self.whole:
-            return Materiality.UNDECIDED, STILL_TO_COME
-        found = weight([self.estimates[one] for one in comparisons], delta=self.delta, runs=LEAST)
-        if found is Materiality.UNDECIDED:
-            return found, self._too_few(comparisons)
-        turned = self._turns(self.strongest(discrepancy)) if found is Materiality.MATTERS else ""
-        return (Materiality.UNDECIDED, turned) if turned else (found, "")
-
     def judge(self, asked: Claim | Discrepancy) -> tuple[Verdict | Materiality, str]:
-        """What a claim or a discrepancy comes to, and why; see `decide` and `judge_discrepancy`."""
-        return self.judge_discrepancy(asked) if isinstance(asked, Discrepancy) else self.decide(asked)
+        """What is decided about a claim or a discrepancy, and why where the interval is not the whole reason.
+
+        Nothing is decided before all runs of the study have ended, as a look at earlier results could stop the study
+        when they suit. Nothing is decided either if a deciding comparison changes its sign between renderer settings.
+        """
+        comparisons = comparisons_of(asked)
+        undecided = Materiality.UNDECIDED if isinstance(asked, Discrepancy) else Verdict.UNDECIDED
+        if not self.whole:
+            return undecided, "runs are still to come"
+        found = _rule(asked)([self.estimates[one] for one in comparisons], delta=self.delta, runs=LEAST)
+        if found == undecided:
+            few = min(self.estimates[one].n for one in comparisons)
+            return found, f"{few} replicates, at least {LEAST} are needed" if few < LEAST else ""
+        # a claim is supported by all of its comparisons, and anything else is decided by one of them
+        deciding = comparisons if found is Verdict.SUPPORTED else [self.decisive(asked)]
+        if found is Materiality.NOTHING:
+            deciding = []
+        turned = next(filter(None, map(self._turns, deciding)), "")
+        return (undecided, turned) if turned else (found, "")
 
     def alone(self, asked: Claim | Discrepancy, estimate: Estimate) -> Verdict | Materiality:
         """What one comparison of a claim or discrepancy comes to by itself."""
-        rule = weight if isinstance(asked, Discrepancy) else verdict
-        return rule([estimate] if self.whole else [], delta=self.delta, runs=LEAST)
-
-    def _too_few(self, comparisons: Iterable[Comparison]) -> str:
-        few = min(self.estimates[comparison].n for comparison in comparisons)
-        return f"{few} replicates, at least {LEAST} are needed" if few < LEAST else ""
+        return _rule(asked)([estimate] if self.whole else [], delta=self.delta, runs=LEAST)
 
     def _turns(self, comparison: Comparison) -> str:
         """Where a comparison has another sign in one of the renderer's settings; empty if nowhere."""
@@ -283,30 +270,24 @@ class Decisions(Scores):
         return ""
 
     def decisive(self, asked: Claim | Discrepancy) -> Comparison:
-        """The comparison that decides; see `worst` and `strongest`."""
-        return self.strongest(asked) if isinstance(asked, Discrepancy) else self.worst(asked)
+        """The comparison that decides.
 
-    def worst(self, claim: Claim) -> Comparison:
-        """The comparison that decides a claim with several: that with the lowest verdict, then the lowest value."""
-        order = list(Verdict)
+        Of a claim it is the worst: that with the lowest verdict, then the lowest value. Of a discrepancy it is the
+        strongest: that whose interval is farthest from 0, or whose value is.
+        """
 
-        def rank(comparison: Comparison) -> tuple[int, float]:
+        def worst(comparison: Comparison) -> tuple[float, float]:
             estimate = self.estimates[comparison]
             value = -math.inf if math.isnan(estimate.value) else estimate.value
-            return order.index(verdict([estimate], delta=self.delta, runs=1)), value
+            return list(Verdict).index(verdict([estimate], delta=self.delta, runs=1)), value
 
-        return min(comparisons_of(claim), key=rank)
-
-    def strongest(self, discrepancy: Discrepancy) -> Comparison:
-        """The comparison whose interval is farthest from 0, or whose value is."""
-
-        def rank(comparison: Comparison) -> tuple[float, float]:
+        def weakest(comparison: Comparison) -> tuple[float, float]:
             estimate = self.estimates[comparison]
             if not estimate.defined:
-                return -math.inf, -math.inf
-            return max(estimate.low, -estimate.high), abs(estimate.value)
+                return math.inf, math.inf
+            return -max(estimate.low, -estimate.high), -abs(estimate.value)
 
-        return max(comparisons_of(discrepancy), key=rank)
+        return min(comparisons_of(asked), key=weakest if isinstance(asked, Discrepancy) else worst)
 
     def control(self, claim: Claim) -> Comparison | None:
         """The comparison that should have the other sign, if what is claimed is what works; None without one."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
     from nbformat import NotebookNode
 
-    from aunce.report.figures import Figure
+    from aunce.report.style import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -155,7 +155,7 @@ def _page(title: str, parts: Mapping[str, str], home: str = "") -> str:
     boxes = itertools.count(1)
 
     def box(shown: re.Match[str]) -> str:
-        # a region of a name of its own, that the keyboard reaches: else nobody without a mouse sees its right half
+        # a named region that the keyboard reaches: else the right half of a table could be seen with a mouse alone
         what = "Table" if shown[0] == "<table>" else "Code"
         label = f"{what}, box {next(boxes)} of this page, scrolls sideways"
         return f'<div class="box" role="region" aria-label="{label}" tabindex="0">{shown[0]}'

@@ -19,7 +19,6 @@ from aunce.data.noise import is_noise
 from aunce.report.collect import POINT, PRIMARY, READING, THRESHOLD, is_primary, plain
 from aunce.statistics import (
     Estimate,
-    always_positive_f1,
     guess_f1,
     jackknife_interval,
     leave_one_out_auc,
@@ -38,16 +37,14 @@ class Scores:
     Attributes:
         runs, counts, auc, history: the tables.
         done: True if a run has finished. The attributes below are set only then.
-        scored_aus: AUs in the macro scores of every replicate.
-        null_aus: AUs that are labelled but never drawn.
+        scored_aus, null_aus: AUs in the macro scores of every replicate; AUs that are labelled but never drawn.
         facts: key of a run -> what it recorded about its data.
         synthetic: what the runs recorded about the renderer; empty for recorded faces.
         labels: condition -> the words for it, with Cohen's kappa between clean and noisy labels.
+        condition, at: what all conditions are called; what stands before one in a sentence.
         dropped: (condition, replicate) that some method has not finished; left out for all methods.
-        per_au: F1, AUC and AUC within subjects of every AU, in every reading.
-        macro: their means over the AUs that are scored.
-        methods: names of the methods that compete.
-        bounds: names of the ceiling and the floors.
+        per_au, macro: F1, AUC and AUC within subjects of every AU, and their means over the AUs that are scored.
+        methods, bounds: names of the methods that compete; of the ceiling and the floors.
         reference: the method that others are compared with, supervised training; None without one.
     """
 
@@ -82,6 +79,8 @@ class Scores:
         ended = dict(list(finished.groupby("noise", sort=False)))
         order = [noise for noise in pd.unique(self.runs["noise"]) if noise in ended]  # of the study, whatever failed
         self.labels = {noise: self._label(noise, ended[noise]) for noise in order}
+        of_noise = all(is_noise(noise) for noise in order)
+        self.condition, self.at = ("Label noise", "at noise ") if of_noise else ("Condition", "in ")
         competing = self.runs[self.runs["kind"] == "arm"]
         whole = competing.assign(done=competing["status"] == "done").groupby(["noise", "replicate"], sort=False)
         self.dropped = [point for point, complete in whole["done"].all().items() if not complete]
@@ -161,7 +160,7 @@ class Scores:
         """Mean over the scored AUs; not defined as soon as one of them is not."""
         scored = per_au[self._is_scored(per_au)]
         groups = scored.groupby([*POINT, *by, *READING, "score"], sort=False)["value"]
-        return groups.agg(lambda values: values.mean(skipna=False)).reset_index()
+        return groups.agg(_mean).reset_index()
 
     def values(self, method: str, noise: str, score: str, **reading: str) -> pd.Series:
         """A macro score of a method in one condition, indexed by replicate; the primary reading unless told otherwise.
@@ -221,9 +220,9 @@ class Scores:
         every = pd.MultiIndex.from_tuples(
             [(*at, one) for at in whole.index for one in subjects], names=rest.index.names
         )
-        # an AU that knows nothing of a subject is the same without it
+        # the score of an AU without known frames of a subject is the same without it
         values = rest.reindex(every).where(every.isin(rest.index), whole.loc[every.droplevel("subject")].to_numpy())
-        return values.groupby(["replicate", "subject"]).agg(lambda values: values.mean(skipna=False))
+        return values.groupby(["replicate", "subject"]).agg(_mean)
 
     def blind(self, score: str = "", noise: str = "") -> pd.DataFrame:
         """Macro scores, one per replicate, of answers that look at no image: arm, kind, noise, replicate, score, value.
@@ -252,7 +251,7 @@ class Scores:
         for (noise, replicate), aus in truth.groupby(["noise", "replicate"], sort=False):
             pairs = list(zip(aus["p"], aus["n"], strict=True))
             f1 = {
-                "always positive": [always_positive_f1(p, n) for p, n in pairs],
+                "always positive": [guess_f1(p, n, rate=1) for p, n in pairs],
                 "prevalence guess": [guess_f1(p, n, rate=p / (p + n)) for p, n in pairs],
             }
             for name, values in f1.items():
@@ -296,10 +295,10 @@ class Scores:
         """What the intervals are over."""
         return "replicates" if self.synthetic else "subjects and seeds"
 
-    @property
-    def of_noise(self) -> bool:
-        """True if every condition is a label noise."""
-        return all(is_noise(noise) for noise in self.labels)
+
+def _mean(values: "pd.Series[float]") -> float:
+    """The mean, NaN as soon as one value is."""
+    return float(values.to_numpy().mean()) if len(values) else math.nan
 
 
 def estimate_of(sample: "pd.Series[float]") -> Estimate:

@@ -16,6 +16,7 @@ from aunce.report import figures, findings, page
 from aunce.report.collect import THRESHOLD, is_primary, renamed
 from aunce.report.findings import Findings
 from aunce.report.scores import Scores, estimate_of
+from aunce.report.style import Figure
 from aunce.statistics import Estimate
 from aunce.study.grid import duration
 
@@ -86,17 +87,7 @@ class Report(Scores):
             return "No replicate has finished in every arm yet."
         return "No AU has enough positive test frames (10 in each of 5 people) in every run: there is no macro score."
 
-    @property
-    def condition(self) -> str:
-        """Heading of a column of conditions."""
-        return "Label noise" if self.of_noise else "Condition"
-
-    @property
-    def at(self) -> str:
-        """What stands before a condition in a sentence."""
-        return "at noise " if self.of_noise else "in "
-
-    def _figure(self, name: str, drawn: figures.Figure, data: pd.DataFrame, *, alt: str, caption: str) -> str:
+    def _figure(self, name: str, drawn: Figure, data: pd.DataFrame, *, alt: str, caption: str) -> str:
         return str(page.figure(self.out, name, drawn, data, alt=alt, caption=caption).data)
 
     @always

@@ -85,7 +85,7 @@ def test_a_gain_of_the_rare_is_the_height_of_the_line_at_2_above_that_at_50_perc
     contrast = Comparison("exponents (.8, 1.2)", "exponents (1, 1)", "rarity")
     slopes = -0.1 + 0.001 * (np.arange(8) % 3)
     assert report.sample(contrast).to_numpy() == pytest.approx(slopes * (0.02 - 0.5), abs=1e-4)
-    assert report.decide(report.claims[0])[0] is Verdict.SUPPORTED
+    assert report.judge(report.claims[0])[0] is Verdict.SUPPORTED
     swapped = report.sample(Comparison("exponents (1.2, .8)", "exponents (1, 1)", "rarity"))
     assert swapped.to_numpy() == pytest.approx(slopes * (0.5 - 0.02), abs=1e-4)
     assert "the other sign, as it should have" in report.summary().entries[0].reason
@@ -96,7 +96,7 @@ def test_a_control_of_the_same_sign_is_said_beside_the_verdict(tmp_path: Path) -
         return 0.7 if arm == "exponents (1, 1)" else rare_gain("exponents (.8, 1.2)", noise, au, replicate)
 
     report = Ablation(make(tmp_path, score, arms=IMBALANCE), experiment="imbalance")
-    assert report.decide(report.claims[0])[0] is Verdict.SUPPORTED
+    assert report.judge(report.claims[0])[0] is Verdict.SUPPORTED
     assert "the same sign, so that something else is at work" in report.findings().data
 
 
@@ -130,14 +130,14 @@ def test_a_gap_matters_if_one_of_its_contrasts_does_and_not_if_all_are_within_de
 
     report = Ablation(make(tmp_path / "one", score, arms=IMBALANCE), experiment="imbalance")
     (gap,) = report.discrepancies
-    assert report.judge_discrepancy(gap)[0] is Materiality.MATTERS
-    assert report.strongest(gap).better == "batch of 128"
+    assert report.judge(gap)[0] is Materiality.MATTERS
+    assert report.decisive(gap).better == "batch of 128"
 
     def same(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
         return 0.7 + 0.001 * ((replicate * len(arm)) % 3 - 1)
 
     report = Ablation(make(tmp_path / "two", same, arms=IMBALANCE), experiment="imbalance")
-    assert report.judge_discrepancy(report.discrepancies[0])[0] is Materiality.NOTHING
+    assert report.judge(report.discrepancies[0])[0] is Materiality.NOTHING
 
 
 def test_a_gap_whose_check_does_not_reject_is_at_the_edge(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_gap_whose_check_does_not_reject_is_at_the_edge(tmp_path: Path) -> Non
 
     report = Ablation(make(tmp_path, score, arms=IMBALANCE), experiment="imbalance")
     contrast = Comparison("batch of 128", "exponents (.8, 1.2)")
-    assert report.judge_discrepancy(report.discrepancies[0])[0] is Materiality.MATTERS
+    assert report.judge(report.discrepancies[0])[0] is Materiality.MATTERS
     signs = np.array(list(itertools.product((-1, 1), repeat=8))) @ report.sample(contrast).to_numpy()
     p = np.mean(np.abs(signs) >= abs(report.sample(contrast).sum()) - 1e-9)
     assert report.flip_p[contrast] == pytest.approx(2 * p)
@@ -168,7 +168,7 @@ def test_robustness_is_what_is_gained_under_noise_beyond_what_is_gained_without(
     (claim,) = report.claims
     assert report.sample(Comparison(*arms[:2], "noise", "miss 0.3")).to_numpy() == pytest.approx(np.full(8, 0.06))
     assert report.sample(Comparison(*arms[:2], "noise", "jitter 0.6")).to_numpy() == pytest.approx(np.full(8, 0.02))
-    assert report.worst(claim).noise == "jitter 0.6"
+    assert report.decisive(claim).noise == "jitter 0.6"
     assert "with jitter 0.6 more than without noise" in report.verdicts().data
     assert report.sample(Comparison(*arms[:2])).mean() == pytest.approx(0.0305), "the usual condition is the first"
     assert report.methods_table().data.count("**") == 2 * len(NOISES)
@@ -242,7 +242,7 @@ def test_a_study_whose_first_condition_did_not_end_well_compares_nothing_with_an
     runs.loc[runs["noise"] == "none", "status"] = "failed"
     runs.to_parquet(tables / "runs.parquet")
     report = Ablation(tables, experiment="noise")
-    assert report.decide(report.claims[0])[0] is Verdict.UNDECIDED
+    assert report.judge(report.claims[0])[0] is Verdict.UNDECIDED
     assert "No replicate" in report.against_kappa("share of own views .2", "no own views").data
     started = make(tmp_path / "first", score, arms=("share of own views .2", "no own views"))
     shown = Ablation(started, experiment="noise").against_kappa("share of own views .2", "no own views")

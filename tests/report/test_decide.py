@@ -82,7 +82,7 @@ def make(
 
 
 def verdicts(report: ClaimsReport) -> dict[str, Verdict]:
-    return {claim.id: report.decide(claim)[0] for claim in report.claims}
+    return {claim.id: report.judge(claim)[0] for claim in report.claims}
 
 
 def test_a_difference_is_that_of_the_macro_scores_of_a_replicate_over_its_own_aus(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_worst_contrast_decides(tmp_path: Path) -> None:
     assert verdicts(report) == {"C1": Verdict.SUPPORTED, "C2": Verdict.SUPPORTED}
     report = ClaimsReport(make(tmp_path, {"AUNCE released": 0.75, "focal": 0.80}))
     assert verdicts(report) == {"C1": Verdict.REVERSED, "C2": Verdict.SUPPORTED}
-    assert report.worst(report.claims[0]) == Comparison("AUNCE released", "focal")
+    assert report.decisive(report.claims[0]) == Comparison("AUNCE released", "focal")
 
 
 def test_intervals_hold_for_all_contrasts_at_once(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_nothing_is_decided_without_enough_runs_or_against_a_setting(
     tmp_path: Path, case: dict[str, Any], why: str
 ) -> None:
     report = ClaimsReport(make(tmp_path, **case))
-    found, reason = report.decide(report.claims[1])
+    found, reason = report.judge(report.claims[1])
     assert found is Verdict.UNDECIDED
     assert why in reason
 
