@@ -49,7 +49,7 @@ lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
 docs: $(READY)
-	$(BIN)/python -c 'import pdoc' 2>/dev/null || $(BIN)/pip install --quiet 'pdoc>=16'
+	$(BIN)/python -c 'import pdoc' 2>/dev/null || $(BIN)/pip install --quiet -e '.[docs]'
 	$(BIN)/python -m pdoc --docformat google --output-directory docs/api aunce aunce.data \
 		$$(find aunce -name '[a-z]*.py' | sort | sed 's|/|.|g; s|\.py$$||')
 

@@ -1,14 +1,15 @@
 """AUNCE, a contrastive loss for facial action unit (AU) detection, and the study that puts its claims to the test.
 
-`from aunce import AUNCELoss` gives the loss. This package alone imports no torch, which keeps the command line quick.
+`from aunce import AUNCELoss` gives the loss; `SupConLoss` and `InfoNCELoss` are its relatives. The package alone does
+not import torch, so that the command line starts quickly.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aunce.losses import AUNCELoss, aunce_loss, infonce, supcon
+    from aunce.losses import AUNCELoss, InfoNCELoss, SupConLoss, aunce_loss, infonce, supcon
 
-__all__ = ["AUNCELoss", "aunce_loss", "infonce", "supcon"]
+__all__ = ["AUNCELoss", "InfoNCELoss", "SupConLoss", "aunce_loss", "infonce", "supcon"]
 
 
 def __getattr__(name: str) -> Any:

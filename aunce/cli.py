@@ -1,4 +1,4 @@
-"""The `aunce` command: thin, so that `aunce --help` is quick; everything heavy is imported where it is needed."""
+"""The commands of `aunce`. Slow imports stand where they are needed, so that `aunce --help` is quick."""
 
 import difflib
 import functools
@@ -42,33 +42,31 @@ PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "speed": ("How fast it is", {"full": True}),
     "summary": ("AUNCE in two minutes", {}),
 }
-"""Notebooks that need no runs: titles of their pages in `reports/<name>/`, and parameters."""
+"""Reports that need no runs: name of notebook and page -> title, and parameters of the notebook."""
 
 WATCH_S = 5.0  # between two looks of `aunce status --watch`
 
 
 class ErrorsInOneLine(click.Group):
-    """What a user can mend is shown as one message; exit code 2 for usage, 1 for a failed run; --debug shows more."""
+    """Shows an error that a user can mend as one message: exit code 2 for usage, 1 for data and runs."""
 
     def invoke(self, ctx: click.Context) -> None:
-        """Run the command; `--debug` keeps the traceback. Exit 130 if it was stopped, 0 if a pipe's reader has left."""
+        """Run the command. `--debug` keeps the traceback; Ctrl-C is exit code 130, a closed pipe 0."""
         try:
             super().invoke(ctx)
-        except AunceError as error:
-            if ctx.params.get("debug"):
-                raise
-            click.echo(f"aunce: {error}", err=True)
-            ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             if ENGINE not in os.environ:  # else the study says it
                 click.echo("\naunce: stopped; what is done is kept, and the same command goes on", err=True)
             ctx.exit(130)
-        except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+        except BrokenPipeError:  # `head`, for instance, has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
             ctx.exit(0)
-        except OSError as error:
+        except (AunceError, OSError) as error:
             if ctx.params.get("debug"):
                 raise
+            if isinstance(error, AunceError):
+                click.echo(f"aunce: {error}", err=True)
+                ctx.exit(error.exit_code)
             said = f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
             click.echo(f"aunce: {said}. {disk_remedy(said, error.errno)}".rstrip(), err=True)
             ctx.exit(1)
@@ -84,13 +82,13 @@ def main(debug: bool) -> None:
 
 
 def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds --root, --test-root and --set, which the command gets as `overrides` for `load_study`."""
+    """Add the options --root, --test-root and --set; the command gets them as `overrides` for `load_study`."""
 
     @functools.wraps(command)
     def call(*args: Any, root: str | None, test_root: str | None, set: tuple[str, ...], **options: Any) -> None:
         overrides: dict[str, Any] = dict(map(_assignment, set))
         overrides |= {name: place for name, place in (("root", root), ("test_root", test_root)) if place}
-        for name in ("root", "test_root", "backbone", "detector"):  # the engine works in another folder
+        for name in ("root", "test_root", "backbone", "detector"):  # runs are executed in another folder
             if isinstance(place := overrides.get(name), str) and place and Path(place).exists():
                 overrides[name] = str(Path(place).resolve())
         command(*args, overrides=overrides, **options)
@@ -107,7 +105,7 @@ def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _assignment(text: str) -> tuple[str, Any]:
-    """Name and value of FIELD=VALUE: a TOML value if it is one, else text."""
+    """Name and value of FIELD=VALUE. The value is read as TOML if it is valid TOML, else as text."""
     import tomllib
 
     name, equals, value = text.partition("=")
@@ -133,8 +131,8 @@ def _assignment(text: str) -> tuple[str, Any]:
 def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, ...], dry_run: bool) -> None:
     """Do all runs of STUDY that are not done yet, then write its report.
 
-    STUDY is a name in notebooks/studies or the path of a TOML file; NAME:gpu is the study in the size of a GPU, and
-    NAME:again the same on other people. Running again continues.
+    STUDY is a name in notebooks/studies or the path of a TOML file. NAME:gpu is the study in the size of a GPU,
+    NAME:again the same study on newly rendered faces. The same command continues what was stopped.
     """
     from aunce.study import engine
 
@@ -185,29 +183,29 @@ def check_backbones(runs: Iterable[Run]) -> None:
     """Refuse a backbone that no run could read, before faces are cropped for hours.
 
     Raises:
-        UsageError: neither the name of one that is bundled, nor a folder with `config.json`, nor a pinned one of the
-            hub.
+        UsageError: a backbone that is not bundled, no folder with `config.json`, and none of the hub with its revision.
     """
-    for backbone in {run.spec.backbone for run in runs if not run.spec.revision}:
-        if (Path(backbone) / "config.json").is_file():
-            continue
-        from aunce.model import BACKBONES  # which takes seconds, and one is enough
+    named = {run.spec.backbone for run in runs if not run.spec.revision}
+    named = {name for name in named if not (Path(name) / "config.json").is_file()}
+    if not named:
+        return  # the import below takes seconds
+    from aunce.backbones import BACKBONES
 
-        if backbone not in BACKBONES:
-            raise UsageError(
-                f"backbone '{backbone}': no folder with a config.json; bundled are {', '.join(BACKBONES)}, and one of "
-                "the hub needs its revision, 40 hex digits"
-            )
+    for backbone in named - set(BACKBONES):
+        raise UsageError(
+            f"backbone '{backbone}': no folder with a config.json; bundled are {', '.join(BACKBONES)}, and one of the "
+            "hub needs its revision, 40 hex digits"
+        )
 
 
 def disk_of_runs(runs: Sequence[Run], side_by_side: int) -> float:
-    """Gigabytes that runs leave: tables, weights, and a checkpoint, three times the weights, of each at work."""
+    """Gigabytes of the tables and weights of all runs, and of the checkpoints (three times the weights) at work."""
     weights = [sum(file.stat().st_size for file in Path(run.spec.backbone).glob("*.safetensors")) / 1e9 for run in runs]
     return sum(2e-3 + one for one in weights) + 3 * side_by_side * max(weights)
 
 
 def at_once(runs: Sequence[Run]) -> int:
-    """How many of these work side by side on this machine: by cores, and by GPUs where they are leased."""
+    """How many of these runs this machine executes side by side: by its cores, and by its GPUs if runs lease them."""
     from aunce.study import execution
 
     by_cores = max(1, cores() // max(run.spec.threads for run in runs))
@@ -220,7 +218,7 @@ def at_once(runs: Sequence[Run]) -> int:
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 @with_overrides
 def run(study: str, keys: tuple[str, ...], overrides: dict[str, Any]) -> None:
-    """Execute the run KEY of STUDY in a fresh kernel, unless it is done; several one after the other.
+    """Execute the run KEY of STUDY in a fresh kernel, unless it is done. Several keys are executed in turn.
 
     On several GPUs at once: torchrun --nproc-per-node GPUS -m aunce run STUDY KEY.
     """
@@ -263,7 +261,7 @@ def _execute(plan: Study, this: Run) -> None:
 @with_overrides
 @click.option("--workers", default=1)
 def prepare(study: str, key: str, name: str, overrides: dict[str, Any], workers: int) -> None:
-    """Render and pack the data NAME that the run KEY of STUDY needs; the engine calls this before the runs."""
+    """Render and crop the data NAME that the run KEY of STUDY needs. The engine calls this before the runs."""
     from aunce.study import execution
 
     leave_with_engine()
@@ -314,7 +312,7 @@ def status(study: str | None, overrides: dict[str, Any], watch: bool) -> None:
 
 
 def _detail(one: Run) -> str:
-    """Why a run failed, or the last line that one at work has printed; without what a terminal would obey."""
+    """Why a run failed, or the last line that a running one has printed; without control characters."""
     state = one.reach()
     said = state.why or f"{state.error.get('message', '')} {state.error.get('remedy', '')}"
     log = one.folder / "log.txt"
@@ -322,7 +320,7 @@ def _detail(one: Run) -> str:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))
             said = (file.read().decode(errors="replace").strip().splitlines() or [""])[-1]
-    said = " ".join("".join(one if one.isprintable() else " " for one in said).split())
+    said = " ".join("".join(character if character.isprintable() else " " for character in said).split())
     return f"  {said}" if said else ""
 
 
@@ -362,7 +360,7 @@ def report(name: str, overrides: dict[str, Any]) -> None:
 
 
 def _refuse_other_settings(plan: Study) -> None:
-    """Runs of other settings are not this study's: to collect none of them would drop the tables of all."""
+    """Refuse settings that no finished run has: collecting them would replace the tables by empty ones."""
     made = list((plan.folder / "runs").glob("*/metrics.json"))
     if made and not {path.parent.name for path in made} & {one.key for one in plan.runs}:
         raise UsageError(
@@ -394,19 +392,19 @@ def verify(study: str) -> None:
 
 
 def write_report(plan: Study) -> Path:
-    """Collect the tables, render the page; returns its path. Two at once take turns."""
+    """Collect the tables and draw the page, one process at a time; returns the path of the page."""
     from aunce.report.collect import collect, render
 
     if not plan.folder.is_dir():
-        return render(plan)  # which says what to do
-    with FileLock(plan.folder / ".lock", is_singleton=True):  # the rendering takes it, too
+        return render(plan)  # refuses, with what to do
+    with FileLock(plan.folder / ".lock", is_singleton=True):  # the lock of `page.render`
         if any((plan.folder / "runs").glob("*/*.json")):
             collect(plan)
         return render(plan)
 
 
 def write_page(name: str) -> Path:
-    """Render one of `PAGES`; returns its path."""
+    """Draw one of `PAGES`; returns the path of the page."""
     from aunce.report import page
 
     title, parameters = PAGES[name]
@@ -414,7 +412,7 @@ def write_page(name: str) -> Path:
 
 
 def draw_index(reports: Path) -> None:
-    """Draw the index again after a report; the report stands even if another one's findings cannot be read."""
+    """Draw the index of all reports. If the findings of one cannot be read, say so and leave the index as it is."""
     from aunce.report import index
 
     try:
@@ -474,19 +472,10 @@ def synth(
     name: str, out: Path, subjects: int | None, frames: int | None, seed: int, size: int | None, setting: str
 ) -> None:
     """Render faces in the raw layout of the data set NAME into OUT."""
-    from aunce.data import adapter
+    from aunce.data import renderer
 
-    write = adapter(name).write
-    write(
-        out,
-        setting=setting,
-        subjects=subjects,
-        frames=frames,
-        seed=seed,
-        size=size,
-        workers=cores(),
-        progress=_ticker("rendered"),
-    )
+    options = {"setting": setting, "subjects": subjects, "frames": frames, "seed": seed, "size": size}
+    renderer(name).write(out, workers=cores(), progress=_ticker("rendered"), **options)
     click.echo(f"{out}: rendered faces in the layout of {name}")
 
 
@@ -544,12 +533,8 @@ def pack(
 
     usual = data_set(name)
     recipe = Recipe(pixels or usual.pixels, align or usual.align, detector)  # type: ignore[arg-type]
-    options: dict[str, Any] = {
-        "workers": cores(),
-        "progress": _ticker("packed"),
-        "recipe": recipe,
-        "protocol": protocol,
-    }
+    options: dict[str, Any] = {"recipe": recipe, "protocol": protocol}
+    options |= {"workers": cores(), "progress": _ticker("packed")}
     made = prepare(name, root, **options) if out is None else pack_faces(name, root, out, **options)
     click.echo(f"{made.folder}: {len(made.table)} crops of {recipe.size} px, hash {made.hash}")
     for frames, why in ((made.no_face, "no face was found"), (made.broken, "the image cannot be read")):
@@ -558,7 +543,7 @@ def pack(
 
 
 def _ticker(verb: str) -> Callable[[int, int], None]:
-    """A progress callback: a line at most every five seconds, with the time left by the pace since its first call."""
+    """A progress callback that prints at most every five seconds; time left is by the pace since its first call."""
     first: tuple[float, int] | None = None
     last = time.monotonic()
 
@@ -581,7 +566,7 @@ def cores() -> int:
 
 
 def in_words(state: Progress) -> str:
-    """How far a study is, in one line: runs by state, and the time left, which running ones share."""
+    """How far a study has come, in one line: runs by state, and the time left with those that run now."""
     said = f"{state.done} done, {state.running} running, {state.failed} failed, {state.to_do} to do"
     if state.damaged:
         said += f", {state.damaged} damaged"
@@ -595,15 +580,15 @@ def in_words(state: Progress) -> str:
 
 
 def disk_of_data(data: Data) -> float:
-    """Gigabytes that a data set of a study takes: three bytes a pixel of a crop, half a byte of a rendered JPEG."""
-    from aunce.data import adapter, is_pack, load
+    """Gigabytes of a data set: three bytes per pixel of a crop, half a byte per pixel of a rendered JPEG."""
+    from aunce.data import is_pack, load, renderer
 
     if data.root and is_pack(data.root):
         return 0.0
     if data.root:
         frames, raw = len(load(data.dataset, data.root, protocol=data.protocol, images="optional")), 0
     else:
-        layout, render = adapter(data.dataset).LAYOUT, data.render
-        people = layout.people(render["subjects"] or len(layout.subjects))
+        layout, render = renderer(data.dataset).LAYOUT, data.render
+        people = layout.people(render["subjects"] or len(layout.part_of))
         frames, raw = sum(len(job.frames) for job in layout.plan(people, render["frames"])), 0.5 * render["size"] ** 2
     return frames * float(raw + 3 * data.crops["size"] ** 2) / 1e9

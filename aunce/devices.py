@@ -1,11 +1,12 @@
 """Where a run computes: on which device, how numbers get there and back without waiting, and on several GPUs at once.
 
-One run on several GPUs is one process for each, started by torchrun. Every process has the whole study in mind and a
-share of each batch in hand: the images from `Processes.share`. BatchNorm, the loss and its gradient are those of the
-whole batch, so that the number of GPUs changes no number beyond rounding (and the places of drop-outs).
+One run on several GPUs is one process for each, started by torchrun. Every process computes a share of each batch, the
+images of `Processes.share`. BatchNorm, the loss and its gradient are those of the whole batch. So the number of GPUs
+changes no number beyond rounding, but for the places of drop-outs.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -88,30 +89,61 @@ class Processes:
         if self.size == 1:
             return features
         shares = [Processes(rank, self.size).share(images) for rank in range(self.size)]
-        gathered: Tensor = _Gather.apply(features, shares, self.rank)  # type: ignore[no-untyped-call]
-        return gathered  # (V, B, ...)
+        return gather(features, counts=[share.stop - share.start for share in shares])  # (V, B, ...)
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a value over all processes, without gradient."""
         return value if self.size == 1 else _sum(value)
 
 
+def gather(share: Tensor, *, axis: int = 1, counts: Sequence[int] | None = None) -> Tensor:
+    """The whole batch from the share of each process, with its gradient: the sum over what all processes do with it.
+
+    The contrastive loss of a batch that is spread over the processes of `DistributedDataParallel`:
+
+        z, y = gather(network(views)), gather(labels, axis=0)
+        loss = world_size * criterion(z, y, generator=generator, anchors=slice(rank * images, (rank + 1) * images))
+
+    All processes seed the generator alike, so that they draw the same kinds of positives. Each has the loss of its own
+    `images` as anchors, and these add up to the loss of the batch. DistributedDataParallel divides the sum of the
+    gradients by the number of processes, hence the factor.
+
+    Args:
+        share: z (V, B / processes, ...), or labels with `axis=0`.
+        axis: the axis of images.
+        counts: the images of each process; the same number for all if left out.
+
+    Returns:
+        As `share`, with the images of all processes in the order of their ranks; `share` itself in a single process.
+    """
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return share
+    counts = counts or [share.shape[axis]] * torch.distributed.get_world_size()
+    gathered: Tensor = _Gather.apply(share, axis, counts, torch.distributed.get_rank())  # type: ignore[no-untyped-call]
+    return gathered
+
+
 class _Gather(torch.autograd.Function):
-    """Concatenate shares along axis 1; the gradient of a share is summed over the processes."""
+    """Concatenate shares along an axis; the gradient of a share is summed over the processes.
+
+    torch.distributed.nn.functional.all_gather wants equal shares. It is deprecated in torch 2.13, and on gloo it mixes
+    up a gradient whose strides are permuted. Here a gradient is made contiguous before it is sent.
+    """
 
     @staticmethod
-    def forward(ctx: Any, share: Tensor, shares: list[slice], rank: int) -> Tensor:
-        ctx.mine = shares[rank]
-        counts = [one.stop - one.start for one in shares]
-        padded = share.new_zeros(share.shape[0], max(counts), *share.shape[2:])  # a gather wants equal shapes
-        padded[:, : share.shape[1]] = share
-        parts = [torch.empty_like(padded) for _ in shares]
+    def forward(ctx: Any, share: Tensor, axis: int, counts: Sequence[int], rank: int) -> Tensor:
+        ctx.mine = axis, sum(counts[:rank]), counts[rank]
+        shape = [*share.shape]
+        shape[axis] = max(counts)  # a gather wants equal shapes
+        padded = share.new_zeros(shape)
+        padded.narrow(axis, 0, counts[rank]).copy_(share)
+        parts = [torch.empty_like(padded) for _ in counts]
         torch.distributed.all_gather(parts, padded)
-        return torch.cat([part[:, :count] for part, count in zip(parts, counts, strict=True)], dim=1)
+        return torch.cat([part.narrow(axis, 0, n) for part, n in zip(parts, counts, strict=True)], dim=axis)
 
     @staticmethod
-    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _sum(gradient[0])[:, ctx.mine], None, None
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _sum(gradient[0]).narrow(*ctx.mine), None, None, None
 
 
 class _Total(torch.autograd.Function):

@@ -1,7 +1,7 @@
-"""Scores of a detector as counts that add up: per subject and AU, so that any pooling and leaving out is exact.
+"""Scores of a detector as counts per subject and AU, so that pooling and leaving out subjects is exact.
 
-Words: `labels` (n, K) in {1 present, 0 absent, -1 unknown}; `scores` (n, K), larger for present; `subjects` (n,).
-Unknown labels enter no count. What is undefined is NaN, never 0 and never 1.
+`labels` are (n, K) in {1 present, 0 absent, -1 unknown}, `scores` (n, K) and larger for present, `subjects` (n,).
+Unknown labels enter no count. An undefined score is NaN, never 0 and never 1.
 """
 
 import math
@@ -41,7 +41,8 @@ def occurrence_counts(labels: Array, predictions: Array, subjects: ArrayLike, au
     place = (codes[:, None] * len(aus) + np.arange(len(aus))) * 5 + cell  # (n, K)
     cells = np.bincount(place.ravel(), minlength=len(names) * len(aus) * 5).reshape(-1, 5)  # (S * K, 5)
     columns = dict(zip(("tp", "tn", "fn", "fp"), cells.T[:4], strict=True))
-    return pd.DataFrame(_rows(names, aus) | {name: columns[name] for name in ("tp", "fp", "fn", "tn")})
+    rows = {"subject": np.repeat(names, len(aus)), "au": np.tile(np.asarray(aus, dtype=np.int64), len(names))}
+    return pd.DataFrame(rows | {name: columns[name] for name in ("tp", "fp", "fn", "tn")})
 
 
 def f1(counts: pd.DataFrame, by: str | Sequence[str] = "au") -> pd.Series:
@@ -56,7 +57,7 @@ def f1(counts: pd.DataFrame, by: str | Sequence[str] = "au") -> pd.Series:
     Returns:
         F1 as a share, 0 to 1, indexed by `by`; NaN where no frame is positive and none is predicted so.
     """
-    # Tables on disk hold small integers, which pandas gives back where the sums fit; their doubles need not.
+    # Tables on disk hold small integers. pandas keeps that type where the sums fit, but twice the sum may not.
     pooled = counts.groupby(by, sort=False)[["tp", "fp", "fn"]].sum().astype(np.int64)
     doubled = 2 * pooled["tp"]
     return (doubled / (doubled + pooled["fp"] + pooled["fn"])).rename("f1")
@@ -160,7 +161,7 @@ def auc(pairs: pd.DataFrame, by: str | Sequence[str] = "au", *, within_subjects:
 
 
 ENOUGH_SUBJECTS, ENOUGH_POSITIVES = 5, 10
-"""An AU enters the means with so many test subjects who have so many positive frames each."""
+"""An AU enters the means with this many test subjects who have this many positive frames each."""
 
 
 def scored_aus(
@@ -169,7 +170,7 @@ def scored_aus(
     aus: Sequence[int],
     null_aus: Sequence[int] = (),
 ) -> tuple[int, ...]:
-    """The AUs of the mean: at least 5 test subjects with at least 10 positive frames each, and not a null AU.
+    """The AUs that enter means: with 10 or more positive frames of each of 5 or more test subjects, and no null AU.
 
     Args:
         clean_labels: (n, K) in {-1, 0, 1}, of the test frames.
@@ -225,8 +226,8 @@ def knn(features_train: Array, labels_train: Array, features_test: Array, k: int
 def subject_accuracy(features: Array, subjects: ArrayLike, sequences: ArrayLike) -> float:
     """How well a linear classifier reads the subject from features: mean recall of the subjects.
 
-    Every other sequence of a subject trains the classifier (ridge, on standardised features), the others test it, so
-    that the same moment is never in both. Chance is 1 / subjects.
+    Every other sequence of a subject trains the classifier (ridge, on standardised features), and the others test it:
+    no moment is in both. Chance is 1 / subjects.
 
     Args:
         features: (n, K, D).
@@ -252,14 +253,14 @@ def subject_accuracy(features: Array, subjects: ArrayLike, sequences: ArrayLike)
 
 
 FLAT_GAIN = 0.005
-"""AUC that a curve may still gain and be called flat."""
+"""A curve that gains less AUC than this has flattened."""
 
 
 def has_plateaued(curve: ArrayLike) -> bool:
     """Whether a curve of inner-validation AUC has flattened.
 
     Rule: the best value in the last third of the checks (rounded up) is less than `FLAT_GAIN` above the best before it.
-    Values that are NaN (epochs without a check) are left out; fewer than 3 checks cannot tell and are not flat.
+    Epochs without a check (NaN) are left out. A curve of fewer than 3 checks has not flattened.
     """
     values = np.asarray(curve, dtype=np.float64)
     values = values[~np.isnan(values)]
@@ -292,7 +293,7 @@ def score_tables(
     the very test labels that are counted.
 
     Args:
-        scores: epoch rule -> head -> (validation (m, K), test (n, K)), probabilities, as `training.Monitor.scores`.
+        scores: epoch rule -> head -> (validation (m, K), test (n, K)), probabilities, as `probe.Monitor.scores`.
         validation_labels: (m, K), the noisy labels of the inner validation.
         test_labels: "clean" or "noisy" -> (n, K).
         subjects: (n,), of the test frames.
@@ -323,10 +324,6 @@ def _subjects(subjects: ArrayLike, count: int) -> tuple[Array, Array]:
     codes, names = pd.factorize(np.asarray(subjects), sort=True)
     _fit("subjects", codes, (count,))
     return codes, np.asarray(names)
-
-
-def _rows(names: Array, aus: Sequence[int]) -> dict[str, Array]:
-    return {"subject": np.repeat(names, len(aus)), "au": np.tile(np.asarray(aus, dtype=np.int64), len(names))}
 
 
 def _fit(name: str, array: Array, shape: tuple[int, ...]) -> None:

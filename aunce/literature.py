@@ -4,19 +4,14 @@ Nothing here was measured by this project. How far a number may be trusted is it
 without the mark of its status: see `marked`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
-from pandera.config import ValidationDepth, config_context
 from scipy import stats
 
-from aunce.errors import AunceError, DataError, UsageError
+from aunce.errors import UsageError
 
 DATASETS = ("BP4D", "DISFA", "GFT", "Aff-Wild2", "BP4D+")
 """The data sets of AUNCE's paper, as `results` and `fold_logs` name them."""
@@ -34,34 +29,12 @@ LEGEND = (
 WITHIN, ABOVE, BELOW, ONE_FOLD = "within the folds' spread", "above", "below", "one fold: no interval"
 """The readings of `did_i_match`."""
 
-_F1 = pa.Column(float, pa.Check.in_range(0, 100), coerce=True)
-_TEXT = pa.Column(str, pa.Check.str_length(min_value=1))
-_RESULTS = pa.DataFrameSchema(
-    {
-        "dataset": pa.Column(str, pa.Check.isin(DATASETS)),
-        "protocol": _TEXT,
-        "method": _TEXT,
-        "year": pa.Column("Int64", pa.Check.in_range(2000, 2100), nullable=True),
-        "au": pa.Column(str, pa.Check.str_matches(r"^([1-9]\d?|mean)$")),
-        "f1": _F1,
-        "source": _TEXT,
-        "status": pa.Column(str, pa.Check.isin(list(MARKS))),
-    },
-    strict=True,
-    ordered=True,
-)
-_README = _RESULTS.select_columns(["dataset", "method", "au", "f1"])
-_FOLDS = pa.DataFrameSchema(
-    {
-        "test_part": pa.Column(str, pa.Check.str_length(min_value=1), coerce=True),
-        "au": pa.Column("int64", pa.Check.ge(1), coerce=True),
-        "f1": _F1,
-    },
-    strict="filter",
-)
-_LOGS = _FOLDS.add_columns(
-    {"dataset": pa.Column(str, pa.Check.isin(DATASETS)), "fold": pa.Column("int64", pa.Check.ge(1)), "accuracy": _F1}
-)
+_TYPES: dict[str, dict[str, type | str]] = {
+    "results.csv": {"au": str, "year": "Int64"},
+    "aunce_fold_logs.csv": {"test_part": str},
+    "aunce_readme.csv": {"au": str},
+}
+"""File of published numbers -> types of the columns that pandas would read as another type."""
 
 
 def results(dataset: str | None = None) -> pd.DataFrame:
@@ -88,7 +61,7 @@ def results(dataset: str | None = None) -> pd.DataFrame:
         >>> bp4d.loc[(bp4d["method"] == "AUNCE (README)") & (bp4d["au"] == "mean"), "f1"].item()
         66.1
     """
-    return _of(_results(), dataset)
+    return _of("results.csv", dataset)
 
 
 def fold_logs(dataset: str | None = None) -> pd.DataFrame:
@@ -108,7 +81,7 @@ def fold_logs(dataset: str | None = None) -> pd.DataFrame:
     Raises:
         UsageError: an unknown data set, or one that AUNCE released no logs of.
     """
-    return _of(_logs(), dataset)
+    return _of("aunce_fold_logs.csv", dataset)
 
 
 def readme(dataset: str | None = None) -> pd.DataFrame:
@@ -127,11 +100,11 @@ def readme(dataset: str | None = None) -> pd.DataFrame:
     Raises:
         UsageError: an unknown data set, or one that the README has no table of.
     """
-    return _of(_readme(), dataset)
+    return _of("aunce_readme.csv", dataset)
 
 
 def marked(f1: float, status: str) -> str:
-    """The number as it is shown, with the mark of its status. `LEGEND` explains the marks.
+    """The number with one decimal and the mark of its status. `LEGEND` explains the marks.
 
     Args:
         f1: percent.
@@ -176,8 +149,7 @@ def did_i_match(own: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
         UsageError: columns missing, F1 outside 0 to 100, NaN or given as fractions, a part and AU twice, no part in
             common, or an AU missing in a shared part.
     """
-    own = _checked(own, _FOLDS, ["test_part", "au"], "own F1", UsageError)
-    published = _checked(published, _FOLDS, ["test_part", "au"], "published F1", UsageError)
+    own, published = _by_part(own, "own F1"), _by_part(published, "published F1")
     if 0 < own["f1"].max() <= 1:
         raise UsageError(f"own F1 are at most {own['f1'].max():.3g}. Expected percent, 0 to 100, not fractions.")
     shared = published[published["test_part"].isin(own["test_part"])]
@@ -213,12 +185,13 @@ def _with_mean(f1: pd.DataFrame) -> pd.DataFrame:
     return f1.rename(columns=str).assign(mean=f1.mean(axis=1))
 
 
-def _names(column: pd.Series[str]) -> str:
+def _names(column: "pd.Series[str]") -> str:
     return ", ".join(sorted(set(column)))
 
 
-def _of(table: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
+def _of(file: str, dataset: str | None) -> pd.DataFrame:
     """The rows of a data set, as a copy: the table itself is kept."""
+    table = _read(file)
     if dataset is None:
         return table.copy()
     names = {_adapter(name): name for name in table["dataset"].unique()}
@@ -232,44 +205,28 @@ def _adapter(name: str) -> str:
 
 
 @cache
-def _results() -> pd.DataFrame:
-    table = _read("results.csv", {"au": str, "year": "Int64"})
-    return _checked(table, _RESULTS, ["dataset", "protocol", "method", "au"], "results.csv", DataError)
+def _read(file: str) -> pd.DataFrame:
+    with resources.files("aunce").joinpath("data/published", file).open("rb") as opened:
+        return pd.read_csv(opened, dtype=_TYPES[file])
 
 
-@cache
-def _logs() -> pd.DataFrame:
-    table = _read("aunce_fold_logs.csv", {"test_part": str})
-    return _checked(table, _LOGS, ["dataset", "test_part", "au"], "aunce_fold_logs.csv", DataError)
-
-
-@cache
-def _readme() -> pd.DataFrame:
-    table = _read("aunce_readme.csv", {"au": str})
-    return _checked(table, _README, ["dataset", "method", "au"], "aunce_readme.csv", DataError)
-
-
-def _read(name: str, dtype: dict[str, type | str]) -> pd.DataFrame:
-    with resources.files("aunce").joinpath("data/published", name).open("rb") as file:
-        return pd.read_csv(file, dtype=dtype)
-
-
-def _checked(
-    table: pd.DataFrame, schema: pa.DataFrameSchema, key: Sequence[str], name: str, error: type[AunceError]
-) -> pd.DataFrame:
-    """The table in the schema's types, each key once."""
-    # An environment variable can switch pandera off for a whole process. Not here.
-    with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
-        try:
-            table = schema.validate(table, lazy=True)
-        except pa.errors.SchemaErrors as failed:
-            first = failed.failure_cases.iloc[0]
-            place = "" if pd.isna(first["index"]) else f", row {first['index']}"
-            raise error(
-                f"{name}{place}: {first['column']} fails {first['check']}: {first['failure_case']!r}. Expected columns "
-                f"{', '.join(schema.columns)}, F1 in percent."
-            ) from failed
-    twice = table[table.duplicated(list(key))]
+def _by_part(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The columns test_part, au and f1 in their types, each part and AU once."""
+    expected = "Expected columns test_part, au (a number) and f1 in percent"
+    missing = [column for column in ("test_part", "au", "f1") if column not in table]
+    if missing:
+        raise UsageError(f"{name}: no column {', '.join(missing)}. {expected}.")
+    try:
+        table = table[["test_part", "au", "f1"]].astype({"test_part": str, "au": "int64", "f1": float})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: {error}. {expected}.") from error
+    outside = table[~table["f1"].between(0, 100)]  # NaN is outside, too
+    if len(outside):
+        raise UsageError(
+            f"{name}, row {outside.index[0]}: f1 is {outside['f1'].iloc[0]:g}. Expected percent, 0 to 100."
+        )
+    twice = table[table.duplicated(["test_part", "au"])]
     if len(twice):
-        raise error(f"{name}: {', '.join(map(str, twice.iloc[0][list(key)]))} is there twice. Expected each once.")
+        part, au = twice.iloc[0][["test_part", "au"]]
+        raise UsageError(f"{name}: AU{au} of part {part} is there twice. Expected each once.")
     return table

@@ -1,12 +1,10 @@
 """What each `method` of a run trains, and on which features it is scored: the one place where names meet losses.
 
-Every method is scored alike, by `training.Monitor`: a linear probe on frozen features, kNN on the same features, and
-the own head where there is one. Floors and the ceiling are methods too, with features that are not learned, or learned
-from shuffled labels.
+Every method is scored alike, by `probe.Monitor`: a linear probe and kNN on frozen features, and the own head where
+there is one. Floors and the ceiling are methods too: their features are not learned, or learned from shuffled labels.
 """
 
 import contextlib
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from torch import Generator, Tensor
 
+from aunce.backbones import load_backbone
 from aunce.data import prepare, transfer
 from aunce.data.frames import Split
 from aunce.data.images import FaceCrops
@@ -28,21 +26,12 @@ from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
 from aunce.evaluation import Array, scored_aus
 from aunce.losses import EXPONENTS, AUNCELoss, infonce, own_view_share, supcon
-from aunce.model import Encoder, LinearProbe, build_encoder, load_backbone
+from aunce.model import Encoder, build_encoder, build_probe
+from aunce.probe import Monitor, embed, fit_train_mode_probe, probabilities
 from aunce.processes import first_process
-from aunce.study.spec import RunSpec
-from aunce.training import (
-    ContrastiveLoss,
-    Monitor,
-    Optimisation,
-    au_weights,
-    embed,
-    fit_supervised,
-    fit_train_mode_probe,
-    pretrain,
-    probabilities,
-    supervised_loss,
-)
+from aunce.study.spec import CONTRASTIVE, RunSpec
+from aunce.supervised import au_weights, supervised_loss
+from aunce.training import ContrastiveLoss, Optimisation, Training, fit_supervised, pretrain
 
 LOSS_OPTIONS = ("exponents", "positive", "positive_probs", "exclude", "positive_mean", "draw")
 """Switches of a run that `aunce_loss` has under the same name."""
@@ -102,7 +91,7 @@ def train(
         clean=clean,
         subjects=subjects,
         aus=table.aus,
-        entering=scored_aus(clean[split.test], subjects[split.test], table.aus, table.null_aus),
+        scored=scored_aus(clean[split.test], subjects[split.test], table.aus, table.null_aus),
         seed=spec.replicate,
         probe_epochs=spec.probe_epochs,
         probe_learning_rate=spec.probe_learning_rate,
@@ -114,72 +103,63 @@ def train(
     if spec.pretext:
         if not spec.start:
             raise UsageError("pretext needs start, the weights that it left; `aunce run` makes them and hands them on")
-        load_backbone(encoder, Path(spec.start))
-    embedding = partial(_embed_rows, encoder, pack.images, device, spec.crop)
+        load_backbone(encoder.backbone, Path(spec.start))
+    embedding = partial(embed, encoder, pack.images, device=device, crop=spec.crop)
     if spec.method == "random":
         return _untrained(monitor(embedding), encoder)
-    options: dict[str, Any] = {
-        "optimisation": Optimisation(
+    head = None if spec.method in CONTRASTIVE else build_probe(len(table.aus), spec.channels, seed=spec.replicate)
+    scores = monitor(embedding, head=head)
+    training = Training(
+        images=pack.images,
+        labels=noisy,
+        optimisation=Optimisation(
             epochs=spec.epochs,
             batch_size=spec.batch_size,
             learning_rate=spec.learning_rate,
             weight_decay=spec.weight_decay,
             schedule=spec.schedule,
         ),
-        "seed": spec.replicate,
-        "rows": split.train,
-        "aus": table.aus,
-        "device": device,
-        "two_forwards": spec.two_forwards,
-        "crop": spec.crop,
-        "sampling_weights": sampling_weights(noisy[split.train]) if spec.sampler == "balanced" else None,
-        "precision": spec.precision,
-        "compiled": spec.compiled,
-        "checks": spec.checks,
-        "checkpoint": folder / "checkpoint",
-        "log": log,
-    }
+        seed=spec.replicate,
+        rows=split.train,
+        aus=table.aus,
+        sampling_weights=sampling_weights(noisy[split.train]) if spec.sampler == "balanced" else None,
+        two_forwards=spec.two_forwards,
+        crop=spec.crop,
+        device=device,
+        precision=spec.precision,
+        compiled=spec.compiled,
+        check=scores,
+        checks=spec.checks,
+        measure=(lambda z, y: {"own_view": own_view_share(z, y)}) if spec.method == "aunce" else None,
+        checkpoint=folder / "checkpoint",
+        log=log,
+    )
     # A kernel outlives a killed parent by a second or two; until then the checkpoint is its own.
     with FileLock(folder / ".training.lock") if first_process() else contextlib.nullcontext():
-        if spec.method in ("supcon", "infonce", "aunce"):
-            scores = monitor(embedding)
-            loss = contrastive_loss(spec, noisy[split.train])
-            options["measure"] = _nearest if spec.method == "aunce" else None
-            history = pretrain(encoder, pack.images, noisy, loss=loss, check=scores, **options)
+        if head is None:
+            history = pretrain(encoder, contrastive_loss(spec, noisy[split.train]), training)
         else:
-            head = build_head(len(table.aus), spec.channels, seed=spec.replicate)
-            scores = monitor(embedding, head=head)
-            name = "bce" if spec.method == "shuffled" else spec.method
-            objective = supervised_loss(name, noisy[split.train])
-            history = fit_supervised(encoder, head, pack.images, noisy, loss=objective, check=scores, **options)
+            loss = supervised_loss("bce" if spec.method == "shuffled" else spec.method, noisy[split.train])
+            history = fit_supervised(encoder, head, loss, training)
     if spec.moving_probe:
         # Its scores need the last encoder alone, and a training that is continued has it again.
-        moved = train_mode_probe(encoder, pack, split, noisy, spec, device)
-        scores.scores["last"] = scores.scores["last"] | {"moving": moved}  # other rules may share the dictionary
+        moved, probe = fit_train_mode_probe(
+            encoder,
+            pack.images,
+            noisy,
+            rows=split.train,
+            seed=spec.replicate,
+            epochs=spec.probe_epochs,
+            learning_rate=spec.probe_learning_rate,
+            device=device,
+            crop=spec.crop,
+        )
+        validation, test = (
+            probabilities(probe, embed(moved, pack.images, rows, device=device, crop=spec.crop))
+            for rows in (split.validation, split.test)
+        )
+        scores.scores["last"] = scores.scores["last"] | {"moving": (validation, test)}  # other rules may share the dict
     return Trained(history, scores, encoder)
-
-
-def train_mode_probe(
-    encoder: Encoder, pack: FaceCrops, split: Split, noisy: Array, spec: RunSpec, device: str
-) -> tuple[Array, Array]:
-    """Scores (validation (m, K), test (n, K)) of the probe as released, on a copy of the encoder."""
-    moved = copy.deepcopy(encoder)
-    probe = fit_train_mode_probe(
-        moved,
-        pack.images,
-        noisy,
-        rows=split.train,
-        seed=spec.replicate,
-        epochs=spec.probe_epochs,
-        learning_rate=spec.probe_learning_rate,
-        device=device,
-        crop=spec.crop,
-    )
-    validation, test = (
-        probabilities(probe, _embed_rows(moved, pack.images, device, spec.crop, rows))
-        for rows in (split.validation, split.test)
-    )
-    return validation, test
 
 
 def untrained_encoder(spec: RunSpec, aus: int) -> Encoder:
@@ -199,17 +179,13 @@ def untrained_encoder(spec: RunSpec, aus: int) -> Encoder:
 
 
 def contrastive_loss(spec: RunSpec, labels: Array) -> ContrastiveLoss:
-    """The contrastive loss of a run; from the training `labels` (n, K) the early preset takes its AU weights."""
+    """The contrastive loss of a run. AU weights and rarer labels are counted in the training `labels` (n, K)."""
     if spec.method == "supcon":
         return lambda z, y, generator, anchors: supcon(z, y, spec.temperature, anchors=anchors)
     if spec.method == "infonce":
         return lambda z, y, generator, anchors: infonce(z, spec.temperature, anchors=anchors)
     criterion = getattr(AUNCELoss, spec.preset)(temperature=spec.temperature, **_options(spec, labels))
-
-    def aunce(z: Tensor, y: Tensor, generator: Generator, anchors: slice | None) -> Tensor:
-        return torch.as_tensor(criterion(z, y, generator=generator, anchors=anchors))
-
-    return aunce
+    return lambda z, y, generator, anchors: torch.as_tensor(criterion(z, y, generator=generator, anchors=anchors))
 
 
 def _options(spec: RunSpec, labels: Array) -> dict[str, Any]:
@@ -227,17 +203,16 @@ def _options(spec: RunSpec, labels: Array) -> dict[str, Any]:
     return options
 
 
-def build_head(aus: int, channels: int, *, seed: int) -> LinearProbe:
-    """The linear head of a supervised method, its weights from `seed` alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return LinearProbe(aus, channels)
-
-
 def sampling_weights(labels: Array) -> Array:
-    """How likely a balanced sampler draws each of the frames (n,): as one over the rate of the rarest AU that it shows.
+    """How likely a balanced sampler draws each frame: as one over the rate of the rarest AU that it shows.
 
-    A frame without an AU counts as one of the most frequent AU. From the training `labels` (n, K), which may be noisy.
+    A frame without an AU counts as one of the most frequent AU.
+
+    Args:
+        labels: (n, K) in {-1, 0, 1}, of the training frames; they may be noisy.
+
+    Returns:
+        (n,) with sum 1.
     """
     present = labels == 1  # (n, K)
     inverse = len(labels) / np.maximum(present.sum(0), 1)  # (K)
@@ -246,12 +221,8 @@ def sampling_weights(labels: Array) -> Array:
     return share
 
 
-def _nearest(z: Tensor, labels: Tensor) -> dict[str, float]:
-    return {"own_view": own_view_share(z, labels)}
-
-
 def shuffle(labels: Array, split: Split, *, seed: int) -> Array:
-    """Labels dealt anew among the training frames, and among those of inner validation: the rates stay as they are."""
+    """Labels (n, K) permuted among the training frames, and among those of inner validation; rates are unchanged."""
     generator = np.random.default_rng(seed)
     shuffled = labels.copy()
     for rows in (split.train, split.validation):
@@ -263,7 +234,10 @@ def raw_pixels(images: Array, split: Split) -> Array:
     """Grey images of 24 x 24 pixels as features (n, 576), each pixel standardised on the training frames."""
     size = (RAW_SIDE, RAW_SIDE)
     grey = [cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for image in images]
-    return _standardised(np.stack(grey).reshape(len(images), -1).astype(np.float32), split.train)
+    features = np.stack(grey).reshape(len(images), -1).astype(np.float32)  # (n, 576)
+    train = features[split.train]
+    standardised: Array = (features - train.mean(0)) / np.maximum(train.std(0), 1e-6)
+    return standardised
 
 
 def latent_intensities(pack: FaceCrops) -> Array:
@@ -281,10 +255,6 @@ def _untrained(scores: Monitor, encoder: Encoder | None) -> Trained:
     return Trained(pd.DataFrame([row]), scores, encoder)
 
 
-def _embed_rows(encoder: Encoder, images: Array, device: str, crop: int, rows: Array) -> Array:
-    return embed(encoder, images, rows=rows, device=device, crop=crop)
-
-
 def _shared_by_aus(features: Array, aus: int) -> Callable[[Array], Array]:
     def of_rows(rows: Array) -> Array:
         chosen = features[rows]  # (n, D)
@@ -292,8 +262,3 @@ def _shared_by_aus(features: Array, aus: int) -> Callable[[Array], Array]:
         return np.lib.stride_tricks.as_strided(chosen, shape, strides)  # (n, K, D), one copy for all AUs
 
     return of_rows
-
-
-def _standardised(features: Array, rows: Array) -> Array:
-    standard: Array = (features - features[rows].mean(0)) / np.maximum(features[rows].std(0), 1e-6)
-    return standard

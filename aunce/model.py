@@ -11,163 +11,40 @@ uses without its cosine classifier:
 Axis letters everywhere in the package: V views, B images, K AUs, N tokens, D channels.
 """
 
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from aunce.errors import UsageError
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from aunce.backbones import build_backbone, tokens, width
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def _small() -> "PretrainedConfig":
-    from transformers import ResNetConfig  # here and below: importing transformers takes seconds
+class AUHead(nn.Module):
+    """Tokens of any backbone to one feature vector per AU, by the formulas above.
 
-    return ResNetConfig(layer_type="basic", embedding_size=24, hidden_sizes=[24, 48, 96], depths=[1, 1, 1])
-
-
-def _resnet_18() -> "PretrainedConfig":
-    from transformers import ResNetConfig
-
-    return ResNetConfig(layer_type="basic", embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2])
-
-
-def _swin_base() -> "PretrainedConfig":
-    from transformers import SwinConfig
-
-    return SwinConfig(
-        image_size=224,
-        patch_size=4,
-        embed_dim=128,
-        depths=[2, 2, 18, 2],
-        num_heads=[4, 8, 16, 32],
-        window_size=7,
-        drop_path_rate=0.5,  # as in the released code; the hub's configuration says 0.1
-    )
-
-
-BACKBONES: dict[str, Callable[[], "PretrainedConfig"]] = {
-    "small": _small,
-    "resnet-18": _resnet_18,
-    "swin-base": _swin_base,
-}
-"""Bundled configurations with random weights: a ResNet for laptops (9 tokens of 96 channels at 48 px, 0.18 M weights),
-the 18-layer ResNet for the GPU size of studies (16 tokens of 512 channels at 112 px, 11 M weights), and the paper's
-Swin-B (49 tokens of 1024 channels at 224 px, 87 M weights)."""
-
-
-def build_backbone(name: str, *, revision: str | None = None) -> nn.Module:
-    """Build a Hugging Face vision model by bundled name, local folder or hub name.
+    Source: the released code (commit bade385), but for one point. Here every AU has exactly `neighbours` neighbours.
+    There a threshold at the fourth largest product lets ties add neighbours, and makes all AUs neighbours at zero.
 
     Args:
-        name: a key of `BACKBONES` (random weights); or a folder with `config.json` and, unless the weights are to be
-            random, safetensors weights; or the name of a model on the hub.
-        revision: the commit of a hub model. Needed for the hub, refused elsewhere.
-
-    Returns:
-        The model, in training mode and float32.
-
-    Raises:
-        UsageError: a hub name without a pinned revision, a revision where none belongs, or a model that cannot be read.
-    """
-    folder = Path(name)
-    if name in BACKBONES or folder.is_dir():
-        if revision is not None:
-            raise UsageError(f"backbone {name!r}: a revision belongs to a hub name only; leave it out")
-    elif revision is None or not re.fullmatch("[0-9a-f]{40}", revision):
-        raise UsageError(
-            f"backbone {name!r} is neither bundled ({', '.join(BACKBONES)}) nor a folder; a model of the hub needs a "
-            f"pinned revision, the 40 hex digits of a commit, got {revision!r}"
-        )
-    import transformers
-
-    # Its classes build themselves and carry no types.
-    auto_model: Any = transformers.AutoModel
-
-    try:
-        if name in BACKBONES:
-            model = auto_model.from_config(BACKBONES[name]())
-        elif folder.is_dir() and not any(folder.glob("*.safetensors")):
-            pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".h5"))
-            if pickles:  # whoever brought weights does not mean random ones
-                raise UsageError(
-                    f"backbone {name!r}: holds {pickles[0]} and no safetensors, and nothing else is read; download "
-                    "model.safetensors into it, or remove the file to start from random weights"
-                )
-            model = auto_model.from_config(transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        else:
-            # Safetensors only: other weight files are pickles, which run code when they are read.
-            model = auto_model.from_pretrained(
-                name, revision=revision or "main", use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-            )
-    except (OSError, ValueError) as error:
-        raise UsageError(f"backbone {name!r} cannot be read as a vision model: {error}") from error
-    return cast(nn.Module, model.train())
-
-
-def tokens(backbone: nn.Module, images: Tensor) -> Tensor:
-    """The backbone's last feature map as tokens.
-
-    Maps of convolutional networks are flattened row by row; class, distillation and register tokens, which stand in
-    front of the patches, are dropped.
-
-    Args:
-        backbone: a model from `build_backbone`.
-        images: (B, 3, H, W), normalised as the backbone expects.
-
-    Returns:
-        (B, N, C).
-    """
-    features: Tensor = backbone(images).last_hidden_state  # (B, C, H', W') or (B, T, C)
-    if features.ndim == 4:
-        return features.flatten(2).transpose(1, 2)  # (B, N, C)
-    patch = getattr(backbone.config, "patch_size", None)
-    if patch is None:
-        return features  # (B, N, C)
-    patch_height, patch_width = (patch, patch) if isinstance(patch, int) else patch
-    patches = (images.shape[-2] // patch_height) * (images.shape[-1] // patch_width)
-    # Hierarchical models such as Swin end with fewer tokens than patches: nothing is dropped there.
-    return features[:, max(features.shape[1] - patches, 0) :]  # (B, N, C)
-
-
-class Encoder(nn.Module):
-    """Backbone and AU head: images to one feature vector per AU.
-
-    Source: the released code (commit bade385), but for two points. Images are normalised with ImageNet's mean and
-    standard deviation (released: those of CIFAR-10 on an ImageNet backbone), and every AU has exactly `neighbours`
-    neighbours (released: a threshold at the fourth largest product, so that ties add neighbours, and all AUs at zero).
-
-    Args:
-        backbone: a model from `build_backbone`.
+        width: channels C of the tokens.
         aus: number of AUs K.
         channels: width D of the shared and of the per-AU features.
         neighbours: neighbours of each AU in the graph, at most K.
-        final_relu: False leaves out the ReLU of the result, whose features then are no longer confined to angles of at
-            most 90 degrees.
+        final_relu: False leaves out the ReLU of the result. With it no cosine of two features is negative.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
-        self, backbone: nn.Module, *, aus: int, channels: int = 64, neighbours: int = 4, final_relu: bool = True
+        self, width: int, *, aus: int, channels: int = 64, neighbours: int = 4, final_relu: bool = True
     ) -> None:
         super().__init__()
         self.aus, self.channels = aus, channels
         self.neighbours, self.final_relu = min(neighbours, aus), final_relu
-        # On a CPU convolutions over pixels with adjacent channels are 1.6 times as fast.
-        self.backbone = cast(Any, backbone).to(memory_format=torch.channels_last)
-        self.shared = nn.Linear(_width(backbone), channels, bias=False)
+        self.shared = nn.Linear(width, channels, bias=False)
         self.shared_norm = nn.BatchNorm1d(channels)
         # One matrix for the K linear layers: each output sees `channels` inputs, so torch's initialisation is that of K
         # separate layers. The norms take the place of biases.
@@ -176,20 +53,9 @@ class Encoder(nn.Module):
         self.graph_u = nn.Linear(channels, channels)
         self.graph_v = nn.Linear(channels, channels)
         self.graph_norm = nn.BatchNorm1d(aus)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode images.
-
-        Args:
-            images: (B, 3, H, W) float in [0, 1], RGB.
-
-        Returns:
-            X (B, K, D): one feature vector per AU, not normalised to length 1.
-        """
-        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        features = tokens(self.backbone, images)  # (B, N, C)
+    def forward(self, features: Tensor) -> Tensor:
+        """Per-AU features X (B, K, D) of tokens (B, N, C), not normalised to length 1."""
         batch, count, _ = features.shape
         shared = F.relu(self.shared_norm(self.shared(features.flatten(0, 1))))  # (B * N, D)
         per_au = F.relu(self.per_au_norm(self.per_au(shared)))  # (B * N, K * D)
@@ -197,6 +63,33 @@ class Encoder(nn.Module):
         messages = adjacency(x, self.neighbours) @ self.graph_v(x)  # (B, K, D)
         x = x + self.graph_norm(messages + self.graph_u(x))  # (B, K, D)
         return F.relu(x) if self.final_relu else x
+
+
+class Encoder(AUHead):
+    """An AU head with a backbone before it: images to one feature vector per AU.
+
+    It is the head's subclass, so that weights keep the names that earlier runs wrote. Images are normalised with
+    ImageNet's mean and standard deviation (released: those of CIFAR-10 on an ImageNet backbone).
+
+    Args:
+        backbone: a model from `backbones.build_backbone`.
+        options: those of `AUHead`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, **options: Any) -> None:
+        super().__init__(width(backbone), **options)
+        # On a CPU convolutions over pixels with adjacent channels are 1.6 times as fast.
+        self.backbone = cast(Any, backbone).to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Per-AU features X (B, K, D) of images (B, 3, H, W), RGB float in [0, 1]."""
+        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return super().forward(tokens(self.backbone, images))  # (B, K, D)
 
 
 def adjacency(x: Tensor, neighbours: int) -> Tensor:
@@ -244,19 +137,36 @@ def build_encoder(
     """Build backbone and head with weights that depend on `seed` alone; no global generator moves.
 
     Args:
-        backbone: see `build_backbone`.
+        backbone: see `backbones.build_backbone`.
         aus: number of AUs K.
         channels: width D.
         seed: of the random weights.
-        revision: see `build_backbone`.
+        revision: see `backbones.build_backbone`.
         final_relu: see `Encoder`.
 
     Raises:
-        UsageError: see `build_backbone`.
+        UsageError: see `backbones.build_backbone`.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         return Encoder(build_backbone(backbone, revision=revision), aus=aus, channels=channels, final_relu=final_relu)
+
+
+def build_probe(aus: int, channels: int, *, seed: int) -> LinearProbe:
+    """A linear probe, or the head of a supervised method, with weights that depend on `seed` alone."""
+    with seeded(seed):
+        return LinearProbe(aus, channels)
+
+
+@contextmanager
+def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Seed torch's global generators of the CPU and of `device`, and give them back as they were."""
+    kind = torch.device(device).type
+    devices = [] if kind == "cpu" else [torch.device(device)]
+    with torch.random.fork_rng(devices=devices, device_type=kind if devices else "cuda"):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            getattr(torch, kind).manual_seed(seed)
+        yield
 
 
 def count_operations(encoder: Encoder, *, images: int, pixels: int) -> int:
@@ -272,30 +182,3 @@ def count_operations(encoder: Encoder, *, images: int, pixels: int) -> int:
     with FlopCounterMode(display=False) as counter:
         encoder(torch.empty(images, 3, pixels, pixels, device=encoder.mean.device)).sum().backward()
     return int(counter.get_total_flops())
-
-
-def load_backbone(encoder: Encoder, path: Path) -> None:
-    """Give the encoder the backbone, buffers included, that a run left at `path`; its head stays as it is.
-
-    Args:
-        encoder: changed in place.
-        path: safetensors of an encoder (`study.WEIGHTS` in the folder of its run).
-
-    Raises:
-        UsageError: there is no such file of safetensors, or it holds another backbone.
-    """
-    try:
-        stored = safetensors.torch.load_file(path)
-        prefix = "backbone."
-        encoder.backbone.load_state_dict(
-            {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
-        )
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UsageError(f"start = {path} does not hold weights of this backbone: {error}") from None
-
-
-def _width(backbone: nn.Module) -> int:
-    """Channels C of the last feature map: configurations name it in two ways."""
-    config = cast(Any, backbone).config
-    sizes = getattr(config, "hidden_sizes", None)
-    return int(sizes[-1] if sizes else config.hidden_size)

@@ -1,9 +1,10 @@
 """Prediction: the action units of faces in images and videos of one's own, by a finished run.
 
-Faces are found, brought to one place and cropped as they were for the training of the run. Columns are named as users
-of OpenFace and py-feat know them; AU01, AU02, ... are probabilities of occurrence by the frozen probe, last epoch.
+Faces are found, aligned and cropped as they were for the training of the run. Columns are named as in OpenFace and
+py-feat. AU01, AU02, ... are probabilities of occurrence by the frozen probe of the last epoch.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -26,15 +27,15 @@ from torch import Tensor
 
 from aunce import files
 from aunce.data import data_set, images
-from aunce.data.faces import Finder, finder
+from aunce.data.faces import FaceDetector, face_detector
 from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
 from aunce.methods import crops, train, untrained_encoder
 from aunce.model import Encoder, LinearProbe
+from aunce.probe import centre, embed, probabilities
 from aunce.study.grid import BACKBONE, PROBE, WEIGHTS
 from aunce.study.results import Recorder
 from aunce.study.spec import RunSpec
-from aunce.training import centre, embed
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
@@ -45,26 +46,15 @@ WINDOW = 6  # a patch that `regions` covers is this part of the side of a crop
 
 @dataclass(frozen=True)
 class Model:
-    """A finished run, ready to predict.
-
-    Attributes:
-        spec: of the run.
-        aus: the K AU numbers that the encoder and the probe are for.
-        shown: those among them that are predicted; an AU that was labelled and never drawn is not.
-        trained_on: the data set, or `RENDERED`.
-        encoder: with the weights of the last epoch.
-        probe: fitted on its features.
-        find: finds the faces; None takes each image for one.
-        device: where to compute.
-    """
+    """A finished run, ready to predict."""
 
     spec: RunSpec
-    aus: tuple[int, ...]
-    shown: tuple[int, ...]
-    trained_on: str
-    encoder: Encoder
-    probe: LinearProbe
-    find: Finder | None
+    aus: tuple[int, ...]  # the K AU numbers that encoder and probe are for
+    shown: tuple[int, ...]  # those of them that are predicted: one that was labelled and never drawn is not
+    trained_on: str  # the data set, or `RENDERED`
+    encoder: Encoder  # with the weights of the last epoch
+    probe: LinearProbe  # fitted on its features
+    find: FaceDetector | None  # finds the faces; None takes each image for one
     device: str
 
     @property
@@ -74,23 +64,14 @@ class Model:
 
 
 class Face(NamedTuple):
-    """A face, or a frame in which none was found.
+    """A face, or a frame in which none was found."""
 
-    Attributes:
-        input: the file.
-        frame: of a video, from 1 as in OpenFace; 1 of an image.
-        face_id: of the faces of one frame, the largest is 0. It does not follow a person from frame to frame.
-        timestamp: seconds from the start of the video, 0 of an image.
-        confidence: of the face detector, 0 if there is no face, NaN if no detector was asked.
-        crop: (size, size, 3) uint8 RGB; None if there is no face.
-    """
-
-    input: str
-    frame: int
-    face_id: int
-    timestamp: float
-    confidence: float
-    crop: NDArray[np.uint8] | None
+    input: str  # the file
+    frame: int  # of a video, from 1 as in OpenFace; 1 of an image
+    face_id: int  # among the faces of a frame, 0 is the largest; it does not follow a person from frame to frame
+    timestamp: float  # seconds from the start of the video, 0 of an image
+    confidence: float  # of the face detector, 0 if there is no face, NaN if no detector was asked
+    crop: NDArray[np.uint8] | None  # (size, size, 3) RGB; None if there is no face
 
 
 def load(run: str | Path, *, detector: str = "") -> Model:
@@ -118,12 +99,11 @@ def load(run: str | Path, *, detector: str = "") -> Model:
         facts = metrics["data"]
         aus = tuple(int(au) for au in facts["rates"])
         shown = tuple(au for au in aus if au not in facts["null_aus"])
-        spec = RunSpec.checked(metrics["spec"], str(path))
-        trained_on = RENDERED if facts["synthetic"] else data_set(spec.dataset).title
+        values, rendered = dict(metrics["spec"]), bool(facts["synthetic"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, UsageError):
-            raise
         raise DataError(f"{path}: not the metrics of a run ({error!r})") from None
+    spec = RunSpec.checked(values, str(path))
+    trained_on = RENDERED if rendered else data_set(spec.dataset).title
     for name in (WEIGHTS, PROBE):
         if not (run / name).is_file():
             why = (
@@ -138,7 +118,7 @@ def load(run: str | Path, *, detector: str = "") -> Model:
         probe.load_state_dict(safetensors.torch.load_file(run / PROBE))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError(f"{run}: the weights are not those of metrics.json ({error})") from None
-    find = None if spec.align == "none" else finder(detector or spec.detector)
+    find = None if spec.align == "none" else face_detector(detector or spec.detector)
     device = pick_device("auto")
     return Model(spec, aus, shown, trained_on, encoder.to(device).eval(), probe.to(device).eval(), find, device)
 
@@ -236,9 +216,7 @@ def table(model: Model, batch: list[Face]) -> pd.DataFrame:
     if rows:
         pixels = np.stack([face.crop for face in batch if face.crop is not None])  # (m, size, size, 3)
         features = embed(model.encoder, pixels, device=model.device, crop=model.spec.crop)  # (m, K, D)
-        with torch.inference_mode():
-            logits = model.probe(torch.from_numpy(features).to(model.device))  # (m, K)
-        scores[rows] = torch.sigmoid(logits).cpu().numpy()[:, [model.aus.index(au) for au in model.shown]]
+        scores[rows] = probabilities(model.probe, features)[:, [model.aus.index(au) for au in model.shown]]
     about = pd.DataFrame([face[:-1] for face in batch], columns=Face._fields[:-1])
     about = about.astype({"frame": int, "face_id": int, "timestamp": float, "confidence": float})
     return pd.concat([about, pd.DataFrame(scores, columns=model.columns)], axis=1).assign(trained_on=model.trained_on)
@@ -282,8 +260,8 @@ def write(tables: Iterable[pd.DataFrame], out: Path | None) -> int:
 def regions(model: Model, faces: NDArray[np.uint8], aus: list[int]) -> NDArray[np.float32]:
     """Which regions of a face moved the decision: how far the log-odds of an AU fall if a patch is covered with grey.
 
-    Occlusion (Zeiler and Fergus 2014) by captum; overlapping patches are averaged. It says what the decision of this
-    network rests on, not what is true of the face.
+    Source: occlusion (Zeiler and Fergus 2014) by captum, the mean of overlapping patches. It shows what this network
+    goes by, not what the face does.
 
     Args:
         model: see `load`.
@@ -363,9 +341,15 @@ def _write_csv(tables: Iterable[pd.DataFrame], stream: TextIO) -> int:
 def _frames_in(path: Path) -> int:
     if path.suffix.lower() in IMAGES:
         return 1
+    with _opened(path) as capture:
+        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
     capture = cv2.VideoCapture(str(path))
     try:
-        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        yield capture
     finally:
         capture.release()
 
@@ -375,10 +359,8 @@ def _decoded(path: Path) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
     if path.suffix.lower() in IMAGES:
         yield 1, 0.0, images.read_image(path)
         return
-    capture = cv2.VideoCapture(str(path))
-    try:
-        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        number = 0
+    with _opened(path) as capture:
+        promised, number = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0
         while True:
             good, bgr = capture.read()
             if not good or bgr is None:
@@ -386,9 +368,7 @@ def _decoded(path: Path) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
             number += 1
             seconds = round(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 4)
             yield number, seconds, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-        if number == 0:
-            raise DataError(f"{path}: no video that OpenCV can read")
-        if number < promised:
-            raise DataError(f"{path}: {number} of {promised} frames could be decoded; the file may be truncated")
-    finally:
-        capture.release()
+    if number == 0:
+        raise DataError(f"{path}: no video that OpenCV can read")
+    if number < promised:
+        raise DataError(f"{path}: {number} of {promised} frames could be decoded; the file may be truncated")

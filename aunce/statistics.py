@@ -1,8 +1,8 @@
-"""Intervals, paired differences and verdicts, and the scores that follow from counts alone.
+"""Intervals, tests, verdicts, and the scores that follow from counts alone.
 
 On rendered data the replicate is the unit: new faces, labels, noise, split and initialisation, all from one number.
-Real data come once: there subjects and seeds are the units, and what is said holds for these training sets only.
-No interval takes frames for independent of each other. `aunce.analyses.simulation` measures what the intervals cover.
+Recorded data come once. There subjects and seeds are the units, and an interval holds for these training sets only.
+No interval takes frames as independent of each other. `aunce.analyses.simulation` measures what the intervals cover.
 """
 
 import math
@@ -13,7 +13,10 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
+
+LEVEL, POWER = 0.95, 0.8
+"""Coverage of the intervals, and probability with which a test finds a `detectable_difference`."""
 
 CONDITIONAL = "conditional on these training sets"
 
@@ -22,7 +25,7 @@ CONDITIONAL = "conditional on these training sets"
 class Estimate:
     """A mean over `n` replicates (or seeds) with its interval, which is (-inf, inf) where it is not defined.
 
-    `condition` says what the interval takes for granted, empty if nothing.
+    `condition` says on what the interval is conditional, empty if on nothing.
     """
 
     value: float
@@ -38,7 +41,7 @@ class Estimate:
 
 
 class Verdict(StrEnum):
-    """What a claim comes to, from the worst to the best."""
+    """What is decided about a claim, from the worst to the best."""
 
     REVERSED = "reversed"
     NOT_SUPPORTED = "not supported"
@@ -48,78 +51,60 @@ class Verdict(StrEnum):
 
 
 class Materiality(StrEnum):
-    """What a difference between two ways of doing it comes to, whichever way is ahead."""
+    """Whether a difference between two ways of doing something matters, whichever is ahead."""
 
     MATTERS = "matters"
     NOTHING = "does not matter"
     UNDECIDED = "undecided"
 
 
-def t_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
+def t_interval(values: Sequence[float]) -> Estimate:
     """Mean over replicates with Student's interval, mean +- t(n - 1) s / sqrt(n).
 
     Args:
-        values: one score per replicate.
-        level: coverage of the interval.
+        values: one score, or one paired difference, per replicate.
 
     Returns:
-        The estimate. Without a value it is NaN. With fewer than two, or with a NaN among them (a NaN is never dropped:
-        then the mean is NaN as well), the interval is (-inf, inf).
+        The estimate; NaN without a value, or with a NaN among them, which is never dropped. Then, and with fewer than
+        two values, the interval is (-inf, inf).
     """
     mean, error, n = _mean(values)
-    half = _t_quantile((1 + level) / 2, n - 1) * error
+    half = _t_quantile((1 + LEVEL) / 2, n - 1) * error
     if math.isnan(half):
         return Estimate(mean, -math.inf, math.inf, n)
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def share_interval(share: float, n: int, *, level: float = 0.95) -> Estimate:
-    """A mean of n independent shares with the interval of Clopper and Pearson, as if each were one toss of a coin.
+def share_interval(share: float, n: int) -> Estimate:
+    """A mean of n independent shares with the interval of Clopper and Pearson, as if each were one Bernoulli trial.
 
-    A share between 0 and 1 varies no more than a coin of the same mean, so the interval is rather too wide; and it says
-    something where all shares are 0, where Student's has no width. Source: derived.
+    A share between 0 and 1 varies no more than a Bernoulli variable of the same mean, so the interval is conservative.
+    It has a width where all shares are 0, where Student's has none.
 
     Args:
         share: the mean, 0 to 1.
         n: independent shares behind it.
-        level: coverage of the interval.
 
     Raises:
-        ValueError: nothing is behind the mean.
+        ValueError: n is below 1.
+
+    Source:
+        Derived; Clopper and Pearson, Biometrika 26 (1934), 404-413.
     """
     if n < 1:
         raise ValueError("an interval of a share needs at least one")
-    tail, hits = (1 - level) / 2, share * n
-    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    tail, hits = (1 - LEVEL) / 2, share * n
+    low = float(special.betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(special.betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     return Estimate(share, low, high, n)
 
 
-def paired_difference(values: Sequence[float], reference: Sequence[float], *, level: float = 0.95) -> Estimate:
-    """Mean of `values - reference` with Student's interval; entry i of both comes from the same replicate.
-
-    Args:
-        values: one score per replicate.
-        reference: the scores to compare with, as many.
-        level: coverage of the interval.
-
-    Returns:
-        The estimate in the unit of the scores, see `t_interval`.
-
-    Raises:
-        ValueError: the two differ in length, so they cannot be pairs.
-    """
-    differences = [value - other for value, other in zip(values, reference, strict=True)]
-    return t_interval(differences, level=level)
-
-
-def independent_difference(values: Sequence[float], others: Sequence[float], *, level: float = 0.95) -> Estimate:
+def independent_difference(values: Sequence[float], others: Sequence[float]) -> Estimate:
     """Mean of `values` minus mean of `others`, which come from other replicates, with Welch's interval.
 
     Args:
         values: one score per replicate.
         others: one score per replicate, not necessarily as many.
-        level: coverage of the interval.
 
     Returns:
         The estimate in the unit of the scores; its n is the smaller number of replicates. With fewer than two values on
@@ -132,12 +117,14 @@ def independent_difference(values: Sequence[float], others: Sequence[float], *, 
     n = min(len(values), len(others))
     if n < 2 or math.isnan(difference):
         return Estimate(difference, -math.inf, math.inf, n)
-    interval = stats.ttest_ind(values, others, equal_var=False).confidence_interval(level)
+    from scipy import stats  # takes as long as all other imports together, and most pages need none of it
+
+    interval = stats.ttest_ind(values, others, equal_var=False).confidence_interval(LEVEL)
     return Estimate(difference, float(interval.low), float(interval.high), n)
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p value of a mean of 0 if every sign could as well be the other; a check on Student's interval.
+    """Two-sided p value of the sign-flip test of a mean of 0; a check on Student's interval.
 
     Exact up to 16 replicates, from 99,999 seeded draws above. It cannot fall below 2 / 2**n: with two replicates it is
     at least 0.5. NaN for fewer than two replicates or with a NaN among them.
@@ -145,6 +132,14 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     sample = np.asarray(differences, dtype=np.float64)
     if len(sample) < 2 or np.isnan(sample).any():
         return math.nan
+    if len(sample) <= 16:  # all sums at once; scipy, one after the other, takes a hundred times as long
+        sums = np.zeros(1)
+        for difference in sample:
+            sums = np.concatenate([sums + difference, sums - difference])
+        equal = 1e-12 * float(np.abs(sample).sum())  # sums of the same numbers in another order
+        return float(np.mean(np.abs(sums) >= abs(sums[0]) - equal))
+    from scipy import stats
+
     test = stats.permutation_test(
         (sample,), np.mean, permutation_type="samples", n_resamples=99_999, vectorized=True, rng=0
     )
@@ -166,61 +161,60 @@ def holm_p(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def holm_intervals(families: Sequence[Sequence[float]], *, level: float = 0.95) -> list[Estimate]:
-    """Simultaneous intervals of the means of several contrasts that exclude 0 where Holm's test rejects.
+def holm_intervals(families: Sequence[Sequence[float]]) -> list[Estimate]:
+    """Simultaneous intervals of the means of several comparisons that exclude 0 where Holm's test rejects.
 
-    Two families of one-sided tests are stepped down by Holm, each at a = (1 - level) / 2: "the mean is not above 0"
-    gives the lower ends, "the mean is not below 0" the upper ends. With m contrasts, means x_i, standard errors s_i and
-    Student's quantile t, step down: while r contrasts are left, reject those with x_i - t(1 - a / r) s_i > 0. Then
+    Two families of one-sided tests are stepped down by Holm, each at a = (1 - LEVEL) / 2: "the mean is not above 0"
+    gives the lower ends, "the mean is not below 0" the upper ends. Of m comparisons with means x_i, standard errors s_i
+    and Student's quantile t, while r of them are left, reject those with x_i - t(1 - a / r) s_i > 0. Then
 
         low_i = x_i - t(1 - a / r) s_i            if i is among the r > 0 that are left,
         low_i = 0, itself excluded                if i is rejected and others are left,
         low_i = max(0, x_i - t(1 - a / m) s_i)    if all are rejected,
 
     and likewise, with signs changed, for the upper ends. An end at an excluded 0 is given as the float next to 0. All
-    lower ends are below their means at once with probability 1 - a, whatever the dependence of the contrasts, and all
-    upper ends above; so the intervals cover all means at once with probability `level` at least.
+    lower ends are below their means at once with probability 1 - a, whatever the dependence of the comparisons, and
+    all upper ends above. So the intervals cover all means at once with probability `LEVEL` at least.
 
-    If all means have the same sign, 0 is excluded exactly where Holm's test on two-sided p values rejects at 1 - level.
-    With both signs that test may reject more, but then says nothing of the sign that is proven for dependent contrasts,
-    which contrasts with one reference are. One contrast alone gets `t_interval`.
+    If all means have the same sign, 0 is excluded exactly where Holm's test on two-sided p values rejects at 1 - LEVEL.
+    With both signs that test may reject more, but proves no sign for dependent comparisons, such as those with one
+    reference. One comparison alone gets `t_interval`.
 
     Args:
-        families: the paired differences of each contrast; a contrast that is not defined still counts in m.
-        level: simultaneous coverage.
+        families: the paired differences of each comparison; one that is not defined still counts in m.
 
     Returns:
-        One estimate per contrast, in order.
+        One estimate per comparison, in order.
 
     Source:
         Strassburger and Bretz, Statistics in Medicine 27 (2008), 4914-4927, and Guilbaud, Biometrical Journal 50
         (2008), 678-692, for the lower ends; both ends by Bonferroni's inequality.
     """
     parts = [_mean(sample) for sample in families]
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     lows = _holm_lows([(mean, error, n - 1) for mean, error, n in parts], tail)
     highs = _holm_lows([(-mean, error, n - 1) for mean, error, n in parts], tail)
     return [Estimate(mean, low, -high, n) for (mean, _, n), low, high in zip(parts, lows, highs, strict=True)]
 
 
-def _holm_lows(contrasts: Sequence[tuple[float, float, int]], tail: float) -> list[float]:
-    """Lower ends of `holm_intervals` for contrasts (mean, standard error, degrees of freedom)."""
+def _holm_lows(parts: Sequence[tuple[float, float, int]], tail: float) -> list[float]:
+    """Lower ends of `holm_intervals` for comparisons (mean, standard error, degrees of freedom)."""
 
     def low(index: int, share: int) -> float:
-        mean, error, freedom = contrasts[index]
+        mean, error, freedom = parts[index]
         end = mean - _t_quantile(1 - tail / share, freedom) * error
         return -math.inf if math.isnan(end) else end
 
-    left = set(range(len(contrasts)))
+    left = set(range(len(parts)))
     while rejected := {index for index in left if low(index, len(left)) > 0}:
         left -= rejected
     above = math.ulp(0.0)  # the interval is open at 0
     if left:
-        return [low(index, len(left)) if index in left else above for index in range(len(contrasts))]
-    return [max(above, low(index, len(contrasts))) for index in range(len(contrasts))]
+        return [low(index, len(left)) if index in left else above for index in range(len(parts))]
+    return [max(above, low(index, len(parts))) for index in range(len(parts))]
 
 
-def jackknife_interval(values: Sequence[float], left_out: ArrayLike, *, level: float = 0.95) -> Estimate:
+def jackknife_interval(values: Sequence[float], left_out: ArrayLike) -> Estimate:
     """Mean over seeds on one data set, with Student's interval from subjects and seeds.
 
     With K seeds and S subjects, v_k the score of seed k and w_s the mean over seeds without subject s,
@@ -230,13 +224,12 @@ def jackknife_interval(values: Sequence[float], left_out: ArrayLike, *, level: f
 
     f by Satterthwaite. For a difference of two methods give differences, seed by seed and subject by subject.
 
-    The training sets stay as they are: their share of the variance, which more seeds do not show, is missing, and the
-    estimate says so in its `condition`. `holm_intervals` and verdicts on rendered data use replicates instead.
+    The variance between training sets, which more seeds do not show, is missing; the `condition` of the estimate says
+    so. Verdicts on rendered data use replicates instead.
 
     Args:
         values: (K,) score of each seed on all subjects.
         left_out: (K, S) score of each seed on all subjects but one; see `leave_one_out_auc`, `leave_one_out_f1`.
-        level: coverage of the interval.
 
     Returns:
         The estimate with n = K. The interval is (-inf, inf) for fewer than two seeds or subjects, or with a NaN.
@@ -259,7 +252,7 @@ def jackknife_interval(values: Sequence[float], left_out: ArrayLike, *, level: f
     if not a + b > 0:  # NaN, or nothing varies
         return undefined if math.isnan(a + b) else Estimate(mean, mean, mean, n, CONDITIONAL)
     freedom = (a + b) ** 2 / (a**2 / (subjects - 1) + b**2 / (n - 1))
-    half = _t_quantile((1 + level) / 2, freedom) * math.sqrt(a + b)
+    half = _t_quantile((1 + LEVEL) / 2, freedom) * math.sqrt(a + b)
     return Estimate(mean, mean - half, mean + half, n, CONDITIONAL)
 
 
@@ -309,16 +302,15 @@ def _without(table: pd.DataFrame, roles: pd.DataFrame, keys: list[str], sums: li
     return pd.DataFrame(total.loc[groups].to_numpy() - part.to_numpy(), index=part.index, columns=sums)
 
 
-def detectable_difference(deviation: float, n: int, *, power: float = 0.8, level: float = 0.95) -> float:
-    """The true mean difference that a two-sided paired t test over n replicates finds with probability `power`.
+def detectable_difference(deviation: float, n: int, *, level: float = LEVEL) -> float:
+    """The true mean difference that a two-sided paired t test over n replicates finds with a power of 80 %.
 
     Exact: the statistic T is noncentral t with n - 1 degrees of freedom and noncentrality d sqrt(n) / deviation, and
-    P(T > t(n - 1)) = power is solved for d > 0; a rejection with the wrong sign finds nothing.
+    P(T > t(n - 1)) = 0.8 is solved for d > 0; a rejection with the wrong sign finds nothing.
 
     Args:
         deviation: standard deviation of the paired differences, from a pilot.
         n: number of replicates.
-        power: probability of rejection with the right sign.
         level: 1 minus the size of the test.
 
     Returns:
@@ -329,85 +321,76 @@ def detectable_difference(deviation: float, n: int, *, power: float = 0.8, level
     """
     if n < 2:
         return math.inf
-    noncentrality = float(special.nctdtrinc(n - 1, 1 - power, _t_quantile((1 + level) / 2, n - 1)))
+    noncentrality = float(special.nctdtrinc(n - 1, 1 - POWER, _t_quantile((1 + level) / 2, n - 1)))
     return noncentrality * deviation / math.sqrt(n)
 
 
-def verdict(contrasts: Sequence[Estimate], *, delta: float, runs: int) -> Verdict:
-    """What a claim comes to, decided by the worst of its contrasts.
+def verdict(estimates: Sequence[Estimate], *, delta: float, runs: int) -> Verdict:
+    """What is decided about a claim: the verdict of the worst of its comparisons.
 
-    With the interval [L, U] of a contrast: reversed if U < 0; supported if L > 0 and the value is at least delta; not
-    supported if U < delta, and then real but negligible if L > 0; undecided otherwise. A claim that names "all" or
-    "each" has several contrasts, and each must be supported. Where the true difference is just delta, the value is as
-    often below as above: then a claim is supported half the time at best, however many runs there are.
+    With the interval [L, U] of a comparison: reversed if U < 0; supported if L > 0 and the value is at least delta; not
+    supported if U < delta, and then real but negligible if L > 0; undecided otherwise. A true difference of just delta
+    is supported half the time at best, however many runs there are: its estimate is as often below as above.
 
     Args:
-        contrasts: from `holm_intervals` over all contrasts of the study; larger is in the claim's favour.
+        estimates: from `holm_intervals` over all comparisons of the study; larger is in the claim's favour.
         delta: the smallest difference that counts.
-        runs: replicates that the claim asks for. A contrast with fewer, or whose interval is not defined since a run
+        runs: replicates that the claim asks for. A comparison with fewer, or whose interval is not defined since a run
             failed or a score is NaN, leaves the whole claim undecided.
 
     Raises:
         ValueError: delta is not positive.
     """
+    _check(delta)
+    if not estimates or any(not one.defined or one.n < runs for one in estimates):
+        return Verdict.UNDECIDED
+    return min((_verdict(one, delta) for one in estimates), key=list(Verdict).index)
+
+
+def _check(delta: float) -> None:
     if not delta > 0:
         raise ValueError(f"delta: expected a positive difference, got {delta}")
-    if not contrasts or any(not contrast.defined or contrast.n < runs for contrast in contrasts):
-        return Verdict.UNDECIDED
-    order = list(Verdict)
-    return min((_verdict(contrast, delta) for contrast in contrasts), key=order.index)
 
 
-def _verdict(contrast: Estimate, delta: float) -> Verdict:
-    if contrast.high < 0:
+def _verdict(estimate: Estimate, delta: float) -> Verdict:
+    if estimate.high < 0:
         return Verdict.REVERSED
-    if contrast.low > 0 and contrast.value >= delta:
+    if estimate.low > 0 and estimate.value >= delta:
         return Verdict.SUPPORTED
-    if contrast.high < delta:
-        return Verdict.NEGLIGIBLE if contrast.low > 0 else Verdict.NOT_SUPPORTED
+    if estimate.high < delta:
+        return Verdict.NEGLIGIBLE if estimate.low > 0 else Verdict.NOT_SUPPORTED
     return Verdict.UNDECIDED
 
 
-def weight(contrasts: Sequence[Estimate], *, delta: float, runs: int) -> Materiality:
+def materiality(estimates: Sequence[Estimate], *, delta: float, runs: int) -> Materiality:
     """Whether it matters which of two ways is taken.
 
-    With the interval [L, U] of a contrast: it matters if 0 is outside and the value is at least delta in size; it does
-    not if all of it is within -delta and delta; undecided otherwise. Of several contrasts one that matters is enough,
-    and not to matter takes all.
+    With the interval [L, U] of a comparison: it matters if 0 is outside and the value is at least delta in size; it
+    does not if all of it is within -delta and delta; undecided otherwise. Of several comparisons one that matters is
+    enough; that the choice does not matter takes all of them.
 
     Args:
-        contrasts: from `holm_intervals`.
+        estimates: from `holm_intervals`.
         delta: the smallest difference that counts.
-        runs: replicates that are asked for. A contrast with fewer, or without an interval, says nothing.
+        runs: replicates that are asked for. A comparison with fewer, or without an interval, is left out.
 
     Raises:
         ValueError: delta is not positive.
     """
-    if not delta > 0:
-        raise ValueError(f"delta: expected a positive difference, got {delta}")
-    told = [one for one in contrasts if one.defined and one.n >= runs]
+    _check(delta)
+    told = [one for one in estimates if one.defined and one.n >= runs]
     if any((one.low > 0 or one.high < 0) and abs(one.value) >= delta for one in told):
         return Materiality.MATTERS
-    if contrasts and len(told) == len(contrasts) and all(-delta < one.low and one.high < delta for one in told):
+    if estimates and len(told) == len(estimates) and all(-delta < one.low and one.high < delta for one in told):
         return Materiality.NOTHING
     return Materiality.UNDECIDED
 
 
-def always_positive_f1(positives: float, negatives: float) -> float:
-    """F1 of the answer "present" for every frame, 2 P / (2 P + N); NaN without any frame.
-
-    Args:
-        positives: frames that carry the AU, P.
-        negatives: frames that do not, N.
-    """
-    return guess_f1(positives, negatives, rate=1.0)
-
-
 def guess_f1(positives: float, negatives: float, *, rate: float) -> float:
-    """F1 of expected counts when "present" is guessed with probability `rate`, blind to the image.
+    """F1 of expected counts when "present" is guessed with probability `rate`, whatever the image shows.
 
-    Expected counts TP = r P, FP = r N, FN = (1 - r) P give F1 = 2 r P / (P + r (P + N)); at the prevalence
-    r = P / (P + N) this is the prevalence itself. NaN where nothing could be guessed right or wrong.
+    Expected counts TP = r P, FP = r N, FN = (1 - r) P give F1 = 2 r P / (P + r (P + N)). At the prevalence
+    r = P / (P + N) this is the prevalence itself; at r = 1, "present" always, 2 P / (2 P + N). NaN without any frame.
 
     Args:
         positives: frames that carry the AU, P.

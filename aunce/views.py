@@ -1,7 +1,6 @@
-"""Two augmented views of a batch of images, computed for the whole batch at once on the batch's device.
+"""Two augmented views of a batch of images, computed for the whole batch at once on its device.
 
-The transformations are those of the released AUNCE code (commit bade385), in its order, with crops made for aligned
-faces and without its turn of the hue by at most a tenth, whose way through HSV takes longer than a small network:
+The transformations are those of the released AUNCE code (commit bade385), in its order:
 
 * a crop of 75 to 100 % of the area, ratio .9 to 1.1, resized back (released, and here by `crop`: 224 px of 256 px),
 * a horizontal flip, p = .5,
@@ -9,10 +8,12 @@ faces and without its turn of the hue by at most a tenth, whose way through HSV 
 * greyscale, p = .2,
 * a Gaussian blur of 3 x 3 pixels, p = .5 (released: always).
 
-Kornia has all of these. It moves the parameters of each to the device one by one, for which the host waits, and cannot
-draw for a whole batch and work on a share of it, as one run on several GPUs needs; the tests hold both to the same
-pixels. Here all parameters go to the device in one piece. A crop with its resizing and its flip is one matrix for each
-axis, and brightness, contrast, saturation and greyscale are one formula: a mixture of the image with a base.
+The released turn of the hue by at most a tenth is left out: its way through HSV takes longer than a small network.
+
+Kornia has all of these, and the tests hold both to the same pixels. It is not used because the host waits while it
+moves the parameters of each to the device, and because it cannot draw for a whole batch and work on a share of it.
+Here all parameters go to the device in one piece. A crop with its resizing and its flip is one matrix for each axis.
+Brightness, contrast, saturation and greyscale are one formula: a mixture of the image with a base.
 """
 
 import numpy as np

@@ -33,3 +33,14 @@ def small_disk(tmp_path):
         pytest.skip("a small disk has to be mounted for this test: run it as root on Linux")
     yield place, lambda: subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
     subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture(scope="session")
+def finished_run():
+    """The folder of a finished run on a tiny rendered data set; a test copies it before it changes anything."""
+    import torch
+
+    from aunce import prediction
+
+    torch.set_num_threads(1)
+    return prediction.tiny_run()

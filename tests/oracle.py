@@ -84,13 +84,11 @@ def aunce(
     normalize_weights: bool = False,
     weights_from: np.ndarray | None = None,
     au_weights: Sequence[float] | None = None,
-    reduction: str = "mean",
 ) -> np.ndarray:
-    """z (2, B, K, D), labels (B, K); `shares` (K, 3) says how much of each branch enters the loss of each AU."""
+    """The losses (K, 2B) of z (2, B, K, D), labels (B, K); `shares` (K, 3) of each branch in the loss of each AU."""
     _, images, aus, _ = z.shape
     exponents = np.broadcast_to(np.asarray(exponents, dtype=np.float64), (aus, 2))
     table = np.zeros((aus, 2 * images))
-    au_losses, contrasted = [], []
     for k in range(aus):
         for view in range(2):
             for image in range(images):
@@ -104,14 +102,13 @@ def aunce(
                         )  # fmt: skip
         if au_weights is not None:
             table[k] *= au_weights[k]
-        seen = [label for label in labels[:, k] if label != -1]
-        au_losses.append(sum(table[k]) / (2 * len(seen)) if seen else 0.0)
-        contrasted.append(0 in seen and 1 in seen)
-    if reduction == "none":
-        return table
-    if reduction == "au_mean":
-        au_losses = [loss for loss, counts in zip(au_losses, contrasted, strict=True) if counts] or [0.0]
-    return np.asarray(sum(au_losses) / len(au_losses))
+    return table
+
+
+def mean(table: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over the known anchors of each AU, then over AUs, of losses (K, 2B)."""
+    counts = [2 * sum(label != -1 for label in column) for column in labels.T]
+    return sum(sum(row) / max(count, 1) for row, count in zip(table, counts, strict=True)) / len(table)
 
 
 def supcon(z: np.ndarray, labels: np.ndarray, temperature: float) -> float:

@@ -1,27 +1,5 @@
-"""The published formulation of the AUNCE loss, run eagerly: what `aunce.losses` is timed against, and tested against.
+"""The published formulation under the name that older tests use."""
 
-Written from the formula: for every AU, all scores exp(z_i . z_j / tau) of the stacked views, masks as floats, all three
-positive scores, and the branch chosen last. No label is unknown here. It is vectorised over AUs, which favours it.
-"""
+from aunce.analyses.published_loss import published_loss as published
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-
-def published(z: Tensor, labels: Tensor, branch: Tensor, *, temperature: float = 0.5) -> Tensor:
-    """The loss of z (V=2, B, K, D) with labels (B, K) in {0, 1}, the branch (K,) of each AU given; a scalar."""
-    _, images, aus, channels = z.shape
-    x = F.normalize(z.reshape(2 * images, aus, channels), dim=-1)  # (2B, K, D)
-    y = labels.repeat(2, 1).T.to(z.dtype)  # (K, 2B)
-    scores = torch.exp(torch.einsum("ikd,jkd->kij", x, x) / temperature)  # (K, 2B, 2B)
-    positive = y[:, :, None] * y[:, None, :] + (1 - y[:, :, None]) * (1 - y[:, None, :])  # (K, 2B, 2B)
-    negative = 1 - positive  # (K, 2B, 2B)
-    largest = (scores * positive).amax(-1)  # (K, 2B)
-    mean = (scores * positive).sum(-1) / (2 * images)  # (K, 2B)
-    own_view = torch.diagonal(scores.roll(images, dims=2), dim1=1, dim2=2)  # (K, 2B)
-    chosen = F.one_hot(branch, 3).to(z.dtype)  # (K, 3)
-    p = torch.stack([largest, mean, own_view], dim=-1).mul(chosen[:, None]).sum(-1)  # (K, 2B)
-    exponent = 0.8 * (1 - y) + 1.2 * y  # (K, 2B)
-    n = (scores ** exponent[:, :, None] * negative).sum(-1)  # (K, 2B)
-    return -torch.log(p / (p + n)).mean(1).mean()
+__all__ = ["published"]

@@ -16,16 +16,15 @@ from click.testing import CliRunner
 from aunce import cli, prediction
 from aunce.data import faces, images, tiny
 from aunce.errors import DataError, UsageError
+from aunce.probe import embed
 from aunce.study.grid import BACKBONE, PROBE, WEIGHTS
-from aunce.training import embed
 
 COLUMNS = ["input", "frame", "face_id", "timestamp", "confidence"]
 
 
-@pytest.fixture(scope="module")
-def run():
-    torch.set_num_threads(1)
-    return prediction.tiny_run()
+@pytest.fixture
+def run(finished_run):
+    return finished_run
 
 
 @pytest.fixture(scope="module")
@@ -105,21 +104,21 @@ def test_the_numbers_do_not_depend_on_batches_and_the_order_is_that_of_the_paths
 
 def test_faces_are_aligned_as_in_training(run, files, tmp_path):
     model = aligned(run, tmp_path / "run")
-    found = faces.detector("cascade")
+    found = faces.face_detector("cascade")
     for face in prediction.find_faces(model, files[:6]):
         assert face.face_id == 0, "one face is found twice"
         image = images.read_image(face.input)
-        eyes = found(image)
-        if eyes is None:
+        detected = found(image)
+        if not detected:
             assert (face.confidence, face.crop) == (0, None)
         else:
             assert face.confidence == 1
-            np.testing.assert_array_equal(face.crop, images.align(image, eyes, 48))
+            np.testing.assert_array_equal(face.crop, images.align(image, detected[0].eyes, 48))
 
 
 def test_every_face_of_an_image_has_its_row_and_the_largest_comes_first(run, files, tmp_path):
     eyes = np.array([[20, 25], [40, 25]], dtype=np.float32)
-    found = [faces.Found(eyes, 0.9), faces.Found(eyes + 2, 0.7), faces.Found(eyes * np.nan, 0.6)]
+    found = [faces.DetectedFace(eyes, 0.9), faces.DetectedFace(eyes + 2, 0.7), faces.DetectedFace(eyes * np.nan, 0.6)]
     model = prediction.load(run)
     table = whole(dataclasses.replace(model, find=lambda image: found), files[0])
     assert list(table["face_id"]) == [0, 1]

@@ -76,6 +76,12 @@ def test_the_first_table_says_of_each_claim_what_the_ledger_says():
             assert "{}, {} to {}".format(*numbers) in TEXT.replace(" AUC,", ","), one.entry.id
 
 
+def test_the_page_on_the_house_names_every_module_of_the_library():
+    named = set(re.findall(r"`(\w+)/?`", (PROJECT / "docs" / "architecture.md").read_text()))
+    modules = {path.stem for path in (PROJECT / "aunce").iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert {name for name in modules if not name.startswith("__")} - {"py"} <= named
+
+
 @pytest.mark.long
 def test_the_commands_run_in_their_order(tmp_path):
     roots = {}

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -23,7 +24,7 @@ from aunce.model import build_encoder
 from aunce.report import card, page
 from aunce.study import engine
 from aunce.study.grid import PROBE, PROJECT, WEIGHTS, Study, load_study
-from aunce.training import Optimisation, pretrain
+from aunce.training import Optimisation, Training, pretrain
 
 STUDY = r"""
 [study]
@@ -157,10 +158,8 @@ def test_a_checkpoint_that_is_a_pickle_is_never_executed(tmp_path, format):
     def train():
         encoder = build_encoder("small", aus=2, channels=4, seed=0)
         plan = Optimisation(epochs=1, batch_size=8, learning_rate=1e-3)
-        options = {"optimisation": plan, "seed": 0, "checkpoint": folder, "log": lines.append}
-        pretrain(
-            encoder, images, labels, loss=lambda z, y, generator, anchors: infonce(z, 0.5, anchors=anchors), **options
-        )
+        task = Training(images=images, labels=labels, optimisation=plan, seed=0, checkpoint=folder, log=lines.append)
+        pretrain(encoder, lambda z, y, generator, anchors: infonce(z, 0.5, anchors=anchors), task)
 
     train()
     for path in [*folder.glob("*.safetensors"), folder / "state.json"]:
@@ -183,8 +182,8 @@ def test_no_module_can_load_a_pickle():
 
 
 @pytest.mark.parametrize("format", ["pickle", "torch"])
-def test_weights_of_a_run_that_are_a_pickle_are_never_executed(tmp_path, format):
-    trap, run = tmp_path / "executed", prediction.tiny_run()
+def test_weights_of_a_run_that_are_a_pickle_are_never_executed(tmp_path, format, finished_run):
+    trap, run = tmp_path / "executed", shutil.copytree(finished_run, tmp_path / "run")
     for name in (WEIGHTS, PROBE):
         kept = (run / name).read_bytes()
         with (run / name).open("wb") as file:

@@ -17,7 +17,6 @@ from aunce.statistics import (
     Estimate,
     Materiality,
     Verdict,
-    always_positive_f1,
     detectable_difference,
     guess_f1,
     holm_intervals,
@@ -26,12 +25,11 @@ from aunce.statistics import (
     jackknife_interval,
     leave_one_out_auc,
     leave_one_out_f1,
-    paired_difference,
+    materiality,
     share_interval,
     sign_flip_p,
     t_interval,
     verdict,
-    weight,
 )
 
 SCORES = st.lists(st.floats(-1, 1).map(lambda value: round(value, 3)), min_size=2, max_size=8)
@@ -75,17 +73,12 @@ def test_a_nan_replicate_is_not_dropped_in_silence() -> None:
 
 
 @given(SCORES, st.randoms())
-def test_paired_difference_equals_the_interval_of_scipys_paired_test(values: list[float], random) -> None:
+def test_an_interval_of_paired_differences_equals_that_of_scipys_paired_test(values: list[float], random) -> None:
     reference = [random.random() for _ in values]
-    estimate = paired_difference(values, reference)
+    estimate = t_interval(np.subtract(values, reference).tolist())
     assume(np.std(np.subtract(values, reference)) > 1e-6)
     expected = stats.ttest_rel(values, reference).confidence_interval()
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-def test_pairs_of_unequal_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        paired_difference([0.1, 0.2], [0.1])
 
 
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=7))
@@ -104,6 +97,13 @@ def test_sign_flip_p_cannot_fall_below_its_bound(n: int) -> None:
     assert sign_flip_p(np.linspace(1, 2, n)) == pytest.approx(2 / 2**n)
 
 
+@given(st.lists(st.integers(-50, 50), min_size=2, max_size=12))
+def test_sign_flip_p_equals_scipys_permutation_test(values: list[int]) -> None:
+    sample = [value / 7 for value in values]
+    test = stats.permutation_test((sample,), np.mean, permutation_type="samples", n_resamples=2**13, vectorized=True)
+    assert sign_flip_p(sample) == pytest.approx(test.pvalue)
+
+
 def test_sign_flip_p_is_undefined_where_no_test_is_possible() -> None:
     assert math.isnan(sign_flip_p([0.3]))
     assert math.isnan(sign_flip_p([0.3, math.nan]))
@@ -115,7 +115,7 @@ def test_the_paired_interval_covers_the_true_difference_in_a_simulation() -> Non
     for _ in range(600):
         replicate = random.normal(0, 0.05, 5)  # shared by both arms, removed by the pairing
         one, other = (replicate + random.normal(mean, 0.03, 5) for mean in (0.5 + truth, 0.5))
-        estimate = paired_difference(one, other)
+        estimate = t_interval(one - other)
         covered.append(estimate.low <= truth <= estimate.high)
     assert 0.90 <= np.mean(covered) <= 0.99
 
@@ -383,8 +383,8 @@ def test_verdict_of_one_contrast(value: float, low: float, high: float, expected
     ],
 )
 def test_a_difference_matters_on_either_side_or_is_within_delta(intervals, expected) -> None:
-    assert weight([Estimate(*ends, 8) for ends in intervals], delta=0.005, runs=8) is expected
-    assert weight([Estimate(*ends, 7) for ends in intervals], delta=0.005, runs=8) is Materiality.UNDECIDED
+    assert materiality([Estimate(*ends, 8) for ends in intervals], delta=0.005, runs=8) is expected
+    assert materiality([Estimate(*ends, 7) for ends in intervals], delta=0.005, runs=8) is Materiality.UNDECIDED
 
 
 def test_the_difference_of_independent_means_equals_scipys_own() -> None:
@@ -434,7 +434,7 @@ def test_a_verdict_needs_a_smallest_difference(delta: float) -> None:
 @given(st.integers(1, 50), st.integers(0, 50))
 def test_always_positive_f1_equals_scikit_learn(positives: int, negatives: int) -> None:
     labels = np.repeat([1, 0], [positives, negatives])
-    assert always_positive_f1(positives, negatives) == pytest.approx(f1_score(labels, np.ones_like(labels)))
+    assert guess_f1(positives, negatives, rate=1) == pytest.approx(f1_score(labels, np.ones_like(labels)))
 
 
 @given(st.integers(1, 50), st.integers(0, 50))
@@ -450,7 +450,7 @@ def test_guess_f1_equals_a_simulated_guess() -> None:
 
 
 def test_floors_without_frames_are_nan() -> None:
-    assert math.isnan(always_positive_f1(0, 0))
+    assert math.isnan(guess_f1(0, 0, rate=1))
     assert math.isnan(guess_f1(0, 10, rate=0.0))
 
 

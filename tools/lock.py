@@ -27,6 +27,7 @@ dependencies:
       - --extra-index-url https://download.pytorch.org/whl/cpu
       - torch=={TORCH}
 """
+EXTRAS = "[study,notebooks,test,slurm]"
 NOT_EVERYWHERE = {"pexpect": "sys_platform != 'win32'", "ptyprocess": "sys_platform != 'win32'"}
 
 
@@ -35,7 +36,7 @@ def main() -> None:
         venv.create(folder, with_pip=True)
         pip = [str(Path(folder) / "bin" / "python"), "-m", "pip", "--quiet"]
         subprocess.run([*pip, "install", f"torch=={TORCH}"], check=True)
-        subprocess.run([*pip, "install", f"{ROOT}[test,slurm]"], check=True)
+        subprocess.run([*pip, "install", f"{ROOT}{EXTRAS}"], check=True)
         freeze = subprocess.run(
             [*pip, "freeze", "--exclude", "aunce"], check=True, capture_output=True, text=True
         ).stdout
@@ -45,7 +46,7 @@ def main() -> None:
         if "==" in pin and name != "torch":
             marker = f" ; {NOT_EVERYWHERE[name]}" if name in NOT_EVERYWHERE else ""
             lines.append(f"      - {pin}{marker}\n")
-    (ROOT / "environment.yml").write_text(HEADER + "".join(lines) + "      - -e .[test,slurm]\n")
+    (ROOT / "environment.yml").write_text(HEADER + "".join(lines) + f"      - -e .{EXTRAS}\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What intervals cover where the truth is known: those of `aunce.statistics`, and those in use in the field.
+"""Coverage of intervals where the truth is known: those of `aunce.statistics`, and those in use in the field.
 
-Detectors are not trained but drawn: counts of every subject and AU, with effects of training set, seed and subject on
-each method. Two designs meet. *Replicates* have new subjects and a new training set each; *one data set* has three
-parts, and seeds. Both are asked the same: how would two methods differ on new subjects after new training sets?
+Detectors are not trained but simulated: counts of every subject and AU are drawn, with effects of training set, seed
+and subject on each method. Two designs are compared. *Replicates* have new subjects and a new training set each. *One
+data set* has three parts, and several seeds. Both estimate how two methods would differ on new subjects after new
+training sets.
 """
 
 import itertools
@@ -20,21 +21,20 @@ from aunce.statistics import (
     Verdict,
     holm_intervals,
     jackknife_interval,
-    paired_difference,
     t_interval,
     verdict,
 )
 
 Floats = NDArray[np.float64]
 
-DELTA = 0.01  # one F1 point: the size of a step in published tables; the claims here have a delta of their own, in AUC
+DELTA = 0.01  # one F1 point, the size of a step in published tables; the claims have another one, in AUC
 PARTS, SUBJECTS = 3, 9  # DISFA: 27 subjects, nine in a part
 REPLICATES, SEEDS = (3, 5, 8), (3, 5, 10)
-# Frames with the AU in a subject that shows it, and how many of nine subjects do: five are the fewest with which an AU
-# enters the mean.
+# Positive rate of each AU in a subject that shows it, and how many of nine subjects do. With fewer than five, the AU
+# would not enter the mean.
 RATES = (0.10, 0.10, 0.15, 0.20, 0.25, 0.30, 0.45, 0.60)
 SHOWN_BY = (5, 5, 6, 7, 9, 9, 9, 9)
-FRAMES = 100  # effective, for neighbours in a sequence are near duplicates
+FRAMES = 100  # of a subject; few, as neighbours in a sequence are near duplicates
 RECALL, FALSE_ALARM = 0.8, -1.6  # logits: 69 % and 17 %
 RESAMPLES = 400
 CHUNK = 100  # repetitions at a time, for memory
@@ -91,10 +91,10 @@ def simulate(
         One row per world and interval: training_set, gain, interval, kind ("ours"; "ours, conditional" on the training
         sets; "in use" in the field), design ("replicates" or "one data set"), runs, repetitions, seed, truth, deviation
         (of the value over repetitions), coverage, width (median), supported (share of repetitions with this verdict)
-        and false_claims (share that supports a contrast without an effect, NaN if there is none), numpy
+        and false_claims (share that supports a comparison without an effect, NaN if there is none), numpy
         (version, whose random streams these are).
-        Simultaneous intervals have three contrasts, the last one without a gain: their coverage is of all three at
-        once, truth, deviation, width and supported are of the first.
+        Simultaneous intervals are of three comparisons, the last one without a gain. Their coverage is of all three at
+        once; truth, deviation, width and supported are of the first.
     """
     rows = []
     for number, (spread, gain) in enumerate(itertools.product(training_sets, gains)):
@@ -115,7 +115,7 @@ def simulate(
 
 
 def _summary(families: list[list[Estimate]], gain: float) -> dict[str, float]:
-    """What the estimates of all repetitions come to; each repetition has one contrast, or three."""
+    """Summary over repetitions, each with the estimates of one comparison or of three."""
     value, low, high = (
         np.array([[getattr(e, end) for e in family] for family in families]) for end in ("value", "low", "high")
     )  # (n, C)
@@ -141,7 +141,7 @@ def _replicates(
     tp, errors = _counts(world, gains, (size, max(REPLICATES), 1), random, shared=0.0)
     scores = _macro_f1(tp.sum(3), errors.sum(3))[:, :, 0]  # (n, R, M)
     for runs in REPLICATES:
-        paired = [[paired_difference(study[:runs, 1], study[:runs, 0])] for study in scores]
+        paired = [[t_interval(study[:runs, 1] - study[:runs, 0])] for study in scores]
         yield Interval("paired t, replicates", OURS, "replicates", runs), paired
     for runs in REPLICATES:
         holm = [holm_intervals((study[:runs, 1:] - study[:runs, :1]).T) for study in scores]
@@ -203,7 +203,7 @@ def _counts(
         shared: share of the variance of the training-set effect that the T training sets have in common.
     """
     n, sets, seeds = studies
-    aus, arms = len(RATES), len(gains)
+    aus, methods = len(RATES), len(gains)
 
     def effect(deviation: float, *shape: int) -> Floats:
         """An effect of which half of the variance is common to the AUs; the last axes of `shape` are S and M."""
@@ -214,11 +214,11 @@ def _counts(
     quality = gains + (  # (n, T, J, S, K, M)
         effect(world.replicate, n, sets, 1, 1, 1)
         + effect(world.subject, n, sets, 1, SUBJECTS, 1)
-        + effect(world.training_set * math.sqrt(shared), n, 1, 1, 1, arms)
-        + effect(world.training_set * math.sqrt(1 - shared), n, sets, 1, 1, arms)
-        + effect(world.seed, n, sets, seeds, 1, arms)
-        + effect(world.subject_by_method, n, sets, 1, SUBJECTS, arms)
-        + effect(world.rest, n, sets, seeds, SUBJECTS, arms)
+        + effect(world.training_set * math.sqrt(shared), n, 1, 1, 1, methods)
+        + effect(world.training_set * math.sqrt(1 - shared), n, sets, 1, 1, methods)
+        + effect(world.seed, n, sets, seeds, 1, methods)
+        + effect(world.subject_by_method, n, sets, 1, SUBJECTS, methods)
+        + effect(world.rest, n, sets, seeds, SUBJECTS, methods)
     )
     place = random.random((n, sets, 1, SUBJECTS, aus, 1)).argsort(3).argsort(3)
     shown = place < np.array(SHOWN_BY)[:, None]  # (n, T, 1, S, K, 1)
@@ -247,5 +247,5 @@ def _percentiles(value: Floats, resampled: Floats, n: int) -> list[list[Estimate
 
 
 def _estimates(value: Floats, low: Floats, high: Floats, n: int) -> list[list[Estimate]]:
-    """One contrast per repetition, from arrays."""
+    """The estimates of one comparison per repetition, from arrays (n,)."""
     return [[Estimate(*ends, n)] for ends in zip(value.tolist(), low.tolist(), high.tolist(), strict=True)]

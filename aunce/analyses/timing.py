@@ -1,12 +1,11 @@
-"""Measurements of time and memory: of the pieces, of what they are compared with, and of what the machine can do.
+"""Measurements of time and memory: the loss, the machine, evaluation, rendering and the commands.
 
-Two sides of a ratio are timed in turn in one process, after a warm-up; a ratio is the median of the pairs' ratios, so
+Two sides of a ratio are timed in turn in one process, after a warm-up. A ratio is the median of the pairs' ratios, so
 that a machine that is slower for a while is slower for both. Memory is counted, not sampled: the bytes of all tensors
 alive at once.
 """
 
 import datetime
-import importlib.util
 import json
 import os
 import statistics
@@ -16,30 +15,27 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageFilter
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.benchmark import Timer
 
+from aunce.analyses.published_loss import published_loss
 from aunce.data import adapter
 from aunce.evaluation import concordance, f1, occurrence_counts
-from aunce.losses import AUNCELoss, aunce_loss
-from aunce.model import Encoder, build_backbone, build_encoder, count_operations
+from aunce.losses import aunce_loss
 from aunce.statistics import leave_one_out_auc
-from aunce.study.grid import PROJECT, Study
-from aunce.training import Optimisation, pretrain
-from aunce.views import two_views
+from aunce.study.grid import Study
 
 Work = Callable[[], object]
 Loss = Callable[[Tensor], Tensor]
@@ -49,13 +45,34 @@ BRANCHES = (0, 1, 2, 1, 1)  # max, mean and view in the shares .2, .6, .2 of the
 
 @dataclass(frozen=True)
 class Pair:
-    """Seconds of both sides, medians, and the median, lowest and highest ratio slow / fast of the pairs."""
+    """Two pieces of work timed in turn.
+
+    Attributes:
+        slow, fast: median seconds of each.
+        ratio, low, high: median, lowest and highest slow / fast over the rounds.
+    """
 
     slow: float
     fast: float
     ratio: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, taken: Sequence[tuple[float, float]]) -> "Pair":
+        """From the seconds of both sides in each round."""
+        slow, fast = (statistics.median(side) for side in zip(*taken, strict=True))
+        ratios = [one / other for one, other in taken]
+        return cls(slow, fast, statistics.median(ratios), min(ratios), max(ratios))
+
+    def columns(self, slow: str, fast: str) -> dict[str, float]:
+        """Fields of a row: the seconds under these names, ratio, low and high."""
+        return {slow: self.slow, fast: self.fast, "ratio": self.ratio, "low": self.low, "high": self.high}
+
+
+def timer(work: Work) -> Timer:
+    """A timer with as many threads as torch has. It waits for a GPU before it reads the clock."""
+    return Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
 
 
 def pair(slow: Work, fast: Work, *, rounds: int = 7, least: float = 0.1) -> Pair:
@@ -67,42 +84,28 @@ def pair(slow: Work, fast: Work, *, rounds: int = 7, least: float = 0.1) -> Pair
         rounds: pairs.
         least: seconds that each measurement lasts at least, by repetition.
     """
-    repeats = [_repeats(work, least) for work in (slow, fast)]
-    taken = [[_seconds(work, count) for work, count in zip((slow, fast), repeats, strict=True)] for _ in range(rounds)]
-    ratios = [one / other for one, other in taken]
-    first, second = (statistics.median(values) for values in zip(*taken, strict=True))
-    return Pair(first, second, statistics.median(ratios), min(ratios), max(ratios))
+    one, other = timer(slow), timer(fast)
+    taken = [
+        (one.blocked_autorange(min_run_time=least).median, other.blocked_autorange(min_run_time=least).median)
+        for _ in range(rounds)
+    ]
+    return Pair.of(taken)
 
 
-def seconds(work: Work, *, rounds: int = 7, least: float = 0.1) -> float:
-    """Median seconds of one piece of work, after a warm-up."""
-    count = _repeats(work, least)
-    return statistics.median(_seconds(work, count) for _ in range(rounds))
+def seconds(work: Work, *, least: float = 0.1) -> float:
+    """Median seconds of one piece of work, after a warm-up.
 
-
-def _repeats(work: Work, least: float) -> int:
-    work()
-    return max(1, round(least / _seconds(work, 1)))
-
-
-def _seconds(work: Work, count: int) -> float:
-    _wait()
-    started = time.perf_counter()
-    for _ in range(count):
-        work()
-    _wait()
-    return (time.perf_counter() - started) / count
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    It is repeated for at least `least` seconds, and on until the interquartile range is below a tenth of the median.
+    After 50 times as long it is not repeated again.
+    """
+    return timer(work).adaptive_autorange(min_run_time=least, max_run_time=50 * least).median
 
 
 class _Live(TorchDispatchMode):
-    """Counts the bytes of tensors that come into being below it and are alive: of all, and of those of one size.
+    """Counts the bytes of the tensors that are made while it is active and still alive.
 
-    The second count takes tensors with `elements` elements, whatever their type.
+    Attributes:
+        now, peak: bytes alive now and at most, of all tensors and of those with `elements` elements.
     """
 
     def __init__(self, elements: int = 0) -> None:
@@ -128,7 +131,7 @@ class _Live(TorchDispatchMode):
         place = storage._cdata
         self._known.add(place)
         self.now = [now + size for now, size in zip(self.now, sizes, strict=True)]
-        self.peak = [max(pair) for pair in zip(self.peak, self.now, strict=True)]
+        self.peak = [max(both) for both in zip(self.peak, self.now, strict=True)]
         weakref.finalize(storage, self._forget, place, sizes)
 
     def _forget(self, place: int, sizes: tuple[int, int]) -> None:
@@ -142,14 +145,14 @@ def _storages(tree: Any) -> list[Any]:
 
 
 def peak_bytes(work: Work, elements: int = 0) -> tuple[int, int]:
-    """The most bytes that tensors made by `work` take at one time, those that it was given not counted.
+    """The most bytes that the tensors made by `work` take at one time. Tensors that exist before do not count.
 
     Args:
         work: what is counted.
-        elements: size of the tensors of the second count.
+        elements: number of elements of the tensors that the second count is of.
 
     Returns:
-        Of all tensors, and of those with `elements` elements.
+        Bytes of all tensors, and of those with `elements` elements.
     """
     with _Live(elements) as live:
         work()
@@ -161,7 +164,7 @@ def peak_bytes(work: Work, elements: int = 0) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything a report measures.
+    """The sizes at which a report measures.
 
     Attributes:
         compared: batch sizes of the comparison of losses.
@@ -171,7 +174,8 @@ class Sizes:
         steps: of a timed training.
         frames: of the evaluation, each grown.
         faces: frames a sequence that are rendered.
-        rounds: measurements, of which the median counts.
+        rounds: pairs of measurements of a ratio.
+        least: seconds that a measurement lasts at least.
     """
 
     compared: tuple[int, ...]
@@ -184,9 +188,10 @@ class Sizes:
     frames: tuple[int, ...]
     faces: int
     rounds: int
+    least: float
 
 
-SMALL = Sizes((8, 16), (8, 16, 32), (2, 4, 8), (32, 64, 128), (16, 32), 8, 2, (500, 1000), 2, 2)
+SMALL = Sizes((8, 16), (8, 16, 32), (2, 4, 8), (32, 64, 128), (16, 32), 8, 2, (500, 1000), 2, 2, 0.002)
 FULL = Sizes(
     compared=(32, 64, 128, 256),
     images=(8, 16, 32, 64, 128, 256, 512),
@@ -198,6 +203,7 @@ FULL = Sizes(
     frames=(2_877, 11_508, 46_034, 184_136),
     faces=180,
     rounds=5,
+    least=0.1,
 )
 
 # The machine
@@ -219,58 +225,45 @@ class Place:
 CPU = Place()
 
 
-def rates(place: Place = CPU) -> dict[str, float]:
-    """What a device does at its best: products of matrices, and memory, on a CPU with the threads that are set.
+def rates(place: Place = CPU, *, least: float = 0.1) -> dict[str, float]:
+    """The measured rates of a device: products of matrices, and copies in memory.
 
     Returns:
-        flops: operations a second, a multiplication and an addition being two, of matrices with a side of 1,024, and of
-            8,192 on a GPU.
+        flops: operations a second of a product of matrices with a side of 1,024, on a GPU of 8,192. A multiplication
+            and an addition are two operations.
         bytes: bytes a second that a copy of 2^26 numbers reads and writes.
     """
     side = 1024 if place.device == "cpu" else 8192
     a, b = (torch.rand(side, side).to(place.device, place.dtype) for _ in range(2))
     out = torch.empty_like(a)
-    product = seconds(lambda: torch.mm(a, b, out=out))
+    product = seconds(lambda: torch.mm(a, b, out=out), least=least)
     source = torch.zeros(2**26, dtype=place.dtype, device=place.device)
     target = torch.zeros_like(source)
-    copy = seconds(lambda: target.copy_(source))
+    copy = seconds(lambda: target.copy_(source), least=least)
     return {"flops": 2 * side**3 / product, "bytes": 2 * place.element * 2**26 / copy}
 
 
 # The loss
 
 
-@cache
-def published() -> Callable[..., Tensor]:
-    """The published formulation, run eagerly: `published` of tests/reference.py."""
-    place = PROJECT / "tests" / "reference.py"
-    spec = importlib.util.spec_from_file_location("reference", place)
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: Callable[..., Tensor] = module.published
-    return found
-
-
 def batch(images: int, aus: int = 12, channels: int = 1024, place: Place = CPU) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (2, B, K, D) that want a gradient, labels (B, K) at rates like BP4D's, a branch for each AU (K,).
+    """A random batch: features (2, B, K, D) with a gradient, labels (B, K), and a branch for each AU (K,).
 
-    The features are where `place` says; labels and branches are on the host, as in a training.
+    Positive rates are like BP4D's. The features are at `place`; labels and branches are on the host, as in a training.
     """
     generator = Generator().manual_seed(0)
     z = torch.randn(2, images, aus, channels, generator=generator).to(place.device, place.dtype).requires_grad_()
     labels = (torch.rand(images, aus, generator=generator) < torch.linspace(0.15, 0.6, aus)).to(torch.int64)
-    return z, labels, _branches(aus)
+    return z, labels, branches(aus)
 
 
-def _branches(aus: int) -> Tensor:
+def branches(aus: int) -> Tensor:
     """A branch for each AU (K,), in the shares of the release."""
     return torch.tensor([BRANCHES[k % len(BRANCHES)] for k in range(aus)])
 
 
 def forward_backward(loss: Loss, z: Tensor) -> Work:
-    """One value of a loss with its gradient, which is thrown away."""
+    """Work that computes a loss and its gradient by z."""
 
     def work() -> None:
         z.grad = None
@@ -280,10 +273,10 @@ def forward_backward(loss: Loss, z: Tensor) -> Work:
 
 
 def floor_of_loss(images: int, aus: int, channels: int, machine: dict[str, float], place: Place = CPU) -> float:
-    """Seconds that no implementation can go below that computes all similarities and their gradient.
+    """The least seconds of any implementation that computes all similarities and their gradient.
 
-    Two matrix products, one in each pass, at the measured rate, or the features and their gradient read and written
-    once, whichever takes longer.
+    It is the longer of two times: of two matrix products, one in each pass, and of reading the features and writing
+    their gradient once.
     """
     rows = 2 * images
     products = 2 * 2 * aus * rows**2 * channels / machine["flops"]
@@ -300,7 +293,7 @@ def compare_losses(
     rounds: int = 7,
     least: float = 0.1,
 ) -> pd.DataFrame:
-    """The loss of this project against the published formulation and pytorch-metric-learning, forward and backward.
+    """The loss of this project beside the published formulation and pytorch-metric-learning, forward and backward.
 
     Returns:
         One row per batch size and other side ("published" or "SupConLoss per AU"): images, other, other_s, ours_s,
@@ -311,28 +304,18 @@ def compare_losses(
     for images in batches:
         z, labels, branch = batch(images, aus, channels, place)
         ours = forward_backward(partial(aunce_loss, labels=labels, branch=branch), z)
-        theirs = {"labels": labels.to(place.device), "branch": branch.to(place.device)}  # it would wait for copies
-        eager = forward_backward(partial(published(), **theirs), z)
-        timed = pair(eager, ours, rounds=rounds, least=least)
-        elements = aus * (2 * images) ** 2
-        other_bytes, other_scores = peak_bytes(eager, elements)
-        ours_bytes, ours_scores = peak_bytes(ours, elements)
-        rows.append(
-            {
-                "images": images, "other": "published", "other_s": timed.slow, "ours_s": timed.fast,
-                "ratio": timed.ratio, "low": timed.low, "high": timed.high, "other_bytes": other_bytes,
-                "ours_bytes": ours_bytes, "other_scores": other_scores, "ours_scores": ours_scores,
-            }
-        )  # fmt: skip
-        if (library := _supcon_per_au(theirs["labels"])) is not None:
+        on_device = labels.to(place.device)  # before the clock starts: a copy would be timed, too
+        eager = forward_backward(partial(published_loss, labels=on_device, branch=branch.to(place.device)), z)
+        row: dict[str, Any] = {"images": images, "other": "published"}
+        row |= pair(eager, ours, rounds=rounds, least=least).columns("other_s", "ours_s")
+        for side, work in (("other", eager), ("ours", ours)):
+            row[f"{side}_bytes"], row[f"{side}_scores"] = peak_bytes(work, aus * (2 * images) ** 2)
+        rows.append(row)
+        if (library := _supcon_per_au(on_device)) is not None:
             timed = pair(forward_backward(library, z), ours, rounds=rounds, least=least)
-            rows.append(
-                {
-                    "images": images, "other": "SupConLoss per AU", "other_s": timed.slow, "ours_s": timed.fast,
-                    "ratio": timed.ratio, "low": timed.low, "high": timed.high,
-                }
-            )  # fmt: skip
-    return pd.DataFrame(rows)
+            rows.append({"images": images, "other": "SupConLoss per AU"} | timed.columns("other_s", "ours_s"))
+    order = ["images", "other", "other_s", "ours_s", "ratio", "low", "high"]
+    return pd.DataFrame(rows, columns=[*order, "other_bytes", "ours_bytes", "other_scores", "ours_scores"])
 
 
 def _supcon_per_au(labels: Tensor) -> Loss | None:
@@ -369,279 +352,29 @@ def grow(sizes: Sizes, machine: dict[str, float], *, place: Place = CPU) -> pd.D
         shape = middle | {axis: size}
         z, labels, branch = batch(**shape, place=place)
         work = forward_backward(partial(aunce_loss, labels=labels, branch=branch, chunk_size=chunk), z)
-        row: dict[str, Any] = {"axis": {"aus": "AUs"}.get(axis, axis.capitalize()), "size": size}
-        row["series"] = "in one piece" if chunk is None else f"in chunks of {chunk} anchors"
-        row |= {
-            "seconds": seconds(work, rounds=sizes.rounds),
-            "floor": floor_of_loss(**shape, machine=machine, place=place),
-        }
-        rows.append(row | {"bytes": peak_bytes(work)[0]})
-    return pd.DataFrame(rows)
-
-
-# The training step
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A training to time.
-
-    Attributes:
-        backbone: see `build_backbone`.
-        pixels: side of the images.
-        images: a step.
-        aus: K.
-        channels: D.
-        device: where it runs.
-        precision: of our network; the other side's is float32.
-        compiled: whether our network is compiled.
-        steps: of a measurement.
-    """
-
-    backbone: str = "small"
-    pixels: int = 48
-    images: int = 32
-    aus: int = 12
-    channels: int = 64
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compiled: bool = False
-    steps: int = 20
-
-    def encoder(self) -> Encoder:
-        """A new network on `device`, in float32; its weights are the same at every call."""
-        return build_encoder(self.backbone, aus=self.aus, channels=self.channels, seed=0).to(self.device)
-
-    def data(self) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
-        """Random images (n, H, W, 3) for `steps` batches, and labels (n, K)."""
-        random = np.random.default_rng(0)
-        count = self.steps * self.images
-        images = random.integers(0, 256, (count, self.pixels, self.pixels, 3), dtype=np.uint8)
-        return images, (random.random((count, self.aus)) < np.linspace(0.15, 0.6, self.aus)).astype(np.int8)
-
-
-def compare_steps(setting: Setting, *, workers: int = 4, rounds: int = 5) -> pd.DataFrame:
-    """Training steps of this project against those of the released path.
-
-    The released path, as far as it is known: two forward passes in float32, the published loss run eagerly, an
-    optimizer without fused kernels, and views made image by image with Pillow in worker processes (here without the
-    turn of the hue, which we leave out, too).
-
-    Returns:
-        One row each for "model alone" (views given) and "end to end" (from uint8 images in memory): part, other and
-        ours (images a second), ratio, low, high (of the pairs).
-    """
-    images, labels = setting.data()
-    views = two_views(torch.from_numpy(images[: setting.images]).to(setting.device), seed=0)
-    batch_labels = torch.from_numpy(labels[: setting.images])
-    released, ours = (_given_views(setting, views, batch_labels, which) for which in (False, True))
-    whole = _released_epoch(setting, images, labels, workers), our_epoch(setting, images, labels)
-    parts = [
-        _compared(setting, "model alone", released, ours, rounds),
-        _compared(setting, "end to end", whole[0], whole[1], rounds),
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def from_disk(setting: Setting, *, rounds: int = 5) -> pd.DataFrame:
-    """An epoch from a memory-mapped file on disk against the same steps on one batch that is on the device already.
-
-    Returns:
-        One row as of `compare_steps`, with part "from a pack on disk"; `other` has the batch on the device, so that a
-        ratio of 1 means that reading costs nothing.
-    """
-    images, labels = setting.data()
-    with tempfile.TemporaryDirectory(prefix="aunce-") as folder:
-        np.save(Path(folder) / "images.npy", images)
-        mapped = np.load(Path(folder) / "images.npy", mmap_mode="r")
-        pixels = torch.from_numpy(images[: setting.images]).to(setting.device)
-        ready = _given_views(setting, pixels, torch.from_numpy(labels[: setting.images]), True)
-        return _compared(setting, "from a pack on disk", ready, our_epoch(setting, mapped, labels), rounds)
-
-
-def _compared(
-    setting: Setting, part: str, other: Callable[[], float], ours: Callable[[], float], rounds: int
-) -> pd.DataFrame:
-    taken = [(other(), ours()) for _ in range(rounds + 1)][1:]  # the first warms up
-    ratios = [slow / fast for slow, fast in taken]
-    slow, fast = (setting.images * setting.steps / statistics.median(side) for side in zip(*taken, strict=True))
-    row = {"part": part, "other": slow, "ours": fast, "ratio": statistics.median(ratios)}
-    return pd.DataFrame([row | {"low": min(ratios), "high": max(ratios)}])
-
-
-def _given_views(setting: Setting, views: Tensor, labels: Tensor, ours: bool) -> Callable[[], float]:
-    """Seconds of `steps` steps on views (2, B, 3, H, W), or pixels (B, H, W, 3) uint8, that are on the device."""
-    encoder = setting.encoder().train()
-    forward = torch.compile(encoder) if ours and setting.compiled else encoder
-    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-5, fused=ours, foreach=False)
-    precise = setting.precision == "fp32" or not ours
-    branch = _branches(setting.aus)
-    on_device, of_branch = labels.to(setting.device), branch.to(setting.device)
-
-    def one() -> None:
-        optimizer.zero_grad()
-        given = two_views(views, seed=0) if views.dtype == torch.uint8 else views
-        with torch.autocast(torch.device(setting.device).type, torch.bfloat16, enabled=not precise):
-            if ours:
-                z = forward(given.flatten(0, 1)).unflatten(0, (2, -1))  # (2, B, K, D)
-            else:
-                z = torch.stack([forward(view) for view in given])  # (2, B, K, D)
-        loss = aunce_loss(z, labels, branch=branch) if ours else published()(z, on_device, of_branch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return lambda: _seconds(one, setting.steps) * setting.steps
-
-
-def operations(setting: Setting) -> int:
-    """Operations of a step of the network, forward and backward, a multiplication and an addition being two."""
-    with torch.device("meta"):
-        encoder = Encoder(build_backbone(setting.backbone), aus=setting.aus, channels=setting.channels)
-        return count_operations(encoder, images=2 * setting.images, pixels=setting.pixels)
-
-
-def our_epoch(setting: Setting, images: NDArray[np.uint8], labels: NDArray[np.int8]) -> Callable[[], float]:
-    """Seconds of an epoch of `training.pretrain`, the one after its first."""
-    encoder = setting.encoder()
-    plan = Optimisation(epochs=2, batch_size=setting.images, learning_rate=1e-5)
-    criterion = AUNCELoss.released()
-
-    def loss(z: Tensor, y: Tensor, generator: Generator, anchors: slice | None) -> Tensor:
-        return torch.as_tensor(criterion(z, y, generator=generator, anchors=anchors))
-
-    def epoch() -> float:
-        history = pretrain(
-            encoder, images, labels, loss=loss, optimisation=plan, seed=0, device=setting.device,
-            precision=setting.precision, compiled=setting.compiled, log=lambda line: None,
-        )  # fmt: skip
-        return float(history["seconds"].iloc[-1])
-
-    return epoch
-
-
-def tried(setting: Setting, *, images: int, rounds: int = 5) -> pd.DataFrame:
-    """Ways that promise speed and were left out, each against what is used instead.
-
-    Args:
-        setting: a training on a CPU.
-        images: of the loss.
-        rounds: pairs of measurements.
-
-    Returns:
-        One row per way: what, tried_s, used_s, ratio (tried / used), low, high.
-    """
-    z, labels, branch = batch(images)
-    rows, aus, channels = 2 * images, z.shape[2], z.shape[3]
-    x = z.detach().flatten(0, 1).transpose(0, 1).contiguous()  # (K, 2B, D)
-    pulls = torch.randn(aus, rows, rows)
-    strided = torch.empty(rows, aus, channels).transpose(0, 1)  # (K, 2B, D), in memory as z is
-    low, full = (
-        _given_views(
-            replace(setting, precision=precision),
-            torch.rand(2, setting.images, 3, setting.pixels, setting.pixels),
-            torch.ones(setting.images, setting.aus, dtype=torch.int8),
-            True,
-        )
-        for precision in ("bf16", "fp32")
-    )
-    ways: dict[str, tuple[Work, Work]] = {
-        f"{setting.steps} training steps in bf16 (autocast) for float32": (low, full),
-        "loss in two chunks for one piece": (
-            forward_backward(partial(aunce_loss, labels=labels, branch=branch, chunk_size=images), z),
-            forward_backward(partial(aunce_loss, labels=labels, branch=branch), z),
-        ),
-        "the gradient's product written in the order of z for a product and a copy": (
-            lambda: torch.bmm(pulls, x, out=strided),
-            lambda: strided.copy_(torch.bmm(pulls, x)),
-        ),
-        "dot products of rows as products of matrices for a product and a sum": (
-            lambda: torch.bmm(x.view(-1, 1, channels), x.view(-1, channels, 1)),
-            lambda: (x * x).sum(-1),
-        ),
-    }
-    found = []
-    for what, (one, other) in ways.items():
-        timed = pair(one, other, rounds=rounds)
-        found.append(
+        rows.append(
             {
-                "what": what, "tried_s": timed.slow, "used_s": timed.fast, "ratio": timed.ratio, "low": timed.low,
-                "high": timed.high,
+                "axis": {"aus": "AUs"}.get(axis, axis.capitalize()),
+                "size": size,
+                "series": "in one piece" if chunk is None else f"in chunks of {chunk} anchors",
+                "seconds": seconds(work, least=sizes.least),
+                "floor": floor_of_loss(**shape, machine=machine, place=place),
+                "bytes": peak_bytes(work)[0],
             }
-        )  # fmt: skip
-    return pd.DataFrame(found)
-
-
-class _PerImage(Dataset[tuple[Tensor, Tensor, int]]):
-    """Two views of each image, made one by one with Pillow as `views` makes them for a batch."""
-
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        random = np.random.default_rng(index)
-        first, second = (_pillow_view(Image.fromarray(self.images[index]), random) for _ in range(2))
-        return first, second, index
-
-
-def _pillow_view(image: Image.Image, random: np.random.Generator) -> Tensor:
-    width, height = image.size
-    area = random.uniform(0.75, 1)
-    low, high = np.log(max(0.9, area)), np.log(min(1.1, 1 / area))
-    ratio = np.exp(random.uniform(low, high))
-    wide, tall = width * np.sqrt(area * ratio), height * np.sqrt(area / ratio)
-    left, top = random.uniform(0, width - wide), random.uniform(0, height - tall)
-    view = image.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, left + wide, top + tall))
-    if random.random() < 0.5:
-        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if random.random() < 0.8:
-        enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
-        for enhancer in random.permutation(np.array(enhancers, dtype=object)):
-            view = enhancer(view).enhance(random.uniform(0.6, 1.4))
-    if random.random() < 0.2:
-        view = view.convert("L").convert("RGB")
-    if random.random() < 0.5:
-        view = view.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2)))
-    return torch.from_numpy(np.array(view)).permute(2, 0, 1).float() / 255  # (3, H, W)
-
-
-def _released_epoch(
-    setting: Setting, images: NDArray[np.uint8], labels: NDArray[np.int8], workers: int
-) -> Callable[[], float]:
-    """Seconds of an epoch of the released path, workers started beforehand."""
-    encoder = setting.encoder().train()
-    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-5, foreach=False)
-    loader = DataLoader(
-        _PerImage(images), setting.images, shuffle=True, num_workers=workers, persistent_workers=workers > 0
-    )
-    branch = _branches(setting.aus).to(setting.device)
-
-    def epoch() -> float:
-        _wait()
-        started = time.perf_counter()
-        for first, second, rows in loader:
-            optimizer.zero_grad()
-            z = torch.stack([encoder(view.to(setting.device)) for view in (first, second)])  # (2, B, K, D)
-            published()(z, torch.from_numpy(labels[rows.numpy()]).to(setting.device), branch).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        _wait()
-        return time.perf_counter() - started
-
-    return epoch
+        )
+    return pd.DataFrame(rows)
 
 
 # Evaluation, faces and commands
 
 
 def evaluate(sizes: Sizes, *, subjects: int = 41, aus: int = 12, replicates: int = 10) -> pd.DataFrame:
-    """Seconds of the scores of a study against the frames, on random labels and scores.
+    """Seconds that the scores of a study take by number of frames, on random labels and scores.
 
     Returns:
-        One row per work and number of frames: series, size (frames), seconds. The works are counts and F1; concordant
-        pairs, subject by subject; and, from `replicates` tables of these, the exact AUC of all subjects but one, for
-        each subject, AU and replicate.
+        One row per series and number of frames: series, size (frames), seconds. The series are counts and F1;
+        concordant pairs of each subject; and, from `replicates` tables of these pairs, the exact AUC without each
+        subject, for each AU and replicate.
     """
     random = np.random.default_rng(0)
     rows = []
@@ -659,7 +392,7 @@ def evaluate(sizes: Sizes, *, subjects: int = 41, aus: int = 12, replicates: int
             "AUC without each subject": partial(leave_one_out_auc, study, by=["replicate", "au"]),
         }
         for series, one in work.items():
-            rows.append({"series": series, "size": frames, "seconds": seconds(one, rounds=sizes.rounds)})
+            rows.append({"series": series, "size": frames, "seconds": seconds(one, least=sizes.least)})
     return pd.DataFrame(rows)
 
 
@@ -668,7 +401,7 @@ def _count(labels: NDArray[Any], predicted: NDArray[Any], people: NDArray[Any], 
 
 
 def render_faces(frames: int, *, size: int = 64, workers: int = 2, subjects: int = 9) -> tuple[int, float]:
-    """How many faces were rendered in BP4D's layout, and the seconds that it took, start of the workers included."""
+    """The number of faces rendered in BP4D's layout, and the seconds that it took with the start of the workers."""
     with tempfile.TemporaryDirectory(prefix="aunce-") as folder:
         started = time.perf_counter()
         adapter("bp4d").write(
@@ -678,21 +411,14 @@ def render_faces(frames: int, *, size: int = 64, workers: int = 2, subjects: int
         return sum(1 for _ in Path(folder).rglob("*.jpg")), taken
 
 
-def command_seconds(*words: str, rounds: int = 5) -> float:
+def command_seconds(*words: str, least: float = 0.1) -> float:
     """Median seconds of `aunce` with these words, from start to end."""
     command = [sys.executable, "-m", "aunce", *words]
-
-    def run() -> float:
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        return time.perf_counter() - started
-
-    run()
-    return statistics.median(run() for _ in range(rounds))
+    return seconds(partial(subprocess.run, command, check=True, capture_output=True), least=least)
 
 
-def status_seconds(runs: int, *, rounds: int = 3) -> float:
-    """Median seconds of `aunce status` of a study in which this many runs are done."""
+def status_seconds(runs: int) -> float:
+    """Median seconds of `aunce status` of a study with this many finished runs."""
     text = "[study]\ntitle = 'Many'\nquestion = 'How long?'\nreport = 'laptop'\n[data]\nsubjects = 6\n[axes]\n"
     with tempfile.TemporaryDirectory(prefix="aunce-") as folder:
         path = Path(folder) / "many.toml"
@@ -703,7 +429,7 @@ def status_seconds(runs: int, *, rounds: int = 3) -> float:
             place.mkdir(parents=True)
             (place / "metrics.json").write_text('{"duration_s": 1.0}')
         with mock.patch.dict(os.environ, AUNCE_REPORTS=folder):
-            return command_seconds("status", str(path), rounds=rounds)
+            return command_seconds("status", str(path))
 
 
 def loads_torch() -> bool:

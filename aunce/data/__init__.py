@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import tempfile
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -44,8 +45,56 @@ DATASETS: Mapping[str, DataSet] = {
     "gft": DataSet("GFT", 256, "detector"),
     "affwild2": DataSet("Aff-Wild2", 112, "none"),
 }
-"""The data sets with an adapter: the module of that name, with `read`, `fingerprint`, `protocols`, `write` and
-`LAYOUT`; and `eyes` where the data set ships landmarks."""
+"""The data sets. Each has an adapter, the module `aunce.data.<name>`: see `Adapter`."""
+
+
+class Adapter(typing.Protocol):
+    """What the module of a data set must have, and what it may have besides.
+
+    It may have:
+
+    - `eyes(root, table)`: centres of the eyes (n, 2, 2) in pixels, x first, that at the image's left first, NaN where
+      unknown; None if the root ships no landmarks. Without it crops are not aligned by landmarks.
+    - `LAYOUT`, a `render.writing.Layout`, and `write`, its method `render`: rendered faces in the same layout. Without
+      them `aunce data synth` does not know the data set, and it has no `tiny` version.
+    - `RATES`: AU -> positive rate as published, or part -> AU -> rate; `RATES_STATUS` says how far they are verified.
+    - `PUBLISHED_FRAMES`: protocol -> part -> number of frames. The data card compares a root with both.
+    """
+
+    def read(self, root: str | PathLike[str], *, protocol: Protocol | None, images: str) -> FrameTable:
+        """Reads a root, real or rendered.
+
+        Args:
+            root: the folder of the data set.
+            protocol: None for the first of `protocols`. Its AUs and subjects must be those of the data set.
+            images: "required" drops labelled frames without an image and lists them in `missing_images`; "optional"
+                keeps them with an empty image path.
+
+        Returns:
+            The frame table, rows in the published order. Columns that the protocol does not use may hold anything.
+
+        Raises:
+            UsageError: a protocol that the data set cannot serve.
+            DataError: file and line of what is wrong; or what the folder looks like if it is another data set.
+        """
+
+    def protocols(self, root: str | PathLike[str]) -> dict[str, Protocol]:
+        """The protocols in use by name, that of the literature first.
+
+        Raises:
+            DataError: the root is not what the layout promises, if the protocols depend on it.
+        """
+
+    def fingerprint(self, root: str | PathLike[str]) -> str:
+        """Eight hex digits over the label files and `synthetic.json`, see `layout.fingerprint`.
+
+        Raises:
+            DataError: the folder is not what the layout promises.
+        """
+
+
+REQUIRED = ("read", "protocols", "fingerprint")
+"""What an adapter must define."""
 
 
 def load(
@@ -79,14 +128,13 @@ def load(
     """
     if images not in ("required", "optional"):
         raise UsageError(f"images is {images!r}. Expected 'required' or 'optional'.")
-    module = adapter(name)
+    module: Adapter = adapter(name)
     if isinstance(protocol, str):
         known = module.protocols(root) if protocol else {"": None}
         if protocol not in known:
             raise UsageError(f"unknown protocol {protocol!r} of {name}. Known: {', '.join(known)}.")
         protocol = known[protocol]
-    table: FrameTable = module.read(root, protocol=protocol, images=images)
-    return table
+    return module.read(root, protocol=protocol, images=images)
 
 
 def data_set(name: str) -> DataSet:
@@ -101,14 +149,33 @@ def data_set(name: str) -> DataSet:
 
 
 def adapter(name: str) -> Any:
-    """The module that reads and writes a data set's layout.
+    """The module that reads a data set's layout, an `Adapter`; untyped, for what it may have besides.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is none of that name, or it lacks one of `REQUIRED`.
     """
     data_set(name)
     # Imported here: a caller that only lists names pays for neither pandas nor OpenCV.
-    return importlib.import_module(f"aunce.data.{name}")
+    module = importlib.import_module(f"aunce.data.{name}")
+    lacking = [one for one in REQUIRED if not hasattr(module, one)]
+    if lacking:
+        raise UsageError(f"aunce/data/{name}.py defines no {', '.join(lacking)}; see aunce.data.Adapter")
+    return module
+
+
+def renderer(name: str) -> Any:
+    """The module that writes rendered faces in a data set's layout.
+
+    Raises:
+        UsageError: there is no data set of that name, or its adapter only reads.
+    """
+    module = adapter(name)
+    if not (hasattr(module, "write") and hasattr(module, "LAYOUT")):
+        raise UsageError(
+            f"{DATASETS[name].title} cannot be rendered, as aunce/data/{name}.py defines no write and LAYOUT. Name the "
+            "folder of the data set: --root, or the parameter root."
+        )
+    return module
 
 
 def cache_folder() -> Path:
@@ -149,7 +216,7 @@ def pack_faces(
 def tiny(name: str, *, size: int = 48, workers: int = 1) -> Path:
     """The root of a tiny rendered data set in a temporary folder: 12 subjects, 6 frames a sequence, `size` pixels."""
     root = Path(tempfile.mkdtemp(prefix="aunce-faces-")) / "raw"
-    adapter(name).write(root, subjects=12, frames=6, size=size, workers=workers)
+    renderer(name).write(root, subjects=12, frames=6, size=size, workers=workers)
     return root
 
 

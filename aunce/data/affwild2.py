@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from aunce.data import layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.render import writing
+from aunce.data.render import behaviour, writing
 from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError
 
@@ -124,20 +124,10 @@ def read(
     protocol: Protocol | None = None,
     images: Literal["required", "optional"] = "required",
 ) -> FrameTable:
-    """Reads an Aff-Wild2 root, real or rendered.
+    """Reads an Aff-Wild2 root, real or rendered, see `aunce.data.Adapter.read`: parts, videos by name, frames.
 
-    A subject is a video, see above; a sequence is one label file; a frame is the number of its image, from 1. Values
-    are checked in the columns that the protocol uses; other columns may hold anything.
-
-    Args:
-        root: the folder of the data set.
-        protocol: its AUs must be columns of the label files; its subjects are videos, see above. Default: what the
-            function `protocol` makes of the root, with every frame.
-        images: "required" drops labelled frames without an image and lists them in `missing_images`; "optional" keeps
-            them with an empty image path.
-
-    Returns:
-        The frame table: parts in the order of the protocol, videos by name, frames ascending.
+    A subject is a video, see above; a sequence is one label file; a frame is the number of its image, from 1. The
+    default protocol is that of the function `protocol`, with every frame.
 
     Raises:
         UsageError: a protocol with an unknown frame rule.
@@ -153,15 +143,13 @@ def read(
     paths = {video: path for part in files.values() for video, path in part.items()}
     for video, subject in sorted(_subjects(files).items()):
         videos.setdefault(subject, []).append(video)
-    wanted = [subject for subjects in protocol.parts.values() for subject in sorted(subjects)]
-    order = [subject for subject in wanted if subject in videos]
-    if not order:
-        raise DataError(f"{root}: holds no video of protocol {protocol.name!r}. Name another root or protocol.")
+    order, absent = layout.choose_subjects(root, protocol, sorted(protocol.part_of), videos)
     columns = (*protocol.aus, *layout.null_aus(synthetic, protocol.aus))
     sequences = []
     for subject in order:
         for video in videos[subject]:
-            labels = _labels(paths[video], columns)
+            labels = read_labels(paths[video], columns, _FORMAT)
+            labels[:, 0] += 1  # row i, counted from 0, belongs to image i + 1
             if protocol.frame_rule == "known":
                 labels = labels[(labels[:, 1 : 1 + len(protocol.aus)] >= 0).all(axis=1)]
             sequences.append(ReadSequence(subject, video, labels, _image_names(root, video, labels[:, 0])))
@@ -170,19 +158,14 @@ def read(
             f"{root}: no frame in which all of {', '.join(f'AU{au}' for au in protocol.aus)} are annotated. Expected "
             "some: name a protocol with frame rule 'all', or with fewer AUs."
         )
-    looked = ", ".join(str(root / folder / sequences[0].name) for folder in _IMAGE_FOLDERS)
-    absent = [subject for subject in wanted if subject not in videos]
+    searched = ", ".join(str(root / folder / sequences[0].name) for folder in _IMAGE_FOLDERS)
     return layout.build_table(
-        root, sequences, protocol, images=images, synthetic=synthetic, absent=absent, looked=looked
+        root, sequences, protocol, images=images, synthetic=synthetic, absent=absent, searched=searched
     )
 
 
 def fingerprint(root: str | PathLike[str]) -> str:
-    """Eight hex digits over the label files and `synthetic.json`, see `layout.fingerprint`.
-
-    Raises:
-        DataError: the folder is not what Aff-Wild2's layout promises.
-    """
+    """Eight hex digits over the label files and `synthetic.json`, see `aunce.data.Adapter.fingerprint`."""
     files = _label_files(Path(root))
     return layout.fingerprint(Path(root), [path for part in files.values() for path in part.values()])
 
@@ -198,13 +181,6 @@ def _subjects(files: Mapping[str, Mapping[str, Path]]) -> dict[str, str]:
     whole = {video: re.sub(r"(?<=.)_(left|right)\Z", "", video) for videos in files.values() for video in videos}
     divided = set.intersection(*({whole[video] for video in videos} for videos in files.values()))
     return {video: video if subject in divided else subject for video, subject in whole.items()}
-
-
-def _labels(path: Path, aus: tuple[int, ...]) -> NDArray[np.int64]:
-    """Number of the image and labels of each row (T, 1 + K)."""
-    labels = read_labels(path, aus, _FORMAT)
-    labels[:, 0] += 1
-    return labels
 
 
 def _label_files(root: Path) -> dict[str, dict[str, Path]]:
@@ -231,9 +207,7 @@ def _label_files(root: Path) -> dict[str, dict[str, Path]]:
     files: dict[str, dict[str, Path]] = {}
     for part, name in _SETS.items():
         place = layout.first_folder(folders[0], (name,))
-        # Hidden files are none of the data set's: some systems leave a `._video1.txt` beside each copied file.
-        paths = sorted(place.glob("[!.]*.txt")) if place else []
-        files[part] = {path.name.removesuffix(".txt"): path for path in paths}
+        files[part] = {path.name.removesuffix(".txt"): path for path in layout.label_files(place, ".txt")}
     lacking = [name for part, name in _SETS.items() if not files[part]]
     # A single rendered video is in one set.
     if lacking and not (rendered and len(lacking) == 1):
@@ -285,8 +259,7 @@ def _image_names(root: Path, video: str, frames: NDArray[np.int64]) -> list[str]
                 f"{place}: there is an image {found[0]}. Expected crops numbered from 00001.jpg, the first row's. If "
                 "these count from 0, add 1."
             )
-        prefix = place.relative_to(root).as_posix()
-        return [f"{prefix}/{found[frame]}" if frame in found else "" for frame in frames.tolist()]
+        return layout.image_names(root, place, frames, found)
     return [""] * len(frames)
 
 
@@ -315,7 +288,6 @@ _SUBJECTS = {
     "train": tuple(_name(number) for number in range(1, 278)),
     "validation": tuple(_name(number) for number in range(278, 376)),
 }
-_PART_OF = {subject: part for part, subjects in _SUBJECTS.items() for subject in subjects}
 _PAIRS = frozenset(subject for subjects in _SUBJECTS.values() for subject in subjects[1::16])
 
 
@@ -327,23 +299,23 @@ def _videos(subject: str) -> list[str]:
 
 
 class _Affwild2(Layout):
-    dataset, subjects, folders = "affwild2", tuple(_PART_OF), (_ANNOTATIONS, _IMAGE_FOLDERS[0])
-    size = 112
+    """Aff-Wild2's layout with rendered faces: its sets, rates per part, and gaps in labels and crops.
 
-    def people(self, count: int) -> list[str]:
-        return writing.deal(_SUBJECTS, count)
+    `subjects` counts videos, of which some show two people. With `frames`, a video has so many rows, numbered from 1,
+    at times spread over all of it.
+    """
+
+    dataset, parts, rates, size = "affwild2", _SUBJECTS, RATES, 112
+    folders = (_ANNOTATIONS, _IMAGE_FOLDERS[0])
 
     def plan(self, people: list[str], frames: int | None) -> list[Job]:
         jobs = []
         for subject in people:
             length = _SHORTEST + zlib.crc32(subject.encode()) % (_LONGEST - _SHORTEST + 1)
-            offset = writing.spread(length, frames)
+            offset = writing.evenly_spaced(length, frames)
             numbers, times = np.arange(1, len(offset) + 1), offset / _FRAMES_PER_SECOND
             jobs += [Job(subject, video, numbers, times, padding=5) for video in _videos(subject)]
         return jobs
-
-    def rates(self, subject: str) -> Mapping[int, float]:
-        return RATES[_PART_OF[subject]]
 
     def write(self, out: Path, rendered: Rendered) -> None:
         """Images, then the label file: a label file stands for a complete sequence."""
@@ -353,42 +325,30 @@ class _Affwild2(Layout):
         shown = ~gaps(job, "face", _NO_FACE, seed=population.seed)
         names = [f"{frame:0{job.padding}d}.jpg" for frame in job.frames[shown].tolist()]
         writing.write_jpegs(out / _IMAGE_FOLDERS[0] / job.sequence, images[shown], names)
-        writing.replace(self.labels(out, job), label_file(rendered))
+        writing.write_file(self.labels(out, job), label_file(rendered))
 
     def labels(self, out: Path, job: Job) -> Path:
-        return out / _ANNOTATIONS / _CHALLENGE / _SETS[_PART_OF[job.subject]] / f"{job.sequence}.txt"
+        return out / _ANNOTATIONS / _CHALLENGE / _SETS[self.part_of[job.subject]] / f"{job.sequence}.txt"
 
 
 LAYOUT = _Affwild2()
-
-
-def write(out: str | PathLike[str], **options: Any) -> None:
-    """Writes Aff-Wild2's layout with rendered faces: its sets, rates per part, and gaps in labels and crops.
-
-    Options and errors are those of `writing.render`; `subjects` counts videos, of which some show two people. With
-    `frames`, a video has so many rows, numbered from 1, at times spread over all of it.
-    """
-    writing.render(LAYOUT, out, **options)
+write = LAYOUT.render
 
 
 def label_file(rendered: Rendered) -> str:
     """A label file of Aff-Wild2 with the null AU as one more column; -1 where the video is not annotated."""
-    from aunce.data.render import drawn
-
     job, seed = rendered.job, rendered.population.seed
-    labelled = [drawn.AUS.index(au) for au in AUS]
+    labelled = [behaviour.AUS.index(au) for au in AUS]
     cells = np.column_stack([rendered.behaviour.occurrence[:, labelled], rendered.behaviour.null])  # (T, K + 1)
     cells[gaps(job, "annotation", _NOT_ANNOTATED, seed=seed)] = -1
     lot = zlib.crc32(f"{seed} {job.sequence}".encode())
     if lot % _WITHOUT_AN_AU == 0:
         cells[:, lot // _WITHOUT_AN_AU % len(AUS)] = -1
-    header = ",".join(f"AU{au}" for au in (*AUS, drawn.NULL_AU))
+    header = ",".join(f"AU{au}" for au in (*AUS, behaviour.NULL_AU))
     return "\n".join([header, *(",".join(map(str, row)) for row in cells.tolist()), ""])
 
 
 def gaps(job: Job, what: str, share: float, *, seed: int) -> NDArray[np.bool_]:
     """Which frames (T,) lie in the stretches of a video, `share` of them in all, that lack something."""
-    from aunce.data.render.behaviour import stream
-
     stretch = (job.times / _STRETCH).astype(np.int64)
-    return np.asarray((stream(seed, job.sequence, what).random(int(stretch.max()) + 1) < share)[stretch])
+    return np.asarray((behaviour.stream(seed, job.sequence, what).random(int(stretch.max()) + 1) < share)[stretch])

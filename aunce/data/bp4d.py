@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ from aunce.data import landmarks, layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.render import writing
+from aunce.data.render import behaviour, writing
 from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError
 
@@ -73,10 +73,7 @@ RATES: Mapping[str, Mapping[int, float]] = {
 }
 """Part -> AU -> positive rate over the labelled frames of the part."""
 
-_SUBJECTS = tuple(subject for subjects in PARTS.values() for subject in subjects)
-_PART_OF = {subject: part for part, subjects in PARTS.items() for subject in subjects}
 _LABEL_FOLDERS = ("AUCoding/AU_OCC", "AU_OCC", "AUCoding")
-_IMAGE_FOLDERS = (".", "Sequences(2D+3D)", "BP4D-training")
 _FRAMES_PER_SECOND = 25
 _COLUMNS = 100
 _FORMAT = LabelFormat(
@@ -101,185 +98,181 @@ def segments() -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
+class Reader:
+    """Reads roots with a label file <subject>_<task>.csv for each task of a subject; BP4D+ has such roots, too.
+
+    The label files lie in AUCoding/AU_OCC, AU_OCC or AUCoding. Folders are found in upper and lower case. Values are
+    checked in the columns that the protocol uses.
+
+    Attributes:
+        dataset: name of the data set.
+        title: as its authors write it.
+        protocol: the default.
+        tasks: the coded tasks; a root holds all or none of a subject.
+        form: of the label files.
+        image_folders: where the images <subject>/<task>/<number>.jpg lie below the root.
+        valid: subjects and tasks in words, for messages.
+    """
+
+    dataset, title, protocol, form = "bp4d", "BP4D", PROTOCOL, _FORMAT
+    tasks: tuple[str, ...] = TASKS
+    image_folders: tuple[str, ...] = (".", "Sequences(2D+3D)", "BP4D-training")
+    valid = "subjects F001..F023 and M001..M018 and tasks T1..T8"
+    subjects = tuple(subject for subjects in PARTS.values() for subject in subjects)
+
+    def read(
+        self,
+        root: str | PathLike[str],
+        *,
+        protocol: Protocol | None = None,
+        images: Literal["required", "optional"] = "required",
+    ) -> FrameTable:
+        """Reads a root, real or rendered, see `aunce.data.Adapter.read`: parts, subjects as published, tasks, frames.
+
+        Raises:
+            UsageError: a protocol with other subjects or another frame rule.
+            DataError: file and line of what is wrong, or what the folder looks like if it is another data set.
+        """
+        root, protocol = Path(root), protocol or self.protocol
+        layout.check_protocol(protocol, title=self.title, subjects=self.subjects, rules=("all",))
+        synthetic = layout.read_marker(root, self.dataset, self.title)
+        columns = (*protocol.aus, *layout.null_aus(synthetic, protocol.aus))
+        files = self.label_files(root)
+        order, absent = layout.choose_subjects(root, protocol, self.subjects, {subject for subject, _ in files})
+        sequences = []
+        for subject in order:
+            for task in self.tasks:
+                labels = read_labels(files[subject, task], columns, self.form)
+                folder = layout.first_folder(root, [f"{folder}/{subject}/{task}" for folder in self.image_folders])
+                names = self.image_names(root, folder, labels[:, 0], files[subject, task])
+                sequences.append(ReadSequence(subject, task, labels, names))
+        searched = ", ".join(str(root / folder / order[0] / self.tasks[0]) for folder in self.image_folders)
+        return layout.build_table(
+            root, sequences, protocol, images=images, synthetic=synthetic, absent=absent, searched=searched
+        )
+
+    def fingerprint(self, root: str | PathLike[str]) -> str:
+        """Eight hex digits over the label files and `synthetic.json`, see `layout.fingerprint`.
+
+        Raises:
+            DataError: the folder is not what the layout promises.
+        """
+        root = Path(root)
+        layout.read_marker(root, self.dataset, self.title)
+        return layout.fingerprint(root, self.label_files(root).values())
+
+    def label_files(self, root: Path) -> dict[tuple[str, str], Path]:
+        """(subject, task) -> label file, for subjects that have all of their tasks."""
+        places = [place for name in _LABEL_FOLDERS if (place := layout.first_folder(root, (name,)))]
+        paths: list[Path] = next(filter(None, (layout.label_files(place, ".csv") for place in places)), [])
+        if not paths:
+            folders = ", ".join(str(root / folder) for folder in _LABEL_FOLDERS)
+            expected = f"Expected label files in {folders}, named <subject>_<task>.csv"
+            if any(re.fullmatch(r"[FM]\d{3}_T\d+\.csv", path.name) for path in root.iterdir()):
+                raise DataError(
+                    f"{root}: this looks like the label folder itself. Name the folder above it. {expected}."
+                )
+            if places:
+                raise DataError(f"{root}: no label files of {self.title} in {places[0].name}. {expected}.")
+            layout.refuse(root, self.title, expected)
+        files: dict[tuple[str, str], Path] = {}
+        for path in paths:
+            subject, _, task = path.stem.partition("_")
+            if subject not in self.subjects or task not in self.tasks:
+                raise DataError(
+                    f"{path}: not a label file of {self.title}. Expected <subject>_<task>.csv with {self.valid}."
+                    f"{self.hint(subject, task)}"
+                )
+            files[subject, task] = path
+        for subject, _ in list(files):
+            lacking = [f"{subject}_{task}.csv" for task in self.tasks if (subject, task) not in files]
+            if lacking:
+                raise DataError(
+                    f"{paths[0].parent}: subject {subject} has no {', '.join(lacking)}. Expected all of "
+                    f"{', '.join(self.tasks)} of a subject, or none: add the files or take the subject out."
+                )
+        return files
+
+    def hint(self, subject: str, task: str) -> str:
+        """The data set that a foreign subject or task belongs to, for the message about its file."""
+        return " This looks like BP4D+: its adapter is bp4dplus." if re.fullmatch(r"[FM]\d{3}", subject) else ""
+
+    def image_names(self, root: Path, folder: Path | None, frames: NDArray[np.int64], labels: Path) -> list[str]:
+        """Path below the root of the image of each frame number (T,), "" where there is none.
+
+        Args:
+            root: the root.
+            folder: of the images of the sequence, None if there is none.
+            frames: frame numbers as the label file gives them.
+            labels: the label file, for messages.
+        """
+        return layout.image_names(root, folder, frames)
+
+
+_READER = Reader()
+read, fingerprint = _READER.read, _READER.fingerprint
+eyes = landmarks.eyes
+
+
 def protocols(root: str | PathLike[str]) -> dict[str, Protocol]:
     """The one protocol in use, by name. It is the same for every root."""
     return {PROTOCOL.name: PROTOCOL}
 
 
-def read(
-    root: str | PathLike[str],
-    *,
-    protocol: Protocol | None = None,
-    images: Literal["required", "optional"] = "required",
-) -> FrameTable:
-    """Reads a BP4D root, real or rendered.
-
-    The label files lie in AUCoding/AU_OCC, AU_OCC or AUCoding; the subjects' image folders in the root, in
-    `Sequences(2D+3D)` or in `BP4D-training`. Code 9 becomes -1. Values are checked in the columns that the protocol
-    uses; other columns may hold anything.
-
-    Args:
-        root: the folder of the data set.
-        protocol: its AUs must be columns of the label files, its subjects BP4D's. Default: `PROTOCOL`.
-        images: "required" drops labelled frames without an image and lists them in `missing_images`; "optional" keeps
-            them with an empty image path.
-
-    Returns:
-        The frame table in the published order: parts, subjects as in `PARTS`, tasks, frames ascending.
-
-    Raises:
-        UsageError: a protocol with other subjects or another frame rule.
-        DataError: file and line of what is wrong, or what the folder looks like if it is not BP4D.
-    """
-    root = Path(root)
-    protocol = protocol or PROTOCOL
-    layout.check_protocol(protocol, title="BP4D", subjects=_SUBJECTS, rules=("all",))
-    synthetic = layout.read_marker(root, "bp4d", "BP4D")
-    columns = (*protocol.aus, *layout.null_aus(synthetic, protocol.aus))
-    files = _label_files(root)
-    present = [subject for subject in _SUBJECTS if (subject, TASKS[0]) in files]
-    wanted = [s for subjects in protocol.parts.values() for s in _SUBJECTS if s in subjects]
-    order = [subject for subject in wanted if subject in present]
-    if not order:
-        raise DataError(f"{root}: holds no subject of protocol {protocol.name!r}. Name another root or protocol.")
-    sequences = []
-    for subject in order:
-        for task in TASKS:
-            labels = read_labels(files[subject, task], columns, _FORMAT)
-            sequences.append(ReadSequence(subject, task, labels, image_names(root, subject, task, labels[:, 0])))
-    looked = ", ".join(str(root / folder / order[0] / TASKS[0]) for folder in _IMAGE_FOLDERS)
-    absent = [subject for subject in wanted if subject not in present]
-    return layout.build_table(
-        root, sequences, protocol, images=images, synthetic=synthetic, absent=absent, looked=looked
-    )
-
-
-def fingerprint(root: str | PathLike[str]) -> str:
-    """Eight hex digits over the label files and `synthetic.json`, see `layout.fingerprint`.
-
-    Raises:
-        DataError: the folder is not what BP4D's layout promises.
-    """
-    root = Path(root)
-    layout.read_marker(root, "bp4d", "BP4D")
-    return layout.fingerprint(root, _label_files(root).values())
-
-
-def eyes(root: str | PathLike[str], table: FrameTable) -> NDArray[np.float32] | None:
-    """Centres of the eyes in the images of a table (n, 2, 2), NaN where unknown; None if the root ships no landmarks.
-
-    That an entry belongs to the image of its place is not verified, see `landmarks.eyes`.
-
-    Raises:
-        DataError: a landmark file that is missing, damaged, or of another length than there are images.
-    """
-    return landmarks.eyes(Path(root), table)
-
-
-def _label_files(root: Path) -> dict[tuple[str, str], Path]:
-    """(subject, task) -> label file, for subjects that have all eight."""
-    for name in _LABEL_FOLDERS:
-        folder = root / name
-        # Hidden files are none of the data set's: some systems leave a `._F001_T1.csv` beside each copied file.
-        paths = sorted(folder.glob("[!.]*.csv")) if folder.is_dir() else []
-        if paths:
-            break
-    else:
-        expected = f"Expected label files in {', '.join(str(root / folder) for folder in _LABEL_FOLDERS)}"
-        if any(re.fullmatch(r"[FM]\d{3}_T\d\.csv", path.name) for path in root.iterdir()):
-            raise DataError(f"{root}: this looks like the label folder itself. Name the folder above it. {expected}.")
-        layout.refuse(root, "BP4D", f"{expected}, named <subject>_<task>.csv")
-    files: dict[tuple[str, str], Path] = {}
-    for path in paths:
-        subject, _, task = path.stem.partition("_")
-        if subject not in _SUBJECTS or task not in TASKS:
-            hint = " This looks like BP4D+: its adapter is bp4dplus." if re.fullmatch(r"[FM]\d{3}", subject) else ""
-            raise DataError(
-                f"{path}: not a label file of BP4D. Expected <subject>_<task>.csv with subjects F001..F023 and "
-                f"M001..M018 and tasks T1..T8.{hint}"
-            )
-        files[subject, task] = path
-    layout.check_tasks(folder, files, _SUBJECTS, TASKS)
-    return files
-
-
-def image_names(root: Path, subject: str, task: str, frames: NDArray[np.int64]) -> list[str]:
-    """Path below the root of the image of each frame number (T,), whatever its zero padding; "" where there is none."""
-    for folder in _IMAGE_FOLDERS:
-        place = root / folder / subject / task
-        if place.is_dir():
-            found = layout.numbered_images(place)
-            prefix = "/".join(part for part in (folder, subject, task) if part != ".")
-            return [f"{prefix}/{found[frame]}" if frame in found else "" for frame in frames.tolist()]
-    return [""] * len(frames)
-
-
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
-class _Bp4d(Layout):
-    dataset, subjects, folders = "bp4d", _SUBJECTS, ("AUCoding", landmarks.FOLDER, *_SUBJECTS)
+class TaskLayout(Layout):
+    """BP4D's layout with rendered faces: its segments, padding of names and rates. Real frames are 1040 x 1392 pixels.
 
-    def people(self, count: int) -> list[str]:
-        return writing.deal(PARTS, count)
+    Attributes:
+        image_folder: where the folders of the subjects lie.
+        image_shift: number of an image less that of its frame.
+        columns: the AU numbers of a label file, in their order.
+    """
+
+    dataset, parts, rates = "bp4d", PARTS, RATES
+    folders: tuple[str, ...] = ("AUCoding", landmarks.FOLDER, *Reader.subjects)
+    image_folder, image_shift = ".", 0
+    columns: Sequence[int] = range(1, _COLUMNS)
 
     def plan(self, people: list[str], frames: int | None) -> list[Job]:
+        """The published segments."""
         coded = segments().set_index(["subject", "task"])
         padding = _paddings()
         jobs = []
         for subject in people:
             for task in TASKS:
                 first, length = (int(coded.loc[(subject, task), column]) for column in ("first_frame", "frames"))
-                offset = writing.spread(length, frames)
+                offset = writing.evenly_spaced(length, frames)
                 times = offset / _FRAMES_PER_SECOND
                 jobs.append(Job(subject, task, first + offset, times, padding=padding[subject, task]))
         return jobs
 
-    def rates(self, subject: str) -> Mapping[int, float]:
-        return RATES[_PART_OF[subject]]
-
-    def write(self, out: Path, rendered: Rendered) -> None:
-        """Images, landmarks, then the label file: a label file stands for a complete sequence."""
-        job = rendered.job
-        names = [f"{frame:0{job.padding}d}.jpg" for frame in job.frames.tolist()]
-        writing.write_jpegs(out / job.subject / job.sequence, rendered.images(), names)
-        landmarks.write_rendered(out, rendered)
-        writing.replace(self.labels(out, job), label_file(job.frames, rendered, columns=range(1, _COLUMNS)))
-
     def labels(self, out: Path, job: Job) -> Path:
+        """AUCoding/AU_OCC/<subject>_<task>.csv."""
         return out / "AUCoding" / "AU_OCC" / f"{job.name}.csv"
 
+    def write(self, out: Path, rendered: Rendered) -> None:
+        """Images, landmarks, then the label file with 9 where an AU is not drawn."""
+        job, shown = rendered.job, rendered.behaviour
+        names = [f"{frame + self.image_shift:0{job.padding}d}.jpg" for frame in job.frames.tolist()]
+        writing.write_jpegs(out / self.image_folder / job.subject / job.sequence, rendered.images(), names)
+        landmarks.write_rendered(out, rendered)
+        cells = np.full((len(names), len(self.columns)), 9, dtype=np.uint8)  # (T, columns)
+        place = {au: column for column, au in enumerate(self.columns)}
+        cells[:, [place[au] for au in behaviour.AUS]] = shown.occurrence
+        cells[:, place[behaviour.NULL_AU]] = shown.null
+        # Cells are single digits, so a row is text already once commas stand between them.
+        text = np.full((len(names), 2 * len(self.columns)), ord(","), dtype=np.uint8)  # (T, 2 columns)
+        text[:, 1::2] = cells + ord("0")
+        rows = [f"{frame}{row.tobytes().decode()}" for frame, row in zip(job.frames.tolist(), text, strict=True)]
+        header = ",".join(map(str, (0, *self.columns)))
+        writing.write_file(self.labels(out, job), "\n".join([header, *rows, ""]))
 
-LAYOUT = _Bp4d()
 
-
-def write(out: str | PathLike[str], **options: Any) -> None:
-    """Writes BP4D's layout with rendered faces: its segments, padding of names and rates per part.
-
-    Options and errors are those of `writing.render`. The real frames are 1040 x 1392 pixels.
-    """
-    writing.render(LAYOUT, out, **options)
-
-
-def label_file(numbers: NDArray[np.int64], rendered: Rendered, *, columns: range | tuple[int, ...]) -> str:
-    """A label file of BP4D or BP4D+: a header 0 and the AU numbers `columns`; 9 where an AU is not drawn.
-
-    Args:
-        numbers: frame numbers (T,) as the file gives them.
-        rendered: the sequence.
-        columns: AU numbers in the order of the file.
-    """
-    from aunce.data.render import drawn
-
-    cells = np.full((len(numbers), len(columns)), 9, dtype=np.uint8)  # (T, columns)
-    place = {au: column for column, au in enumerate(columns)}
-    cells[:, [place[au] for au in drawn.AUS]] = rendered.behaviour.occurrence
-    cells[:, place[drawn.NULL_AU]] = rendered.behaviour.null
-    # Cells are single digits, so a row is text already once commas stand between them.
-    text = np.full((len(numbers), 2 * len(columns)), ord(","), dtype=np.uint8)  # (T, 2 columns)
-    text[:, 1::2] = cells + ord("0")
-    rows = [f"{number}{row.tobytes().decode()}" for number, row in zip(numbers.tolist(), text, strict=True)]
-    return "\n".join([",".join(map(str, (0, *columns))), *rows, ""])
+LAYOUT = TaskLayout()
+write = LAYOUT.render
 
 
 @cache

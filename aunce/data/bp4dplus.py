@@ -16,22 +16,19 @@ depends on the last two. BigSmall leaves F041/T7 out as faulty; here all are rea
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aunce.data import bp4d, landmarks, layout
-from aunce.data.frames import FrameTable, Protocol
-from aunce.data.labels import LabelFormat, read_labels
-from aunce.data.layout import ReadSequence
+from aunce.data.frames import Protocol
+from aunce.data.labels import LabelFormat
 from aunce.data.render import writing
-from aunce.data.render.writing import Job, Layout, Rendered
+from aunce.data.render.writing import Job
 from aunce.errors import DataError
 
 AUS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
@@ -76,9 +73,6 @@ RATES_STATUS = (
     "most frequent AUs are said to be those of BP4D+ too."
 )
 
-_SUBJECTS = tuple(subject for subjects in PARTS.values() for subject in subjects)
-_LABEL_FOLDERS = ("AUCoding/AU_OCC", "AU_OCC", "AUCoding")
-_IMAGE_FOLDERS = (".", "2D+3D")
 _FRAMES_PER_SECOND = 25
 _FRAMES = 353  # in a sequence: FMAE extracted 197,756 labelled frames of 560 sequences
 # After the frame number, as the published readers of the files have it. The last two are ours: the renderer draws and
@@ -99,149 +93,58 @@ _FORMAT = LabelFormat(
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
+class _Reader(bp4d.Reader):
+    dataset, title, protocol, form = "bp4dplus", "BP4D+", PROTOCOL, _FORMAT
+    tasks = TASKS
+    image_folders = (".", "2D+3D")
+    valid = f"subjects F001..F082 and M001..M058 and the coded tasks {', '.join(TASKS)}"
+    subjects = tuple(subject for subjects in PARTS.values() for subject in subjects)
+
+    def hint(self, subject: str, task: str) -> str:
+        of_bp4d = subject in bp4d.PROTOCOL.part_of and task in bp4d.TASKS
+        return " This looks like BP4D: its adapter is bp4d." if of_bp4d else ""
+
+    def image_names(self, root: Path, folder: Path | None, frames: NDArray[np.int64], labels: Path) -> list[str]:
+        """As in BP4D, but for the numbers. Images that seem to be numbered from 1 would belong to the frame before."""
+        first, last = int(frames[0]), int(frames[-1])
+        if first < 1:
+            raise DataError(
+                f"{labels}: there is a frame 0. Expected frames numbered from 1, so that frame f is image f - 1. If "
+                "these count from 0, add 1."
+            )
+        found = layout.numbered_images(folder) if folder else {}
+        # Distributed videos begin with image 0, and images of the coded frames alone end with number last - 1.
+        if found and min(found) in (1, first) and last in found:
+            raise DataError(
+                f"{folder}: its first image is {found[min(found)]}, and {found[last]} is there for frame {last}, the "
+                "last coded one. Expected images numbered from 0, so that frame f is image f - 1: number them as "
+                "distributed."
+            )
+        return layout.image_names(root, folder, frames - 1, found)
+
+
+_READER = _Reader()
+read, fingerprint = _READER.read, _READER.fingerprint
+eyes = landmarks.eyes
+
+
 def protocols(root: str | PathLike[str]) -> dict[str, Protocol]:
     """The protocols in use by name, that within the data set first. They are the same for every root."""
     return {one.name: one for one in (PROTOCOL, CROSS)}
 
 
-def read(
-    root: str | PathLike[str],
-    *,
-    protocol: Protocol | None = None,
-    images: Literal["required", "optional"] = "required",
-) -> FrameTable:
-    """Reads a BP4D+ root, real or rendered.
-
-    The label files lie in AUCoding/AU_OCC, AU_OCC or AUCoding, the subjects' image folders in the root or in `2D+3D`;
-    folders are found in upper and lower case. Code 9 becomes -1. Values are checked in the columns that the protocol
-    uses; other columns may hold anything.
-
-    Args:
-        root: the folder of the data set.
-        protocol: its AUs must be columns of the label files, its subjects BP4D+'s. Default: `PROTOCOL`.
-        images: "required" drops labelled frames without an image and lists them in `missing_images`; "optional" keeps
-            them with an empty image path.
-
-    Returns:
-        The frame table: parts, subjects as in `PARTS`, tasks, frames ascending.
-
-    Raises:
-        UsageError: a protocol with other subjects or another frame rule.
-        DataError: file and line of what is wrong, or what the folder looks like if it is not BP4D+.
-    """
-    root = Path(root)
-    protocol = protocol or PROTOCOL
-    layout.check_protocol(protocol, title="BP4D+", subjects=_SUBJECTS, rules=("all",))
-    synthetic = layout.read_marker(root, "bp4dplus", "BP4D+")
-    columns = (*protocol.aus, *layout.null_aus(synthetic, protocol.aus))
-    files = _label_files(root)
-    wanted = [s for subjects in protocol.parts.values() for s in _SUBJECTS if s in subjects]
-    order = [subject for subject in wanted if (subject, TASKS[0]) in files]
-    if not order:
-        raise DataError(f"{root}: holds no subject of protocol {protocol.name!r}. Name another root or protocol.")
-    sequences = []
-    for subject in order:
-        for task in TASKS:
-            labels = read_labels(files[subject, task], columns, _FORMAT)
-            if labels[0, 0] < 1:
-                raise DataError(
-                    f"{files[subject, task]}: there is a frame 0. Expected frames numbered from 1, so that frame f is "
-                    "image f - 1. If these count from 0, add 1."
-                )
-            sequences.append(ReadSequence(subject, task, labels, _image_names(root, subject, task, labels[:, 0])))
-    looked = ", ".join(str(root / folder / order[0] / TASKS[0]) for folder in _IMAGE_FOLDERS)
-    absent = [subject for subject in wanted if subject not in order]
-    return layout.build_table(
-        root, sequences, protocol, images=images, synthetic=synthetic, absent=absent, looked=looked
-    )
-
-
-def fingerprint(root: str | PathLike[str]) -> str:
-    """Eight hex digits over the label files and `synthetic.json`, see `layout.fingerprint`.
-
-    Raises:
-        DataError: the folder is not what BP4D+'s layout promises.
-    """
-    root = Path(root)
-    layout.read_marker(root, "bp4dplus", "BP4D+")
-    return layout.fingerprint(root, _label_files(root).values())
-
-
-def eyes(root: str | PathLike[str], table: FrameTable) -> NDArray[np.float32] | None:
-    """Centres of the eyes in the images of a table (n, 2, 2), NaN where unknown; None if the root ships no landmarks.
-
-    BP4D+ is said to ship 49 landmarks in files of these names; that they are stored as BP4D's is not verified, nor that
-    an entry belongs to the image of its place, see `landmarks.eyes`.
-
-    Raises:
-        DataError: a landmark file that is missing, damaged, or of another length than there are images.
-    """
-    return landmarks.eyes(Path(root), table)
-
-
-def _label_files(root: Path) -> dict[tuple[str, str], Path]:
-    """(subject, task) -> label file, for subjects that have all four."""
-    for name in _LABEL_FOLDERS:
-        folder = layout.first_folder(root, (name,))
-        # Hidden files are none of the data set's: some systems leave a `._F001_T1.csv` beside each copied file.
-        paths = sorted(folder.glob("[!.]*.csv")) if folder else []
-        if paths:
-            break
-    else:
-        expected = f"Expected label files in {', '.join(str(root / folder) for folder in _LABEL_FOLDERS)}"
-        if any(re.fullmatch(r"[FM]\d{3}_T\d+\.csv", path.name) for path in root.iterdir()):
-            raise DataError(f"{root}: this looks like the label folder itself. Name the folder above it. {expected}.")
-        if layout.first_folder(root, _LABEL_FOLDERS):  # which is no mark of BP4D here
-            raise DataError(f"{root}: its label folder holds no label files. {expected}, named <subject>_<task>.csv.")
-        layout.refuse(root, "BP4D+", f"{expected}, named <subject>_<task>.csv")
-    files: dict[tuple[str, str], Path] = {}
-    for path in paths:
-        subject, _, task = path.stem.partition("_")
-        if subject not in _SUBJECTS or task not in TASKS:
-            of_bp4d = subject in bp4d.PROTOCOL.part_of and task in bp4d.TASKS
-            hint = " This looks like BP4D: its adapter is bp4d." if of_bp4d else ""
-            raise DataError(
-                f"{path}: not a label file of BP4D+. Expected <subject>_<task>.csv with subjects F001..F082 and "
-                f"M001..M058 and the coded tasks {', '.join(TASKS)}.{hint}"
-            )
-        files[subject, task] = path
-    layout.check_tasks(paths[0].parent, files, _SUBJECTS, TASKS)
-    return files
-
-
-def _image_names(root: Path, subject: str, task: str, frames: NDArray[np.int64]) -> list[str]:
-    """Path below the root of the image of each frame number (T,), "" where there is none.
-
-    Raises:
-        DataError: the images seem to be numbered from 1, which would give each label the image of the next frame.
-    """
-    place = layout.first_folder(root, [f"{folder}/{subject}/{task}" for folder in _IMAGE_FOLDERS])
-    found = layout.numbered_images(place) if place else {}
-    if not place or not found:
-        return [""] * len(frames)
-    first, last = int(frames[0]), int(frames[-1])
-    # Distributed videos begin with image 0, and images of the coded frames alone end with number last - 1.
-    if min(found) in (1, first) and last in found:
-        raise DataError(
-            f"{place}: its first image is {found[min(found)]}, and {found[last]} is there for frame {last}, the last "
-            "coded one. Expected images numbered from 0, so that frame f is image f - 1: number them as distributed."
-        )
-    prefix = place.relative_to(root).as_posix()
-    return [f"{prefix}/{found[frame - 1]}" if frame - 1 in found else "" for frame in frames.tolist()]
-
-
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
-class _Bp4dPlus(Layout):
-    dataset, subjects, folders = "bp4dplus", _SUBJECTS, ("AUCoding", landmarks.FOLDER, "2D+3D")
-
-    def people(self, count: int) -> list[str]:
-        return writing.deal(PARTS, count)
+class _Bp4dPlus(bp4d.TaskLayout):
+    dataset, parts, rates = "bp4dplus", PARTS, dict.fromkeys(PARTS, RATES)
+    folders = ("AUCoding", landmarks.FOLDER, "2D+3D")
+    image_folder, image_shift = "2D+3D", -1
+    columns = _COLUMNS
 
     def plan(self, people: list[str], frames: int | None) -> list[Job]:
         """As many frames of each coded task from a second between 0 and 39, for want of published segments."""
-        offset = writing.spread(_FRAMES, frames)
+        offset = writing.evenly_spaced(_FRAMES, frames)
         jobs = []
         for subject in people:
             for task in TASKS:
@@ -250,27 +153,6 @@ class _Bp4dPlus(Layout):
                 jobs.append(Job(subject, task, first + offset, times, elicits=_ELICITS[task], padding=4))
         return jobs
 
-    def rates(self, subject: str) -> Mapping[int, float]:
-        return RATES
-
-    def write(self, out: Path, rendered: Rendered) -> None:
-        """Images, landmarks, then the label file: a label file stands for a complete sequence."""
-        job = rendered.job
-        names = [f"{frame - 1:0{job.padding}d}.jpg" for frame in job.frames.tolist()]
-        writing.write_jpegs(out / "2D+3D" / job.subject / job.sequence, rendered.images(), names)
-        landmarks.write_rendered(out, rendered)
-        writing.replace(self.labels(out, job), bp4d.label_file(job.frames, rendered, columns=_COLUMNS))
-
-    def labels(self, out: Path, job: Job) -> Path:
-        return out / "AUCoding" / "AU_OCC" / f"{job.name}.csv"
-
 
 LAYOUT = _Bp4dPlus()
-
-
-def write(out: str | PathLike[str], **options: Any) -> None:
-    """Writes BP4D+'s layout with rendered faces, with segments of our own and BP4D's rates: see `RATES_STATUS`.
-
-    Options and errors are those of `writing.render`. The real frames are 1040 x 1392 pixels.
-    """
-    writing.render(LAYOUT, out, **options)
+write = LAYOUT.render

@@ -20,7 +20,6 @@ width). Positive rates are derived, see `RATES`.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import os
@@ -32,14 +31,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat, savemat
 
 from aunce.data import layout
 from aunce.data.frames import FrameTable, Protocol
+from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.render import writing
+from aunce.data.render import behaviour, writing
 from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError, RunError, UsageError
 
@@ -98,7 +99,6 @@ RATES: Mapping[str, Mapping[int, float]] = {
 """Part -> AU -> positive rate over the frames of the part, at intensity 2 or more."""
 
 _SUBJECTS = tuple(subject for subjects in PARTS.values() for subject in subjects)
-_PART_OF = {subject: part for part, subjects in PARTS.items() for subject in subjects}
 _LABELS, _LANDMARKS = "ActionUnit_Labels", "Landmark_Points"
 _IMAGE_FOLDERS = (".", "images")
 _LENGTH, _SIZE = 4845, (1024, 768)  # frames of a video, and their width and height
@@ -108,6 +108,16 @@ _LOWEST, _HIGHEST = 0, 5
 # outline of 17 comes first and the eyes in places 36 to 47, that at the image's left first. JAA-Net's table from 66 to
 # 49 points (reflect_66.mat, points 18 to 66) says the same.
 _POINTS, _OUTLINE, _EYES = 66, 17, (slice(36, 42), slice(42, 48))
+_FORMAT = LabelFormat(
+    header="a label file has lines frame,intensity and no header",
+    names=("frame", "intensity"),
+    frame=("frame",),
+    aus=lambda au: ("intensity",),
+    codes={str(level): level for level in range(_LOWEST, _HIGHEST + 1)},
+    cell="an intensity, a whole number from 0 to 5",
+    first_frame=1,
+    digits=9,
+)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -128,7 +138,7 @@ def protocol(*, threshold: int = 2, camera: Literal["left", "right"] = "left", f
     named = {f"from{threshold}": threshold != 2, camera: camera != "left", frame_rule: frame_rule != "all"}
     name = "-".join(["disfa", *(word for word, differs in named.items() if differs)])
     parts = {part: frozenset(subjects) for part, subjects in PARTS.items()}
-    return _settle(Protocol(name, AUS, parts, frame_rule, settings))
+    return _with_settings(Protocol(name, AUS, parts, frame_rule, settings))
 
 
 def protocols(root: str | PathLike[str]) -> dict[str, Protocol]:
@@ -140,7 +150,7 @@ def protocols(root: str | PathLike[str]) -> dict[str, Protocol]:
     return {one.name: one for one in known}
 
 
-def _settle(protocol: Protocol) -> Protocol:
+def _with_settings(protocol: Protocol) -> Protocol:
     """The protocol with every setting, checked."""
     layout.check_protocol(protocol, title="DISFA", subjects=_SUBJECTS, rules=FRAME_RULES)
     settings = {"threshold": 2, "camera": "left"} | dict(protocol.settings)
@@ -169,39 +179,25 @@ def read(
     protocol: Protocol | None = None,
     images: Literal["required", "optional"] = "required",
 ) -> FrameTable:
-    """Reads a DISFA root, real or rendered.
+    """Reads a DISFA root, real or rendered, see `aunce.data.Adapter.read`: parts, subjects as in `PARTS`, frames.
 
-    Only AUs of the protocol need label files. If any subject has extracted images, images are taken from such folders
-    alone, so that crops of somebody's and whole frames are never mixed; else from the videos, whose frames are named
-    `<path>#<frame from 0>`. Names such as LeftVideoSN001_comp_00001.jpg must be those of the protocol's camera; images
-    that are numbers alone are taken to be. A video stands for all its frames here: one that ends early shows when it is
-    packed.
-
-    Args:
-        root: the folder of the data set.
-        protocol: its AUs must have label files, its subjects be DISFA's. Settings "threshold" and "camera" that it
-            lacks are those of `PROTOCOL`, and noted in the table's protocol. Default: `PROTOCOL`.
-        images: "required" drops labelled frames without an image and lists them in `missing_images`; "optional" keeps
-            them with an empty image path.
-
-    Returns:
-        The frame table in the published order: parts, subjects as in `PARTS`, frames ascending, as numbered in the
-        label files.
+    Only AUs of the protocol need label files. Settings "threshold" and "camera" that the protocol lacks are those of
+    `PROTOCOL`. If any subject has extracted images, images are taken from such folders alone; else from the videos,
+    whose frames are named `<path>#<frame from 0>`. So crops and whole frames are never mixed. Names such as
+    LeftVideoSN001_comp_00001.jpg must be those of the protocol's camera; images that are numbers alone are taken to be.
+    A video that ends early shows when it is packed.
 
     Raises:
         UsageError: a protocol with other subjects, another frame rule or other settings.
         DataError: file and line of what is wrong, or what the folder looks like if it is not DISFA.
     """
     root = Path(root)
-    protocol = _settle(protocol or PROTOCOL)
+    protocol = _with_settings(protocol or PROTOCOL)
     threshold, camera = protocol.settings["threshold"], protocol.settings["camera"]
     synthetic = layout.read_marker(root, "disfa", "DISFA")
     columns = (*protocol.aus, *layout.null_aus(synthetic, protocol.aus))
     files = _label_files(root)
-    wanted = [s for subjects in protocol.parts.values() for s in _SUBJECTS if s in subjects]
-    order = [subject for subject in wanted if subject in files]
-    if not order:
-        raise DataError(f"{root}: holds no subject of protocol {protocol.name!r}. Name another root or protocol.")
+    order, absent = layout.choose_subjects(root, protocol, _SUBJECTS, files)
     labels = {}
     for subject in order:
         content = _intensities(_of_aus(root, subject, files[subject], columns))
@@ -215,17 +211,13 @@ def read(
         protocol,
         images=images,
         synthetic=synthetic,
-        absent=[subject for subject in wanted if subject not in files],
-        looked=f"{root / _video_folders(camera)[0] / video}, {root / order[0]}, {root / 'images' / order[0]}",
+        absent=absent,
+        searched=f"{root / _video_folders(camera)[0] / video}, {root / order[0]}, {root / 'images' / order[0]}",
     )
 
 
 def fingerprint(root: str | PathLike[str]) -> str:
-    """Eight hex digits over the label files and `synthetic.json`, see `layout.fingerprint`.
-
-    Raises:
-        DataError: the folder is not what DISFA's layout promises.
-    """
+    """Eight hex digits over the label files and `synthetic.json`, see `aunce.data.Adapter.fingerprint`."""
     root = Path(root)
     layout.read_marker(root, "disfa", "DISFA")
     return layout.fingerprint(root, [path for files in _label_files(root).values() for path in files.values()])
@@ -252,7 +244,7 @@ def eyes(root: str | PathLike[str], table: FrameTable) -> NDArray[np.float32] | 
         DataError: a damaged file, two files of one frame, or images that are no whole frames.
     """
     root = Path(root)
-    if _settle(table.protocol).settings["camera"] != "left":
+    if _with_settings(table.protocol).settings["camera"] != "left":
         raise UsageError(
             "DISFA's landmarks belong to the left camera. Use them with camera 'left', or a face detector."
         )
@@ -325,7 +317,7 @@ def _of_aus(root: Path, subject: str, files: Mapping[int, Path], aus: Sequence[i
 
 def _intensities(files: Mapping[int, Path]) -> NDArray[np.int64]:
     """Frame numbers and intensities (T, 1 + K) of one subject, frames ascending."""
-    contents = {path: _read_file(path) for path in files.values()}
+    contents = {path: read_labels(path, (au,), _FORMAT) for au, path in files.items()}  # (T, 2) each
     (first, content), *others = contents.items()
     frames = content[:, 0]
     for path, other in others:
@@ -337,50 +329,6 @@ def _intensities(files: Mapping[int, Path]) -> NDArray[np.int64]:
                 "same frames in all files of a subject: copy them again."
             )
     return np.column_stack([frames, *(content[:, 1] for content in contents.values())])
-
-
-_PLAIN = re.compile(rb"(?:[0-9]{1,9},[0-5]\r?\n)*[0-9]{1,9},[0-5](?:\r?\n)?")
-
-
-def _read_file(path: Path) -> NDArray[np.int64]:
-    """Frame numbers and intensities (T, 2), frames ascending."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    if _PLAIN.fullmatch(data):
-        content = np.array([int(cell) for cell in data.replace(b",", b" ").split()], dtype=np.int64).reshape(-1, 2)
-        if content[0, 0] >= 1 and (np.diff(content[:, 0]) > 0).all():
-            return content
-    return _read_slowly(path, data)  # which says what is odd, and where
-
-
-def _read_slowly(path: Path, data: bytes) -> NDArray[np.int64]:
-    text = io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="")
-    reader = csv.reader(text, quoting=csv.QUOTE_NONE)
-    rows: dict[int, int] = {}
-    lines: dict[int, int] = {}
-    try:
-        for cells in reader:
-            place = f"{path}, line {reader.line_num}"
-            if not cells:
-                continue  # an empty line, as some editors leave at the end
-            if len(cells) != 2:
-                raise DataError(f"{place}: {len(cells)} cell(s). Expected two: frame,intensity.")
-            frame, intensity = (cell.strip() for cell in cells)
-            if not re.fullmatch(r"[0-9]{1,9}", frame) or int(frame) < 1:
-                raise DataError(f"{place}: frame number {frame[:40]!r}. Expected a whole number from 1.")
-            if not re.fullmatch(r"[0-5]", intensity):
-                raise DataError(f"{place}: intensity {intensity[:40]!r}. Expected a whole number from 0 to 5.")
-            number = int(frame)
-            if number in rows:
-                raise DataError(f"{place}: frame {number} again, first on line {lines[number]}. Expected each once.")
-            rows[number], lines[number] = int(intensity), reader.line_num
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}. Expected lines frame,intensity.") from None
-    if not rows:
-        raise DataError(f"{path}: no frames. Expected one line frame,intensity per frame.")
-    return np.array(sorted(rows.items()), dtype=np.int64)
 
 
 def _is_lost(subject: str, frames: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -543,9 +491,7 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_whole_frames(root: Path, image: str, synthetic: dict[str, Any] | None) -> None:
-    """Refuses landmarks for somebody's crops: they would point elsewhere, and nobody would notice."""
-    import cv2
-
+    """Refuses landmarks for images that are not whole frames: eyes would be looked for in the wrong place."""
     pixels = cv2.imread(str(root / image)) if image and "#" not in image else None
     if pixels is None:  # a video, or broken, which is said when it is packed
         return
@@ -571,66 +517,52 @@ _RIGHT_YAW = 8.0
 
 
 class _Disfa(Layout):
-    dataset, subjects = "disfa", _SUBJECTS
-    folders = (_LABELS, *(_video_folders(camera)[0] for camera in ("left", "right")), _LANDMARKS)
+    """DISFA's layout with rendered faces: labels, videos of both cameras, landmarks. Real frames are 1024 x 768 pixels.
 
-    def people(self, count: int) -> list[str]:
-        return writing.deal(PARTS, count)
+    Rates are those of the parts at intensity 2 or more; AUs 5, 15, 17 and 20, which are labelled too, have the
+    renderer's. With `frames`, a video has so many frames, from times spread over all of it. As in the real files, SN010
+    lacks one label, names differ in case (in which files is made up), and some subjects have landmark files
+    l0NNNN_lm.mat, one more than frames. The outline among the landmarks is a rough one.
+    """
+
+    dataset, parts, rates = "disfa", PARTS, RATES
+    folders = (_LABELS, *(_video_folders(camera)[0] for camera in ("left", "right")), _LANDMARKS)
 
     def plan(self, people: list[str], frames: int | None) -> list[Job]:
         """Frames are numbered 1 to `frames`, whatever they are spread over: frame f is place f - 1 of the video."""
-        offset = writing.spread(_LENGTH, frames)
+        offset = writing.evenly_spaced(_LENGTH, frames)
         numbers, times = np.arange(1, len(offset) + 1), offset / _FRAMES_PER_SECOND
         return [Job(subject, SEQUENCE, numbers, times) for subject in people]
-
-    def rates(self, subject: str) -> Mapping[int, float]:
-        return RATES[_PART_OF[subject]]
 
     def labels(self, out: Path, job: Job) -> Path:
         return self._label_files(out, job.subject)[-1]
 
     def write(self, out: Path, rendered: Rendered) -> None:
         """Videos and landmarks, then the label files: the last of them stands for a complete sequence."""
-        subject, behaviour = rendered.job.subject, rendered.behaviour
-        scene = dataclasses.replace(behaviour.scene, yaw=behaviour.scene.yaw + _RIGHT_YAW)
-        right = dataclasses.replace(rendered, behaviour=dataclasses.replace(behaviour, scene=scene))
-        for camera, shown in (("left", rendered), ("right", right)):
-            write_video(out / _video_folders(camera)[0] / _video_name(subject, camera), shown.images())
+        subject, shown = rendered.job.subject, rendered.behaviour
+        scene = dataclasses.replace(shown.scene, yaw=shown.scene.yaw + _RIGHT_YAW)
+        right = dataclasses.replace(rendered, behaviour=dataclasses.replace(shown, scene=scene))
+        for camera, seen in (("left", rendered), ("right", right)):
+            write_video(out / _video_folders(camera)[0] / _video_name(subject, camera), seen.images())
         _write_landmarks(out / _LANDMARKS / subject / "tmp_frame_lm", subject, rendered.landmarks())
         for path, text in zip(self._label_files(out, subject), label_files(rendered), strict=True):
-            writing.replace(path, text)
+            writing.write_file(path, text)
 
     def _label_files(self, out: Path, subject: str) -> list[Path]:
         """The files of `_LABELLED` and of the null AU."""
-        from aunce.data.render import drawn
-
         name = "AU" if _number(subject) % 5 == 2 else "au"
-        return [out / _LABELS / subject / f"{subject}_{name}{au}.txt" for au in (*_LABELLED, drawn.NULL_AU)]
+        return [out / _LABELS / subject / f"{subject}_{name}{au}.txt" for au in (*_LABELLED, behaviour.NULL_AU)]
 
 
 LAYOUT = _Disfa()
-
-
-def write(out: str | PathLike[str], **options: Any) -> None:
-    """Writes DISFA's layout with rendered faces: labels, videos of both cameras, landmarks.
-
-    Rates are those of the parts at intensity 2 or more; AUs 5, 15, 17 and 20, which are labelled too, have the
-    renderer's. With `frames`, a video has so many frames, from times spread over all of it. As in the real files, SN010
-    lacks one label, names differ in case (in which files is made up), and some subjects have landmark files
-    l0NNNN_lm.mat, one more than frames. The outline among the landmarks is a rough one.
-
-    Options and errors are those of `writing.render`. The real frames are 1024 x 768 pixels.
-    """
-    writing.render(LAYOUT, out, **options)
+write = LAYOUT.render
 
 
 def label_files(rendered: Rendered) -> list[str]:
     """The texts of the label files of `_LABELLED` and, 2 where present, of the null AU."""
-    from aunce.data.render.drawn import AUS
-
-    job, behaviour = rendered.job, rendered.behaviour
-    levels = np.digitize(behaviour.intensity, _LEVELS)  # (T, 17)
-    columns = [levels[:, AUS.index(au)] for au in _LABELLED] + [2 * behaviour.null]
+    job, shown = rendered.job, rendered.behaviour
+    levels = np.digitize(shown.intensity, _LEVELS)  # (T, 17)
+    columns = [levels[:, behaviour.AUS.index(au)] for au in _LABELLED] + [2 * shown.null]
     kept = job.frames != _UNLABELLED.get(job.subject)
     return [
         "\n".join([*(f"{frame},{level}" for frame, level in zip(job.frames[kept], column[kept], strict=True)), ""])
@@ -644,8 +576,6 @@ def write_video(path: Path, images: NDArray[np.uint8]) -> None:
     Raises:
         RunError: the video is not there, or not whole.
     """
-    import cv2
-
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = images.shape[1:3]
     # OpenCV's own encoder, as FFmpeg's cuts odd sides to even ones.

@@ -1,4 +1,4 @@
-"""Where the eyes of a face are, if nobody has said it: face detectors that work without a network.
+"""Face detectors that work without a network: where the eyes of a face are, if the data set does not say it.
 
 `cascade` is the frontal-face cascade of local binary patterns that scikit-image carries. It gives a box; the eyes are
 put where they are in the boxes of upright faces, so tilted heads stay tilted. A file of OpenCV's YuNet (ONNX) gives the
@@ -21,40 +21,27 @@ from numpy.typing import NDArray
 from aunce.errors import UsageError
 
 
-class Found(NamedTuple):
+class DetectedFace(NamedTuple):
     """A face in an image.
 
     Attributes:
         eyes: their centres (2, 2), x and y in pixels, that at the image's left first.
-        confidence: of the detector, from 0 to 1; the cascade knows no degrees and says 1.
+        confidence: of the detector, from 0 to 1; always 1 from the cascade, which gives none.
     """
 
     eyes: NDArray[np.float32]
     confidence: float
 
 
-Finder = Callable[[NDArray[np.uint8]], list[Found]]
+FaceDetector = Callable[[NDArray[np.uint8]], list[DetectedFace]]
 """From an image (H, W, 3) RGB to its faces, the largest first."""
-Detector = Callable[[NDArray[np.uint8]], NDArray[np.float32] | None]
-"""From an image (H, W, 3) RGB to the eyes (2, 2) of its largest face, as in `Found`; None without a face."""
 
 _SEARCH = 160  # pixels of the longer side of the image that is searched: faces fill a good part of these recordings
 _PAD = 0.25  # of the image on every side, as a face that fills the image is found only with something around it
 _IN_BOX = np.array([[0.305, 0.395], [0.695, 0.395]])  # eyes in a box of the cascade; measured on rendered faces
 
 
-def detector(name: str) -> Detector:
-    """What finds the largest face: a `finder` by the same names, with the same errors."""
-    find = finder(name)
-
-    def largest(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        found = find(image)
-        return found[0].eyes if found else None
-
-    return largest
-
-
-def finder(name: str) -> Finder:
+def face_detector(name: str) -> FaceDetector:
     """A detector by name: "cascade", or the path of a YuNet file.
 
     Raises:
@@ -67,7 +54,7 @@ def finder(name: str) -> Finder:
     # A detector of OpenCV keeps state, so each thread has its own.
     local = threading.local()
 
-    def yunet(image: NDArray[np.uint8]) -> list[Found]:
+    def yunet(image: NDArray[np.uint8]) -> list[DetectedFace]:
         if not hasattr(local, "net"):
             local.net = _yunet(name)
         local.net.setInputSize((image.shape[1], image.shape[0]))
@@ -75,7 +62,7 @@ def finder(name: str) -> Finder:
         faces = []
         for row in sorted([] if rows is None else rows, key=lambda row: -row[2] * row[3]):
             eyes = row[4:8].reshape(2, 2)
-            faces.append(Found(np.asarray(eyes[np.argsort(eyes[:, 0])], dtype=np.float32), float(row[14])))
+            faces.append(DetectedFace(np.asarray(eyes[np.argsort(eyes[:, 0])], dtype=np.float32), float(row[14])))
         return faces
 
     _yunet(name)
@@ -83,7 +70,7 @@ def finder(name: str) -> Finder:
 
 
 def identity(name: str) -> str:
-    """What a recipe says of a detector: its name, or the hash of its file."""
+    """What stands for a detector in a recipe: its name, or the hash of its file."""
     if name == "cascade" or not Path(name).is_file():
         return name
     return f"yunet {hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]}"
@@ -110,7 +97,7 @@ def _cascade() -> Callable[..., list[dict[str, int]]]:
 _one_at_a_time = threading.Lock()  # scikit-image's cascade keeps its integral image in itself
 
 
-def _in_cascade_boxes(image: NDArray[np.uint8]) -> list[Found]:
+def _in_cascade_boxes(image: NDArray[np.uint8]) -> list[DetectedFace]:
     scale = min(1.0, _SEARCH / max(image.shape[:2]))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     pad = round(_PAD * max(small.shape[:2]))
@@ -120,11 +107,11 @@ def _in_cascade_boxes(image: NDArray[np.uint8]) -> list[Found]:
         boxes = _cascade()(
             img=padded, scale_factor=1.1, step_ratio=1.5, min_size=(side // 4,) * 2, max_size=(side,) * 2
         )
-    faces: list[Found] = []
+    faces: list[DetectedFace] = []
     for box in sorted(boxes, key=lambda found: (-found["width"], found["r"], found["c"])):
         corner = np.array([box["c"], box["r"]])
         eyes = (corner + _IN_BOX * (box["width"], box["height"]) - pad) / scale
         # The cascade may box one face twice; two heads are never as near as the eyes of one.
         if all(np.hypot(*(eyes - face.eyes).mean(0)) > np.ptp(face.eyes[:, 0]) for face in faces):
-            faces.append(Found(np.asarray(eyes, dtype=np.float32), 1.0))
+            faces.append(DetectedFace(np.asarray(eyes, dtype=np.float32), 1.0))
     return faces

@@ -47,17 +47,16 @@ import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from aunce.data import bp4d, layout
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.labels import LARGEST_FRAME, LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
-from aunce.data.render import writing
+from aunce.data.render import behaviour, writing
 from aunce.data.render.writing import Job, Layout, Rendered
 from aunce.errors import DataError, UsageError
 
@@ -136,7 +135,7 @@ def protocol(root: str | PathLike[str]) -> Protocol:
     root = Path(root)
     layout.read_marker(root, "gft", "GFT")
     config = _config(root)
-    return _settle(config, _protocol(_lists(root, config)))[1]
+    return _with_settings(config, _protocol(_lists(root, config)))[1]
 
 
 def protocols(root: str | PathLike[str]) -> dict[str, Protocol]:
@@ -151,19 +150,10 @@ def read(
     protocol: Protocol | None = None,
     images: Literal["required", "optional"] = "required",
 ) -> FrameTable:
-    """Reads a GFT root, real or rendered, as its `gft.toml` describes it.
+    """Reads a root as its `gft.toml` describes it, see `aunce.data.Adapter.read`: parts, subjects as listed, frames.
 
-    Unknown labels become -1. Values are checked in the columns that the protocol uses; other columns may hold anything.
-
-    Args:
-        root: the folder of the data set.
-        protocol: its subjects must be in the two lists. Its setting "missing" gives the codes of unknown labels;
-            without it those of `gft.toml` are used and noted in the table's protocol. Default: `gft.protocol(root)`.
-        images: "required" drops labelled frames without an image and lists them in `missing_images`; "optional" keeps
-            them with an empty image path.
-
-    Returns:
-        The frame table: parts, subjects as in the lists, frames ascending.
+    The protocol's setting "missing" gives the codes of unknown labels; without it those of `gft.toml` are used and
+    noted in the table's protocol. Default: `gft.protocol(root)`.
 
     Raises:
         UsageError: a protocol with other subjects, another frame rule or other settings.
@@ -177,35 +167,29 @@ def read(
     listed = [subject for subjects in lists.values() for subject in subjects]
     protocol = protocol or _protocol(lists)
     layout.check_protocol(protocol, title=f"{config.train} and {config.test}", subjects=listed, rules=("all",))
-    config, protocol = _settle(config, protocol)
+    config, protocol = _with_settings(config, protocol)
     columns = (*protocol.aus, *layout.null_aus(synthetic, protocol.aus))
     files = _by_subject(paths, listed, config)
-    wanted = [s for subjects in protocol.parts.values() for s in listed if s in subjects]
-    order = [subject for subject in wanted if subject in files]
-    if not order:
-        raise DataError(f"{root}: holds no subject of protocol {protocol.name!r}. Name another root or protocol.")
+    order, absent = layout.choose_subjects(root, protocol, listed, files)
     form = _format(config)
     sequences = []
     for subject in order:
         labels = read_labels(files[subject], columns, form)
-        sequences.append(ReadSequence(subject, SEQUENCE, labels, _image_names(root, config, subject, labels[:, 0])))
+        folder, numbers = root / config.images / subject, labels[:, 0] + config.frame_offset
+        sequences.append(ReadSequence(subject, SEQUENCE, labels, layout.image_names(root, folder, numbers)))
     return layout.build_table(
         root,
         sequences,
         protocol,
         images=images,
         synthetic=synthetic,
-        absent=[subject for subject in wanted if subject not in files],
-        looked=f"{root / config.images / order[0]} (images and frame_offset in {CONFIG})",
+        absent=absent,
+        searched=f"{root / config.images / order[0]} (images and frame_offset in {CONFIG})",
     )
 
 
 def fingerprint(root: str | PathLike[str]) -> str:
-    """Eight hex digits over label files, lists, `gft.toml` and `synthetic.json`, see `layout.fingerprint`.
-
-    Raises:
-        DataError: the folder is not what `gft.toml` says.
-    """
+    """Eight hex digits over label files, lists, `gft.toml` and `synthetic.json`, see `aunce.data.Adapter`."""
     root = Path(root)
     layout.read_marker(root, "gft", "GFT")
     config = _config(root)
@@ -242,7 +226,7 @@ def _protocol(lists: Mapping[str, list[str]]) -> Protocol:
     return Protocol("gft", AUS, {part: frozenset(subjects) for part, subjects in lists.items()})
 
 
-def _settle(config: Config, protocol: Protocol) -> tuple[Config, Protocol]:
+def _with_settings(config: Config, protocol: Protocol) -> tuple[Config, Protocol]:
     """The configuration and the protocol with the same codes of unknown labels: the protocol's, if it has any."""
     where = f"protocol {protocol.name!r}: settings"
     if not set(protocol.settings) <= {"missing"}:
@@ -290,8 +274,7 @@ def _lists(root: Path, config: Config) -> dict[str, list[str]]:
 
 def _label_paths(root: Path, config: Config) -> list[Path]:
     folder = root / config.labels
-    # Hidden files are none of the data set's: some systems leave a `._001A.csv` beside each copied file.
-    paths = sorted(folder.glob("[!.]*.csv")) if folder.is_dir() else []
+    paths = layout.label_files(folder, ".csv")
     if not paths:
         expected = f"Expected label files <subject>.csv in {folder}; {CONFIG} may name another folder"
         if any(re.fullmatch(r"\d{3}[A-Z]\.csv", path.name) for path in root.iterdir()):
@@ -323,57 +306,38 @@ def _format(config: Config) -> LabelFormat:
     )
 
 
-def _image_names(root: Path, config: Config, subject: str, frames: NDArray[np.int64]) -> list[str]:
-    """Path below the root of the image of each frame number (T,), "" where there is none."""
-    place = root / config.images / subject
-    found = layout.numbered_images(place)
-    prefix = place.relative_to(root).as_posix()
-    numbers = (frames + config.frame_offset).tolist()
-    return [f"{prefix}/{found[number]}" if number in found else "" for number in numbers]
-
-
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
 class _Gft(Layout):
-    dataset, subjects, folders = "gft", _SUBJECTS, ("labels", "images")
+    """The layout above with rendered faces, with a split of our own and BP4D's rates: see `RATES_STATUS`."""
 
-    def people(self, count: int) -> list[str]:
-        return writing.deal(_RENDERED_PARTS, count)
+    dataset, parts, rates = "gft", _RENDERED_PARTS, dict.fromkeys(_RENDERED_PARTS, RATES)
+    folders = ("labels", "images")
 
     def plan(self, people: list[str], frames: int | None) -> list[Job]:
-        offset = writing.spread(_LENGTH, frames)
+        offset = writing.evenly_spaced(_LENGTH, frames)
         return [Job(subject, SEQUENCE, 1 + offset, offset / _FRAMES_PER_SECOND) for subject in people]
-
-    def rates(self, subject: str) -> Mapping[int, float]:
-        return RATES
 
     def write(self, out: Path, rendered: Rendered) -> None:
         """Images, then the label file: a label file stands for a complete sequence."""
         job = rendered.job
         names = [f"{frame}.jpg" for frame in job.frames.tolist()]
         writing.write_jpegs(out / "images" / job.subject, rendered.images(), names)
-        writing.replace(self.labels(out, job), _label_file(rendered))
+        writing.write_file(self.labels(out, job), _label_file(rendered))
 
-    def finish(self, out: Path, jobs: list[Job]) -> None:
+    def finish(self, out: Path) -> None:
         """The whole lists, so that the protocol does not depend on how many subjects are drawn."""
         config = Config()
         for part, name in (("train", config.train), ("test", config.test)):
-            writing.replace(out / name, "\n".join([*_RENDERED_PARTS[part], ""]))
+            writing.write_file(out / name, "\n".join([*_RENDERED_PARTS[part], ""]))
 
     def labels(self, out: Path, job: Job) -> Path:
         return out / "labels" / f"{job.subject}.csv"
 
 
 LAYOUT = _Gft()
-
-
-def write(out: str | PathLike[str], **options: Any) -> None:
-    """Writes rendered faces in the layout above, with a split of our own and BP4D's rates: see `RATES_STATUS`.
-
-    Options and errors are those of `writing.render`.
-    """
-    writing.render(LAYOUT, out, **options)
+write = LAYOUT.render
 
 
 def _label_file(rendered: Rendered) -> str:
@@ -381,14 +345,12 @@ def _label_file(rendered: Rendered) -> str:
 
     The null AU is never unknown, so that what is learnt of it is not what is learnt of stretches.
     """
-    from aunce.data.render.drawn import AUS, NULL_AU
-
     job = rendered.job
     chance = zlib.crc32(job.subject.encode())
     start = 1 + (chance // 2) % (_LENGTH - _UNCODED)
     drawn = rendered.behaviour.occurrence.copy()
     drawn[(job.frames >= start) & (job.frames < start + _UNCODED)] = 9
     width = 1 + chance % 2
-    header = ["frame", *(f"AU{au:0{width}}" for au in (*AUS, NULL_AU))]
+    header = ["frame", *(f"AU{au:0{width}}" for au in (*behaviour.AUS, behaviour.NULL_AU))]
     table = np.column_stack([job.frames, drawn, rendered.behaviour.null])
     return "\n".join([",".join(header), *(",".join(map(str, row)) for row in table.tolist()), ""])

@@ -4,15 +4,14 @@ images.npy      uint8 (n, H, W, 3), RGB, rows as in the table
 frames.parquet  the frame table with its protocol
 latents.parquet intensities behind rendered faces, rows as in the table
 skipped.csv     frames that are not in the pack, and why
-pack.json       recipe and hashes, written last: it alone says that the pack is complete
+pack.json       recipe and hashes, written last: a pack is complete if it is there
 
-While a pack is made, `progress.npy` says what has become of each row, so that the same command continues a pack that
-was interrupted. Crops are written, never mapped, and decoded in blocks: memory does not grow with their number.
+While a pack is made, `progress.npy` holds the state of each row, so that the same command continues a pack that was
+interrupted. Crops are written, never mapped, and decoded in blocks: memory does not grow with their number.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -20,7 +19,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
@@ -34,7 +33,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from aunce import files
-from aunce.data import faces
+from aunce.data import faces, layout
 from aunce.data.frames import KEY, FrameTable
 from aunce.data.recipes import EYES, Recipe
 from aunce.errors import DataError, UsageError
@@ -145,7 +144,7 @@ def _make(
     progress: Callable[[int, int], None] | None,
     begun: dict[str, Any],
 ) -> FaceCrops:
-    """Makes what `pack` promises, or goes on with it; nobody else is at it."""
+    """Makes the pack, or continues it. The caller holds the lock."""
     names = table.frames["image"].to_numpy()
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - _FILES):
         raise UsageError(f"{out}: is there already, and is no pack. Name a new folder.")
@@ -167,9 +166,12 @@ def _make(
             f"{root}: no face was found in any of the {len(names)} images. Look at them, use another detector, or take "
             "the centred square (align 'none')."
         )
-    named = ["/".join(map(str, row)) for row in table.frames[list(KEY)].itertuples(index=False)]
-    skipped = [(named[row], "no face" if state == NO_FACE else "broken") for row, state in writer.left_out]
-    _write_skipped(out / _SKIPPED, skipped)
+    left_out = np.flatnonzero(writer.state != DONE)
+    named = ["/".join(map(str, row)) for row in table.frames.iloc[left_out][list(KEY)].itertuples(index=False)]
+    reasons = np.where(writer.state[left_out] == NO_FACE, "no face", "broken")
+    skipped = pd.DataFrame({"frame": named, "reason": reasons})
+    with files.beside(out / _SKIPPED) as partial:
+        skipped.to_csv(partial, index=False)
     if len(kept) < len(table):
         table = dataclasses.replace(table, frames=table.frames.iloc[kept])
         latents = None if latents is None else latents.iloc[kept].reset_index(drop=True)
@@ -203,11 +205,6 @@ def _check_broken(messages: dict[int, str], state: NDArray[np.uint8]) -> None:
             f"{broken} of {len(state)} images cannot be used, more than {LARGEST_BROKEN_SHARE:.0%}. {listed}. Copy "
             "them again from the data set, or remove them: frames without an image are left out and counted."
         )
-
-
-def _write_skipped(path: Path, skipped: Sequence[tuple[str, str]]) -> None:
-    with files.beside(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("frame", "reason"), *skipped])
 
 
 def _tasks(names: NDArray[Any]) -> Iterator[range]:
@@ -265,18 +262,13 @@ class _Writer:
         return int((self.state != TO_DO).sum())
 
     def put(self, row: int, crop: NDArray[np.uint8]) -> None:
-        """Writes a crop, then says so: a kill between the two costs one crop."""
+        """Writes a crop, then notes it as done: a kill between the two costs one crop."""
         data = crop.tobytes()
         files.write_at(self._file, data, len(self._header) + row * self.bytes)
         self._rows[row] = (DONE, np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), np.uint8))
 
     def skip(self, row: int, state: int) -> None:
         self._rows["state"][row] = state
-
-    @property
-    def left_out(self) -> list[tuple[int, int]]:
-        """(row, state) of the rows without a crop."""
-        return [(int(row), int(self.state[row])) for row in np.flatnonzero(self.state != DONE)]
 
     def compact(self) -> tuple[NDArray[np.int64], str]:
         """Closes the gaps of rows that were left out; the kept rows and the hash of their pixels."""
@@ -313,7 +305,7 @@ class _Cropper:
         self, root: Path, names: NDArray[Any], recipe: Recipe, eyes: NDArray[np.float32] | None, writer: _Writer
     ) -> None:
         self.root, self.names, self.recipe, self.eyes, self.writer = root, names, recipe, eyes, writer
-        self.detect = faces.detector(recipe.detector) if recipe.align == "detector" else None
+        self.detect = faces.face_detector(recipe.detector) if recipe.align == "detector" else None
         self.messages: dict[int, str] = {}
         self._lock = threading.Lock()
 
@@ -375,7 +367,8 @@ class _Cropper:
         if self.recipe.align == "none":
             return _rgb(_centre(image, self.recipe.size))
         if self.detect is not None:
-            eyes = self.detect(_rgb(image))
+            found = self.detect(_rgb(image))
+            eyes = found[0].eyes if found else None
         else:
             assert self.eyes is not None
             eyes = (self.eyes[row] + 0.5) / self._scale(row) - 0.5
@@ -431,20 +424,22 @@ def align(image: NDArray[np.uint8], eyes: NDArray[np.floating], size: int) -> ND
     return warped.astype(np.uint8, copy=False)
 
 
-def crop_faces(image: NDArray[np.uint8], size: int, find: faces.Finder | None) -> list[tuple[NDArray[np.uint8], float]]:
+def crop_faces(
+    image: NDArray[np.uint8], size: int, detect: faces.FaceDetector | None
+) -> list[tuple[NDArray[np.uint8], float]]:
     """The crops of an image of one's own, as `pack` makes those of a data set.
 
     Args:
         image: (H, W, 3) RGB.
         size: side of the crops.
-        find: what finds the faces; None takes the largest centred square for one, as the alignment "none" does.
+        detect: finds the faces; None takes the largest centred square for one, as the alignment "none" does.
 
     Returns:
-        (size, size, 3) RGB and the confidence of each face, the largest first; NaN where nobody has looked for one.
+        (size, size, 3) RGB and the confidence of each face, the largest first; NaN without a detector.
     """
-    if find is None:
+    if detect is None:
         return [(_centre(image, size), float("nan"))]
-    found = [face for face in find(image) if _distinct(face.eyes)]
+    found = [face for face in detect(image) if _distinct(face.eyes)]
     return [(align(image, face.eyes, size), face.confidence) for face in found]
 
 
@@ -488,11 +483,8 @@ def open_pack(path: str | PathLike[str]) -> FaceCrops:
     if _pack_hash(_table_digest(table), recipe, index["pixels"]) != index["hash"]:
         raise DataError(f"{path}: {_FRAMES} is not the table of this pack. Remove the pack and make it again.")
     latents = pd.read_parquet(path / _LATENTS) if (path / _LATENTS).exists() else None
-    with (path / _SKIPPED).open(newline="", encoding="utf-8") as file:
-        skipped = list(csv.DictReader(file))
-    no_face, broken = (
-        tuple(row["frame"] for row in skipped if row["reason"] == reason) for reason in ("no face", "broken")
-    )
+    skipped = pd.read_csv(path / _SKIPPED, dtype=str, keep_default_na=False)
+    no_face, broken = (tuple(skipped["frame"][skipped["reason"] == reason]) for reason in ("no face", "broken"))
     return FaceCrops(table, images, latents, recipe, index["hash"], path, no_face, broken)
 
 
@@ -511,11 +503,8 @@ def _latents(table: FrameTable, root: Path) -> pd.DataFrame | None:
     """Intensities behind rendered faces in the order of the table's rows."""
     if table.synthetic is None:
         return None
-    # Imported here: packing real images needs no renderer.
-    from aunce.data.render import drawn
-
     frames = table.frames[list(KEY)]
-    latents: pd.DataFrame = frames.merge(drawn.latents(root), on=list(KEY), how="left", validate="one_to_one")
+    latents: pd.DataFrame = frames.merge(layout.latents(root), on=list(KEY), how="left", validate="one_to_one")
     lost = np.flatnonzero(latents.isna().any(axis=1).to_numpy())
     if len(lost):
         name = "/".join(map(str, frames.iloc[lost[0]]))

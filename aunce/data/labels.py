@@ -1,19 +1,19 @@
-"""Label tables: comma-separated files with a header, read fast, and read again cell by cell where a message is due.
+"""Label files: comma-separated text with one row per frame, read by pyarrow as text and then checked column by column.
 
 The data sets differ in how the frame column is named (or whether there is one), in the names of the AU columns and in
-the codes of their cells; `LabelFormat` says it for one data set. Columns are always found by name.
+the codes of their cells; a `LabelFormat` describes them for one data set. Columns are always found by name.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow
+import pyarrow.compute
 import pyarrow.csv
 from numpy.typing import NDArray
 
@@ -21,6 +21,9 @@ from aunce.errors import DataError
 
 LARGEST_FRAME = 10**9
 """Frame numbers beyond this are refused: no sequence is so long, and 64 bits are not passed by accident."""
+
+_NO_CODE = -2
+_TEXTS = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())  # each text of a column once, and its rows
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,13 @@ class LabelFormat:
     Attributes:
         header: the header in words, for messages.
         aus: from an AU number to the names that its column may have, in lower case.
-        codes: from the text of a cell to -1 unknown, 0 absent, 1 present.
+        codes: from the text of a cell to its value: -1 unknown, 0 absent, 1 present; or an intensity.
         cell: the codes in words, for messages.
         frame: names of the frame column, in lower case; empty if the rows are numbered from 0 as they stand.
         first_column: the frame column is the first one, whatever its name.
+        names: of the columns, for files without a header.
+        first_frame: the smallest frame number.
+        digits: of a frame number at most, leading zeros included.
     """
 
     header: str
@@ -42,6 +48,9 @@ class LabelFormat:
     cell: str
     frame: Sequence[str] = ()
     first_column: bool = False
+    names: Sequence[str] = ()
+    first_frame: int = 0
+    digits: int = 19
 
     @property
     def numbered(self) -> bool:
@@ -50,7 +59,7 @@ class LabelFormat:
 
 
 def read_labels(path: Path, aus: Sequence[int], form: LabelFormat) -> NDArray[np.int64]:
-    """Frame number and labels of one file, (T, 1 + K), frames ascending, labels in {-1, 0, 1}.
+    """Frame number and labels of one file, (T, 1 + K), frames ascending, labels among the values of `form.codes`.
 
     Columns that are not asked for may hold anything.
 
@@ -61,28 +70,38 @@ def read_labels(path: Path, aus: Sequence[int], form: LabelFormat) -> NDArray[np
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    header, wanted = _columns(path, data, aus, form)
-    content = _read_fast(data, len(header), wanted, form)
-    if content is None:
-        content = _read_slowly(path, data, len(header), wanted, aus, form)
+    if not data.isascii():
+        # A second mark of the encoding is no text of a cell, but pyarrow would drop it as well.
+        data = data.decode("utf-8-sig", errors="replace").replace("\ufeff", "\ufffd", 1).encode()
+    header = form.names or [name.strip().lower() for name in data.partition(b"\n")[0].decode().split(",")]
+    places = _places(path, header, aus, form)
+    data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    columns = _read(path, data, len(header), places, form)
+
+    def line(row: int) -> str:
+        """Where a row of the table stands in the file."""
+        return f"{path}, line {_rows(data, form)[row][0]}"
+
+    content = np.empty((len(columns[0]), 1 + len(aus)), dtype=np.int64)
+    content[:, 0] = _frame_numbers(columns.pop(0), line, form) if form.numbered else np.arange(len(content))
+    for place, (au, column) in enumerate(zip(aus, columns, strict=True), start=1):
+        texts = column.dictionary.to_pylist()
+        values = np.array([form.codes.get(cell.strip(), _NO_CODE) for cell in texts], dtype=np.int64)
+        content[:, place] = values[column.indices.to_numpy()]
+        if (values == _NO_CODE).any():
+            row = int(np.flatnonzero(content[:, place] == _NO_CODE)[0])
+            raise DataError(f"{line(row)}: AU{au} is {column[row].as_py().strip()[:40]!r}. Expected {form.cell}.")
     if not form.numbered:
         _refuse_empty_lines(path, data)
-    return content
+    return content if _ascending(content[:, 0]) else content[np.argsort(content[:, 0])]
 
 
-def _refuse_empty_lines(path: Path, data: bytes) -> None:
-    """Without frame numbers the place of a row says its frame, and an empty line would shift the rest."""
-    lines = data.rstrip(b"\r\n").splitlines()
-    if b"" in lines:
-        raise DataError(
-            f"{path}, line {lines.index(b'') + 1}: an empty line. Expected one row per video frame: copy the file anew."
-        )
+def _ascending(frames: NDArray[np.int64]) -> bool:
+    return bool((np.diff(frames) > 0).all())
 
 
-def _columns(path: Path, data: bytes, aus: Sequence[int], form: LabelFormat) -> tuple[list[str], list[int]]:
-    """The header, and the places of the frame column (if there is one) and of the AUs."""
-    line = data.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace")
-    header = [name.strip().lower() for name in line.split(",")]
+def _places(path: Path, header: Sequence[str], aus: Sequence[int], form: LabelFormat) -> list[int]:
+    """The places in the header of the frame column (if there is one) and of the AUs."""
     wanted = [0] if form.first_column else []
     named = [("the frame number", form.frame)] if form.frame else []
     for what, names in [*named, *((f"AU{au}", form.aus(au)) for au in aus)]:
@@ -92,82 +111,73 @@ def _columns(path: Path, data: bytes, aus: Sequence[int], form: LabelFormat) -> 
         if len(places) != 1:
             raise DataError(f"{path}, line 1: {len(places)} columns for {what}. Expected one: {form.header}.")
         wanted.append(places[0])
-    return header, wanted
+    return wanted
 
 
-def _read_fast(data: bytes, width: int, wanted: list[int], form: LabelFormat) -> NDArray[np.int64] | None:
-    """The table if nothing is odd about it, else None."""
-    # Arrow reads "0x10" as a number and blanks as nothing; a quote is no quote to us. The slow reader decides there.
-    if b"x" in data.lower() or b'"' in data:
-        return None
+def _rows(data: bytes, form: LabelFormat) -> list[tuple[int, str]]:
+    """Line number and text of each row of the table: empty lines are passed by, as some editors leave them."""
+    lines = [(number, line) for number, line in enumerate(data.decode().split("\n"), start=1) if line]
+    return lines if form.names else lines[1:]
+
+
+def _read(path: Path, data: bytes, width: int, places: list[int], form: LabelFormat) -> list[pyarrow.Array]:
+    """The columns at `places`, (T,) each: the frame column as text, the others as `_TEXTS`."""
     names = [str(column) for column in range(width)]
-    types = {names[place]: pyarrow.string() for place in wanted}
-    if form.numbered:
-        types[names[wanted[0]]] = pyarrow.int64()
+    kinds = [pyarrow.string()] * form.numbered + [_TEXTS] * (len(places) - form.numbered)
     try:
         table = pyarrow.csv.read_csv(
             pyarrow.BufferReader(data),
-            pyarrow.csv.ReadOptions(use_threads=False, skip_rows=1, column_names=names),
+            pyarrow.csv.ReadOptions(
+                use_threads=False, block_size=len(data) + 1, skip_rows=0 if form.names else 1, column_names=names
+            ),
             pyarrow.csv.ParseOptions(quote_char=False),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=[names[place] for place in wanted],
-                column_types=types,
-                null_values=[],
+            pyarrow.csv.ConvertOptions(
+                include_columns=[names[place] for place in places],
+                column_types={names[place]: kind for place, kind in zip(places, kinds, strict=True)},
                 strings_can_be_null=False,
             ),
         )
     except pyarrow.ArrowInvalid:
-        return None  # the slow reader says what and where
-    if not len(table):
-        return None
-    columns = list(table.columns)
-    frame = columns.pop(0).to_numpy() if form.numbered else np.arange(len(table), dtype=np.int64)
-    if frame[0] < 0 or frame[-1] > LARGEST_FRAME or not (np.diff(frame) > 0).all():
-        return None
-    content = np.empty((len(table), 1 + len(columns)), dtype=np.int64)
-    content[:, 0] = frame
-    for place, column in enumerate(columns, start=1):
-        cells = column.combine_chunks().dictionary_encode()
-        texts = cells.dictionary.to_pylist()
-        if any(text not in form.codes for text in texts):
-            return None
-        content[:, place] = np.array([form.codes[text] for text in texts], dtype=np.int64)[cells.indices.to_numpy()]
-    return content
+        table = None  # no rows, or rows of several widths
+    if table is None or not len(table):
+        for number, row in _rows(data, form):
+            count = row.count(",") + 1
+            if count != width:
+                as_header = "" if form.names else ", as in the header"
+                raise DataError(f"{path}, line {number}: {count} cell{'s' * (count > 1)}. Expected {width}{as_header}.")
+        raise DataError(f"{path}: no coded frames. Expected one row per coded frame; {form.header}.")
+    return [column.chunk(0) for column in table.columns]
 
 
-def _read_slowly(
-    path: Path, data: bytes, width: int, wanted: list[int], aus: Sequence[int], form: LabelFormat
-) -> NDArray[np.int64]:
-    text = io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="")
-    reader = csv.reader(text, quoting=csv.QUOTE_NONE)
-    rows: dict[int, list[int]] = {}
-    lines: dict[int, int] = {}
-    try:
-        next(reader)
-        for cells in reader:
-            place = f"{path}, line {reader.line_num}"
-            if not cells:
-                continue  # an empty line, as some editors leave at the end
-            if len(cells) != width:
-                raise DataError(f"{place}: {len(cells)} cells. Expected {width}, as in the header.")
-            values = [cells[column].strip() for column in wanted]
-            frame = _frame_number(place, values.pop(0)) if form.numbered else len(rows)
-            if frame in rows:
-                raise DataError(f"{place}: frame {frame} again, first on line {lines[frame]}. Expected each once.")
-            for au, value in zip(aus, values, strict=True):
-                if value not in form.codes:
-                    raise DataError(f"{place}: AU{au} is {value[:40]!r}. Expected {form.cell}.")
-            rows[frame] = [frame, *(form.codes[value] for value in values)]
-            lines[frame] = reader.line_num
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}. Expected {form.header}.") from None
-    if not rows:
-        raise DataError(f"{path}: no coded frames. Expected one row per coded frame below the header.")
-    return np.array([rows[frame] for frame in sorted(rows)], dtype=np.int64)
+def _frame_numbers(cells: pyarrow.Array, line: Callable[[int], str], form: LabelFormat) -> NDArray[np.int64]:
+    """The numbers (T,) of the frame column."""
+    if pyarrow.compute.ascii_is_decimal(cells).true_count < len(cells):  # perhaps for blanks around them
+        cells = pyarrow.array([cell.strip() for cell in cells.to_pylist()], pyarrow.string())
+    # The length first: 19 digits fit into 64 bits without sign.
+    short = pyarrow.compute.less_equal(pyarrow.compute.utf8_length(cells), form.digits)
+    good = pyarrow.compute.and_(pyarrow.compute.ascii_is_decimal(cells), short)
+    values = pyarrow.compute.if_else(good, cells, "0").cast(pyarrow.uint64()).to_numpy()
+    wrong = np.flatnonzero(
+        ~good.to_numpy(zero_copy_only=False) | (values < form.first_frame) | (values > LARGEST_FRAME)
+    )
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"{line(row)}: frame number {cells[row].as_py()[:40]!r}. Expected a whole number from {form.first_frame}."
+        )
+    frames = np.asarray(values, dtype=np.int64)
+    again = np.flatnonzero(pd.Series(frames).duplicated()) if not _ascending(frames) else np.empty(0, dtype=np.int64)
+    if len(again):
+        frame = frames[again[0]]
+        before = line(int(np.flatnonzero(frames == frame)[0])).rpartition(" ")[2]
+        raise DataError(f"{line(int(again[0]))}: frame {frame} again, first on line {before}. Expected each once.")
+    return frames
 
 
-def _frame_number(place: str, text: str) -> int:
-    # the length first: Python refuses to turn thousands of digits into a number
-    if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > LARGEST_FRAME:
-        raise DataError(f"{place}: frame number {text[:40]!r}. Expected a whole number from 0.")
-    return int(text)
+def _refuse_empty_lines(path: Path, data: bytes) -> None:
+    """Without frame numbers a row is numbered by its place, so an empty line would shift the later ones."""
+    lines = data.rstrip(b"\n").split(b"\n")
+    if b"" in lines:
+        raise DataError(
+            f"{path}, line {lines.index(b'') + 1}: an empty line. Expected one row per video frame: copy the file anew."
+        )

@@ -16,6 +16,7 @@ and the pose of the head in files of these names, has them in the same arrays.
 from __future__ import annotations
 
 import zlib
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def _points(entry: Any, row: int) -> NDArray[np.float64]:
     return np.asarray(entry[()].T, dtype=np.float64)
 
 
-def eyes(root: Path, table: FrameTable) -> NDArray[np.float32] | None:
+def eyes(root: str | PathLike[str], table: FrameTable) -> NDArray[np.float32] | None:
     """Centres of the eyes in the images of a table, from the landmarks that the root ships.
 
     Entry i of a file belongs to the i-th image of the sequence's folder by number (see the module: not verified), so
@@ -109,6 +110,7 @@ def eyes(root: Path, table: FrameTable) -> NDArray[np.float32] | None:
     Raises:
         DataError: a file that is missing or damaged, or has more or fewer entries than there are images.
     """
+    root = Path(root)
     folder = layout.first_folder(root, (FOLDER,))
     if folder is None:
         return None
@@ -157,7 +159,7 @@ def write(path: Path, points: NDArray[np.floating]) -> None:
         file.flush()
         content = file.id.get_file_image()
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing.replace(path, _PREFACE + content)
+    writing.write_file(path, _PREFACE + content)
 
 
 def write_rendered(out: Path, rendered: Rendered) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,6 +77,11 @@ def read_marker(root: Path, dataset: str, title: str) -> dict[str, Any] | None:
     return content
 
 
+def latents(root: Path) -> pd.DataFrame:
+    """Latent intensities of a rendered data set: subject, sequence, frame, AU1, AU2, ... AU26 (float32)."""
+    return pd.read_parquet(root / LATENTS)
+
+
 def null_aus(synthetic: dict[str, Any] | None, aus: Sequence[int]) -> tuple[int, ...]:
     """The AU that is labelled in a rendered root and never drawn, unless the protocol has it already."""
     return () if synthetic is None or synthetic["null_au"] in aus else (int(synthetic["null_au"]),)
@@ -90,7 +95,7 @@ def build_table(
     images: str,
     synthetic: dict[str, Any] | None,
     absent: Iterable[str] = (),
-    looked: str,
+    searched: str,
 ) -> FrameTable:
     """The frame table of sequences in their published order.
 
@@ -101,7 +106,7 @@ def build_table(
         images: "required" drops labelled frames without an image and lists them; "optional" keeps them.
         synthetic: what `read_marker` gave; its null AU is the last column of the labels.
         absent: subjects of the protocol that the root does not hold.
-        looked: where images were looked for, if there is none at all.
+        searched: where images were looked for, if there is none at all.
 
     Raises:
         DataError: no frame has an image, or the table breaks a rule of `FrameTable`.
@@ -131,7 +136,7 @@ def build_table(
     if images == "required":
         if lost.all():
             raise DataError(
-                f"{root}: none of the {len(frames)} labelled frames has an image. Looked for the first in {looked}. "
+                f"{root}: none of the {len(frames)} labelled frames has an image. Looked for the first in {searched}. "
                 "Put the images there, or read labels alone with images='optional'."
             )
         frames = frames[~lost]
@@ -167,21 +172,49 @@ def numbered_images(folder: Path, pattern: str = r"(\d+)") -> dict[int, str]:
     return found
 
 
-def check_tasks(
-    folder: Path, found: Collection[tuple[str, str]], subjects: Iterable[str], tasks: Sequence[str]
-) -> None:
-    """Refuses a folder of label files <subject>_<task>.csv in which a subject has some of its tasks, but not all.
+def image_names(
+    root: Path, folder: Path | None, numbers: NDArray[np.int64], found: Mapping[int, str] | None = None
+) -> list[str]:
+    """Path below the root of the image of each number (T,) in a folder, whatever its padding; "" where there is none.
+
+    Args:
+        root: the root.
+        folder: of the images; None if there is none.
+        numbers: of images (T,).
+        found: what `numbered_images` gives for the folder, if it is at hand.
 
     Raises:
-        DataError: the subject and the files it lacks.
+        DataError: two images of one number.
     """
-    for subject in subjects:
-        lacking = [f"{subject}_{task}.csv" for task in tasks if (subject, task) not in found]
-        if 0 < len(lacking) < len(tasks):
-            raise DataError(
-                f"{folder}: subject {subject} has no {', '.join(lacking)}. Expected all of {', '.join(tasks)} of a "
-                "subject, or none: add the files or take the subject out."
-            )
+    found = (numbered_images(folder) if found is None else found) if folder else {}
+    prefix = folder.relative_to(root).as_posix() if folder else ""
+    return [f"{prefix}/{found[number]}" if number in found else "" for number in numbers.tolist()]
+
+
+def choose_subjects(
+    root: Path, protocol: Protocol, order: Sequence[str], held: Container[str]
+) -> tuple[list[str], list[str]]:
+    """The subjects of a protocol that a root holds, and those that it does not.
+
+    Args:
+        root: the folder, for messages.
+        protocol: whose parts come one after the other.
+        order: all subjects of the data set; those of a part come in this order.
+        held: subjects that the root holds.
+
+    Raises:
+        DataError: the root holds none of them.
+    """
+    wanted = [subject for subjects in protocol.parts.values() for subject in order if subject in subjects]
+    present = [subject for subject in wanted if subject in held]
+    if not present:
+        raise DataError(f"{root}: holds no subject of protocol {protocol.name!r}. Name another root or protocol.")
+    return present, [subject for subject in wanted if subject not in held]
+
+
+def label_files(folder: Path | None, suffix: str) -> list[Path]:
+    """The files of a folder with this suffix, by name. Hidden ones, such as `._F001_T1.csv`, are left out."""
+    return sorted(folder.glob(f"[!.]*{suffix}")) if folder and folder.is_dir() else []
 
 
 def first_folder(root: Path, names: Sequence[str]) -> Path | None:
@@ -242,7 +275,7 @@ def refuse(root: Path, title: str, expected: str) -> NoReturn:
 
 
 def _names(folder: Path) -> set[str]:
-    """What lies in a folder: nothing in a file, nor where nobody may look, as in lost+found of a disk."""
+    """Names in a folder; none for a file, or where reading is not permitted, as in lost+found of a disk."""
     with contextlib.suppress(OSError):
         return {path.name for path in folder.iterdir()}
     return set()

@@ -25,7 +25,7 @@ SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_PIXELS = 3, 10, 96  # faces on a page
 
 
 class DataCard:
-    """What the data notebook shows of a data set, from its labels alone but for a few faces.
+    """What the data notebook shows of a data set: its labels, and a few faces.
 
     Args:
         dataset: one of `aunce.data.DATASETS`.
@@ -62,7 +62,7 @@ class DataCard:
         return "\n".join([*lines, shown.to_string(index=False, float_format="{:.3f}".format, na_rep="")])
 
     def title(self) -> "Markdown":
-        """The data set, and whether its faces are rendered; writes what the index shows of the card."""
+        """Name of the data set, and whether its faces are rendered. Writes `findings.json`, for the index."""
         write_findings(self.out, self.found())
         made = self.table.synthetic
         what = (
@@ -106,13 +106,13 @@ class DataCard:
         return page.markdown(page.table(["What", "Value"], rows, "ll"))
 
     def _notes(self) -> dict[str, str]:
-        derived = f"derived from what is published, see RATES in aunce/data/{self.dataset}.py"
-        counted = f"published or counted by others, see PUBLISHED_FRAMES in aunce/data/{self.dataset}.py"
+        module, place = adapter(self.dataset), f"in aunce/data/{self.dataset}.py"
         none = "no published numbers are known"
-        frames = counted if hasattr(adapter(self.dataset), "PUBLISHED_FRAMES") else none
+        frames = f"published or counted by others, see PUBLISHED_FRAMES {place}"
+        rates = f"derived from what is published, see RATES {place}" if hasattr(module, "RATES") else none
         return {
-            "Frames compared with": frames,
-            "Rates compared with": getattr(adapter(self.dataset), "RATES_STATUS", derived),
+            "Frames compared with": frames if hasattr(module, "PUBLISHED_FRAMES") else none,
+            "Rates compared with": getattr(module, "RATES_STATUS", rates),
         }
 
     def parts(self) -> "Markdown":
@@ -199,7 +199,7 @@ class DataCard:
         return page.markdown(page.table(["Sequence", "Labelled frames"], rows, "lr"))
 
     def faces(self) -> "Markdown":
-        """Figure: a few faces as they lie in the files, if they are rendered or asked for."""
+        """Figure: a few faces as they are in the files, if they are rendered or `show_faces` is set."""
         if self.table.synthetic is None and not self.show_faces:
             return page.markdown("Faces of people are not shown; `--show-faces` shows them to you.")
         from aunce.data import images
@@ -214,7 +214,7 @@ class DataCard:
         with TemporaryDirectory(prefix="aunce-card-") as folder:
             try:
                 made = images.pack(some, self.root, Path(folder) / "pack", recipe=Recipe(SHOWN_PIXELS))
-            except DataError as error:  # one image of these few that is broken is too many for a pack
+            except DataError as error:  # one broken image of these few is too large a share for a pack
                 return page.markdown(f"Faces are not shown. {page.text(str(error))}")
             shown: Any = np.array(made.images)
         shown = shown[: len(shown) // SHOWN_COLUMNS * SHOWN_COLUMNS]
@@ -231,7 +231,7 @@ class DataCard:
 
 def _published_rate(dataset: str, part: str, au: int) -> float:
     """Share of known frames; NaN where none is published."""
-    rates = adapter(dataset).RATES
+    rates: Mapping[Any, Any] = getattr(adapter(dataset), "RATES", {})
     of_part = rates.get(part, {}) if any(isinstance(value, Mapping) for value in rates.values()) else rates
     return float(of_part.get(au, np.nan))
 

@@ -1,7 +1,7 @@
 """Claims, written down before the runs that decide them, and the ledger of what has become of each.
 
-`notebooks/claims.toml` is the one place where a claim is worded. Its hash and date stand in every ledger, so that a
-claim that was changed after its runs is seen to be.
+`notebooks/claims.toml` is the one place where a claim is worded. Its hash and date stand in every ledger: they show a
+claim that was changed after its runs.
 """
 
 import datetime
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
 
 NOT_RUN, UNDECIDABLE = "not run yet", "undecidable here"
-"""What is said of a claim without runs, and of one that no run here can decide."""
+"""What the ledger says of a claim without runs, and of a claim that no run here can decide."""
 
 VERDICTS = (*map(str, Verdict), *map(str, Materiality), "holds", "does not hold")
-"""What a report may say of a claim or gap; the last two are proven by computation, or read in the released code."""
+"""Verdicts on a claim or a gap. The last two come from a computation or from reading the released code."""
 
 
 MEASURES = ("difference", "rarity", "noise")
-"""What may be measured of two arms, see `comparison.Contrast`."""
+"""What may be measured of two methods, see `decide.Comparison`."""
 
 
 class Claim(StrictModel):
@@ -138,7 +138,7 @@ def load_claims(path: Path = NOTEBOOKS / "claims.toml") -> tuple[Claims, str]:
 
 
 KINDS: tuple[Kind, ...] = ("rendered faces", "recorded faces", "published numbers")
-"""Kinds of numbers, from what has to be said first."""
+"""Kinds of numbers. A page that rests on several names the first of these."""
 
 
 class Said(NamedTuple):
@@ -162,8 +162,8 @@ class Said(NamedTuple):
 class Ledger:
     """What the ledger's notebook shows: each claim, how it is decided, and what has become of it.
 
-    A verdict comes from the report of the claim's experiment and from no other, whatever its size.
-    Any report may speak of a gap.
+    The verdict on a claim comes from the reports of its experiment, in any size, and from no other. Any report may
+    speak of a gap.
 
     Args:
         path: the claims.
@@ -171,8 +171,8 @@ class Ledger:
         out: folder that gets what the index shows of the ledger; empty saves nothing.
 
     Raises:
-        UsageError: findings that are no findings, name a claim or gap that is unknown, speak of a claim that another
-            report decides, or have a verdict that does not exist.
+        UsageError: a file of findings is damaged, names an unknown claim or gap, speaks of a claim that another report
+            decides, or has a verdict that does not exist.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """From the runs of a study to its tables, and from these to its page.
 
-Runs write data, reports read data: whatever a report shows comes from the tables that `collect` wrote, so a report is
-drawn again without a run. Failed and missing runs are rows, never gaps.
+Whatever a report shows comes from the tables that `collect` wrote, so a report is drawn again without a run. Failed
+and missing runs have a row.
 """
 
 import contextlib
@@ -28,6 +28,11 @@ ARM_AXES = ("arm", "method", "preset")
 NOISE_AXES = ("noise", "noise_kind", "noise_rate")
 POINT = ["noise", "arm", "kind", "replicate"]
 READING = ["head", "epoch_rule", "threshold", "labels"]
+
+
+def is_primary(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Mask of the rows in the primary reading: frozen probe, last epoch, clean labels."""
+    return (table[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)
 
 
 def collect(study: Study) -> Path:
@@ -137,7 +142,7 @@ def _tables_of(run: Run) -> dict[str, pd.DataFrame]:
     auc = pd.read_parquet(run.folder / "auc.parquet")
     clean, last, probe = auc["labels"] == "clean", auc["epoch_rule"] == "last", auc["head"] == "probe"
     auc = auc[(clean & probe) | (last & (clean | probe))].assign(within=auc["subject"] == auc["other"])
-    primary = (auc[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)
+    primary = is_primary(auc)
     by = [*PRIMARY, "au", "within"]
     summed = auc[~primary].groupby(by, sort=False, observed=True)[["concordant", "pairs"]].sum().reset_index()
     tables = {"counts": counts, "auc": pd.concat([auc[primary], summed.assign(subject="", other="")])}
@@ -245,7 +250,8 @@ def render(study: Study) -> Path:
     if not (folder / "provenance.json").is_file():
         raise UsageError(f"study '{study.name}': no tables in {folder}; collect them first: `{_rebuild(study)}`")
     _check_tables(study)
-    return page.render(NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}, folder, title=study.title)
+    notebook, parameters = NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}
+    return page.render(notebook, parameters, folder, title=study.title, study=study.name)
 
 
 def _check_tables(study: Study) -> None:

@@ -1,7 +1,7 @@
 """What a report found, in one small file beside its page: the ledger and the index are drawn from these files alone.
 
-A report's notebook writes `findings.json` when it is rendered, from the same tables as the page. Infinite or undefined
-numbers are null there: an interval without ends says nothing.
+A report's notebook writes `findings.json` from the same tables as the page. Infinite and undefined numbers are null
+there, as an interval without ends says nothing.
 """
 
 import json
@@ -64,7 +64,7 @@ class Findings(StrictModel):
         title: of the report.
         question: that it asks.
         found: its answer, one or two sentences of plain text.
-        kind: what its numbers are made of; rendered faces are said wherever the report is named.
+        kind: what its numbers are made of. Where a report is named, rendered faces are named too.
         status: partial if runs failed or are missing.
         runs: finished runs behind it, 0 for a report that trains nothing.
         hours: of work of all runs.

@@ -1,4 +1,4 @@
-"""The loss for others: what a page about its use shows, from the loss itself and from the ledger."""
+"""The page about the use of the loss: presets, options and values, with what the ledger says of them."""
 
 import inspect
 import re
@@ -23,7 +23,7 @@ READINGS: Mapping[str, Any] = {
     "supcon": supcon,
     "infonce": infonce,
 }
-"""Presets of `AUNCELoss`, and the two relatives."""
+"""Presets of `AUNCELoss`, and two other contrastive losses."""
 
 OPTIONS = {
     "exponents": ("C3", "D4", "D5"),
@@ -52,7 +52,7 @@ class Guide:
         self.ledger = Ledger(reports=reports)
 
     def title(self) -> "Markdown":
-        """Heading; writes what the index shows of the page."""
+        """Heading; writes the findings for the index."""
         title, question = "The loss in a training of your own", "How is the loss used, and which preset when?"
         found = (
             "AUNCELoss takes two views, one vector per label, and labels 1, 0 and -1 for unknown; with an example on a "
@@ -62,11 +62,11 @@ class Guide:
         return page.markdown(f"# {title}\n\n**Asked.** {question} **Found.** {found}")
 
     def banner(self) -> "Markdown":
-        """Which verdicts that are quoted rest on rendered faces."""
+        """The quoted verdicts that rest on rendered faces."""
         return self.ledger.banner()
 
     def readings(self) -> "Markdown":
-        """Table: the presets and relatives, what each is, and the claims of the ledger that name it."""
+        """Table: the presets and other losses, a description, and the claims of the ledger that name each."""
         rows = []
         for name, made in READINGS.items():
             what = (made.__doc__ or "").partition("\n")[0].partition(". In all")[0].rstrip(".")
@@ -110,7 +110,7 @@ class Guide:
         return page.markdown(page.table(headers, rows, "l" + "r" * (len(headers) - 1)))
 
     def _named(self, reading: str) -> str:
-        """The claims about this reading or compared with it, and the gaps whose place names it."""
+        """The claims about this preset or compared with it, and the gaps whose home names it."""
         first, second = (
             [
                 claim.id
@@ -125,7 +125,7 @@ class Guide:
         return "<br>".join(said) or "no claim of its own; see its options"
 
     def _line(self, name: str) -> str:
-        """A claim or gap with what has become of it, and a link to the evidence."""
+        """A claim or gap with its verdict, and links to the evidence."""
         claims = self.ledger.claims
         wordings = {claim.id: claim.wording for claim in claims.claim} | {gap.id: gap.wording for gap in claims.gap}
         behind = self.ledger.said[name]

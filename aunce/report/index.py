@@ -62,7 +62,7 @@ def _row(folder: str, one: Findings, target: str) -> list[str]:
 
 
 def _place(folder: str, one: Findings) -> tuple[int, int]:
-    """Number of the group of a report, and its place in there: what sums up, then what decides something."""
+    """Number of the group of a report, and its place in the group: summaries first, then what decides something."""
     name = without_size(folder)
     if name in FIRST or one.entries:
         return 0, FIRST.index(name) if name in FIRST else len(FIRST)

@@ -2,6 +2,7 @@
 
 A cell shows what it returns as Markdown: the helpers here write it. Cells tagged `header` and `footer` go to these
 landmarks of the page, cells tagged `remove-cell` nowhere; of cells tagged `show-code` the page shows the code as well.
+Several studies may share a notebook: a cell tagged `only-NAME` is left out for every study but NAME.
 """
 
 import html
@@ -14,27 +15,29 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from aunce import files
 from aunce.errors import RunError
-from aunce.study.grid import REPORTS
+from aunce.study.grid import REPORTS, without_size
 from aunce.study.kernels import execute_notebook
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
     from nbformat import NotebookNode
 
-    from aunce.report.figures import Figure
+    from aunce.report.style import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+ONLY = "only-"  # with the name of a study: the tag of a cell for that study alone
 LONG = 90  # characters of a cell that gets a width of its own
 
 
-def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title: str) -> Path:
+def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title: str, study: str = "") -> Path:
     """Execute a notebook and write `index.html`, `report.md`, `figures/` and the files that it writes itself.
 
     Everything is made aside and put in place when it is whole: a notebook that fails leaves the last page as it was.
@@ -44,6 +47,7 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
         parameters: its other parameters.
         folder: where the page goes.
         title: of the page.
+        study: whose cells tagged `only-NAME` stay, in any size; empty keeps all cells.
 
     Returns:
         The path of `index.html`.
@@ -53,18 +57,20 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
     """
     with files.workplace(folder, ".render-") as staging:
         try:
-            _render(notebook, parameters, folder, title, staging)
+            _render(notebook, parameters, folder, title, staging, without_size(study))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return folder / "index.html"
 
 
-def _render(notebook: Path, parameters: Mapping[str, Any], folder: Path, title: str, staging: Path) -> None:
+def _render(notebook: Path, parameters: Mapping[str, Any], folder: Path, title: str, staging: Path, study: str) -> None:
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     try:
-        executed = execute_notebook(notebook, None, {**parameters, "out": str(staging)})
+        with TemporaryDirectory(prefix="aunce-page-") as aside:
+            source = _of_study(notebook, study, Path(aside))
+            executed = execute_notebook(source, None, {**parameters, "out": str(staging)})
     except PapermillExecutionError as error:
         place = f"{notebook.name}, cell {error.cell_index}"
         raise RunError(f"{place}: {error.ename}: {error.evalue}; the page in {folder} is as it was") from error
@@ -81,6 +87,23 @@ def _render(notebook: Path, parameters: Mapping[str, Any], folder: Path, title: 
         os.replace(file, folder / file.name)
     files.write(folder / "report.md", between_markdown(parts["markdown"]))
     files.write(folder / "index.html", made)
+
+
+def _of_study(notebook: Path, study: str, aside: Path) -> Path:
+    """The notebook, or a copy in the folder `aside` without the cells of other studies, if it has such cells."""
+    import nbformat
+
+    content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    of_others = [
+        cell
+        for cell in content.cells
+        if study and any(tag.startswith(ONLY) and tag != ONLY + study for tag in cell.metadata.get("tags", []))
+    ]
+    if not of_others:
+        return notebook
+    content.cells = [cell for cell in content.cells if cell not in of_others]
+    nbformat.write(content, aside / notebook.name)  # type: ignore[no-untyped-call]
+    return aside / notebook.name
 
 
 def between_markdown(text: str) -> str:
@@ -132,7 +155,7 @@ def _page(title: str, parts: Mapping[str, str], home: str = "") -> str:
     boxes = itertools.count(1)
 
     def box(shown: re.Match[str]) -> str:
-        # a region of a name of its own, that the keyboard reaches: else nobody without a mouse sees its right half
+        # a named region that the keyboard reaches: else the right half of a table could be seen with a mouse alone
         what = "Table" if shown[0] == "<table>" else "Code"
         label = f"{what}, box {next(boxes)} of this page, scrolls sideways"
         return f'<div class="box" role="region" aria-label="{label}" tabindex="0">{shown[0]}'

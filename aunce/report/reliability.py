@@ -1,6 +1,6 @@
 """The page on reliability: what was done to studies, what was lost, and what the engine costs.
 
-It draws the tables that `tests/faults/record.py` wrote while it did these things; a trial that was not done is no row.
+It shows the tables that `tests/faults/record.py` recorded. A trial that was not done has no row.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ TABLES = {
 
 
 def command(name: str) -> str:
-    """What records a table again."""
+    """The command that records a table again."""
     return f"python tests/faults/record.py {name}"
 
 
@@ -61,7 +61,7 @@ class Reliability:
         return page.markdown(f"# What survives\n\n**{QUESTION}**")
 
     def verdicts(self) -> "Markdown":
-        """What was lost, done twice or harmed over all trials, and what is not recorded; also writes the findings."""
+        """Runs lost, done twice or harmed over all trials, and tables not recorded; also writes the findings."""
         kills, inputs, slurm = (self.tables[name] for name in ("kills", "inputs", "slurm"))
         said = []
         if len(kills):
@@ -137,7 +137,7 @@ class Reliability:
 
 
 def _at_most(lost: int, runs: int) -> str:
-    """With none lost, the share that could be lost and not be seen with a probability of 5 %: 1 - .05 ** (1 / runs)."""
+    """If none was lost, the upper end of a one-sided 95 % interval of the share lost: 1 - .05 ** (1 / runs)."""
     return "" if lost else f" (so up to {1 - 0.05 ** (1 / runs):.0%} may be lost, at 95 %)"
 
 

@@ -1,4 +1,4 @@
-"""The report on speed: targets, ratios, growth and floors, from the measurements of `aunce.analyses.timing`."""
+"""The page on speed: targets, ratios, growth and floors, from `aunce.analyses.timing` and `step_timing`."""
 
 import datetime
 import json
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from aunce import files
-from aunce.analyses import timing
+from aunce.analyses import step_timing, timing
 from aunce.report import figures, findings, page
 from aunce.study.grid import REPORTS
 from aunce.study.results import hardware, provenance
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 QUESTION = "How fast is it, beside what it is compared with and beside what the machine allows?"
-BIG = timing.Setting("swin-base", 224, 64, 12, 1024, "cuda", "bf16", steps=10)
+BIG = step_timing.Setting("swin-base", 224, 64, 12, 1024, "cuda", "bf16", steps=10)
 """The training whose speed counts on a GPU: the paper's network and size of images."""
 ROUNDS = 3  # of its pairs: the released path takes a second a step on a good GPU
 RECORD = "gpu.json"
@@ -36,6 +36,28 @@ GPU_PARTS = {
 }
 
 
+TARGETS = (
+    ("loss 32", "Loss at B = 32: times as fast as published", "at least", 3.0, "times"),
+    ("loss 256", "Loss at B = 256: times as fast as published", "at least", 2.5, "times"),
+    ("scores 256", "Loss at B = 256: memory of the size of scores, share of published", "at most", 1 / 8, ""),
+    ("bytes 256", "Loss at B = 256: memory beyond the features, share of published", "at most", 1 / 2, ""),
+    ("chunks", "Loss at B = 4,096 in chunks: memory beyond the features", "at most", 2, "GiB"),
+    ("GPU loss", "GPU, loss in bf16 at B = 512: times as fast as published", "at least", 6, "times"),
+    ("eager", "GPU, Swin-B at 224 px: share of the measured matrix rate, eager", "at least", 15, "%"),
+    ("compiled", "GPU, Swin-B at 224 px: the same, compiled", "at least", 25, "%"),
+    ("model alone, compiled", "GPU, model alone: times the released path", "at least", 4, "times"),
+    ("end to end, compiled", "GPU, end to end: times the released path", "at least", 4, "times"),
+    ("disk", "GPU, from a pack on disk: share of the rate on the device", "at least", 95, "%"),
+    ("counts and F1", "counts and F1, 46,034 frames", "at most", 0.05, "s"),
+    ("AUC without each subject", "AUC without each subject, 46,034 frames", "at most", 2.0, "s"),
+    ("faces", "Faces of 64 px a second, 2 cores", "at least", 1000, ""),
+    ("aunce --help", "aunce --help", "at most", 0.3, "s"),
+    ("aunce status, 1,000 runs", "aunce status, 1,000 runs", "at most", 1.0, "s"),
+    ("start of a run", "start of a run", "at most", 5.0, "s"),
+)
+"""Name of a measured value, what the page says of it, and its limit with the unit."""
+
+
 def measure_gpu(path: Path) -> dict[str, Any]:
     """Measure what takes a GPU: a few minutes, on an idle one.
 
@@ -44,17 +66,17 @@ def measure_gpu(path: Path) -> dict[str, Any]:
 
     Returns:
         Its content: date, revision, hardware, torch; rates (see `timing.rates`, bf16), operations (of a step of the
-        network), and rows of `losses` (at 512 images in bf16), `compiled` and `eager` (see `timing.compare_steps`) and
-        `disk` (see `timing.from_disk`).
+        network), and rows of `losses` (at 512 images in bf16), `compiled` and `eager` (see
+        `step_timing.compare_steps`) and `disk` (see `step_timing.from_disk`).
     """
     place = timing.Place("cuda", torch.bfloat16)
     parts: dict[str, Callable[[], Any]] = {
         "rates": lambda: timing.rates(place),
-        "operations": lambda: timing.operations(BIG),
+        "operations": lambda: step_timing.operations(BIG),
         "losses": lambda: _rows(timing.compare_losses([512], place=place)),
-        "compiled": lambda: _rows(timing.compare_steps(replace(BIG, compiled=True), rounds=ROUNDS)),
-        "eager": lambda: _rows(timing.compare_steps(BIG, rounds=ROUNDS)),
-        "disk": lambda: _rows(timing.from_disk(BIG, rounds=ROUNDS)),
+        "compiled": lambda: _rows(step_timing.compare_steps(replace(BIG, compiled=True), rounds=ROUNDS)),
+        "eager": lambda: _rows(step_timing.compare_steps(BIG, rounds=ROUNDS)),
+        "disk": lambda: _rows(step_timing.from_disk(BIG, rounds=ROUNDS)),
     }
     record = {
         "date": datetime.date.today().isoformat(),
@@ -93,14 +115,16 @@ class Speed:
 
     @cached_property
     def rates(self) -> dict[str, float]:
-        """What the CPU does at its best, see `timing.rates`; the floors follow from it."""
-        return timing.rates()
+        """Measured rates of the CPU, from which the floors follow, see `timing.rates`."""
+        return timing.rates(least=self.sizes.least)
 
     @cached_property
     def losses(self) -> pd.DataFrame:
         """The loss on the CPU against others, one row per batch size and other side, see `timing.compare_losses`."""
         aus, channels = (12, 1024) if self.full else (4, 64)
-        return timing.compare_losses(self.sizes.compared, aus=aus, channels=channels, rounds=self.sizes.rounds)
+        return timing.compare_losses(
+            self.sizes.compared, aus=aus, channels=channels, rounds=self.sizes.rounds, least=self.sizes.least
+        )
 
     @cached_property
     def growth(self) -> pd.DataFrame:
@@ -108,22 +132,22 @@ class Speed:
         return timing.grow(self.sizes, self.rates)
 
     @cached_property
-    def setting(self) -> timing.Setting:
+    def setting(self) -> step_timing.Setting:
         """The training whose steps are timed on the CPU."""
-        small = timing.Setting(steps=self.sizes.steps)
-        return small if self.full else timing.Setting(pixels=32, images=4, channels=8, steps=self.sizes.steps)
+        small = step_timing.Setting(steps=self.sizes.steps)
+        return small if self.full else step_timing.Setting(pixels=32, images=4, channels=8, steps=self.sizes.steps)
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        """Images a second of `setting`, ours and others', see `timing.compare_steps` and `timing.from_disk`."""
+        """Images a second of `setting`, ours and others', see `compare_steps` and `from_disk` of `step_timing`."""
         workers = 4 if self.full else 0
-        compared = timing.compare_steps(self.setting, workers=workers, rounds=self.sizes.rounds)
-        return pd.concat([compared, timing.from_disk(self.setting, rounds=self.sizes.rounds)], ignore_index=True)
+        compared = step_timing.compare_steps(self.setting, workers=workers, rounds=self.sizes.rounds)
+        return pd.concat([compared, step_timing.from_disk(self.setting, rounds=self.sizes.rounds)], ignore_index=True)
 
     @cached_property
     def tried(self) -> pd.DataFrame:
-        """Ways that promised speed and are not used, each against what is used, see `timing.tried`."""
-        return timing.tried(self.setting, images=64 if self.full else 4, rounds=self.sizes.rounds)
+        """Alternatives that are not used, each beside what is used, see `step_timing.tried`."""
+        return step_timing.tried(self.setting, images=64 if self.full else 4, rounds=self.sizes.rounds)
 
     @cached_property
     def evaluation(self) -> pd.DataFrame:
@@ -137,8 +161,8 @@ class Speed:
 
     @cached_property
     def commands(self) -> dict[str, float]:
-        """Seconds of what a person waits for; of the help alone where tiny sizes are asked for."""
-        taken = {"aunce --help": timing.command_seconds("--help", rounds=self.sizes.rounds)}
+        """Seconds of the commands that a person waits for; at tiny sizes of the help alone."""
+        taken = {"aunce --help": timing.command_seconds("--help", least=self.sizes.least)}
         if self.full:
             taken["aunce status, 1,000 runs"] = timing.status_seconds(1000)
             taken["start of a run"] = timing.start_seconds()
@@ -146,9 +170,9 @@ class Speed:
 
     @cached_property
     def on_gpu(self) -> dict[str, Any]:
-        """What `measure_gpu` finds here, or found elsewhere and wrote down; empty if nowhere.
+        """The measurements of `measure_gpu`, made now or read from its record; empty if there is neither.
 
-        A record whose machine was taken away lacks its later parts.
+        The record of a machine that was taken away lacks its later parts.
         """
         if self.gpu:
             return measure_gpu(self.record)
@@ -159,41 +183,41 @@ class Speed:
     @cached_property
     def targets(self) -> pd.DataFrame:
         """One row per target: what, target, measured (texts) and met ("yes", "no" or "not measured")."""
-        rows = [*self._loss_targets(), *self._gpu_targets()]
-        count, seconds = self.faces
-        taken = self.evaluation[self.evaluation["size"] == 46_034].set_index("series")["seconds"]
-        for what, limit in (("counts and F1", 0.05), ("AUC without each subject", 2.0)):
-            rows.append(_most(f"{what}, 46,034 frames", taken.get(what), limit, "s"))
-        rows.append(_least("Faces of 64 px a second, 2 cores", count / seconds if self.full else None, 1000, ""))
-        for what, limit in (("aunce --help", 0.3), ("aunce status, 1,000 runs", 1.0), ("start of a run", 5.0)):
-            rows.append(_most(what, self.commands.get(what) if self.full else None, limit, "s"))
-        torch_loaded = timing.loads_torch()
-        rows.append(
-            ("import aunce without torch", "", "with torch" if torch_loaded else "without", _met(not torch_loaded))
-        )
+        measured, rows = self._measured(), []
+        for name, what, sense, limit, unit in TARGETS:
+            value = measured.get(name)
+            target = f"{sense} {_text(limit, unit)}"
+            if value is None:
+                rows.append((what, target, "", "not measured"))
+            else:
+                met = value >= limit if sense == "at least" else value <= limit
+                rows.append((what, target, _text(value, unit), "yes" if met else "no"))
+        loaded = ("with torch", "no") if timing.loads_torch() else ("without", "yes")
+        rows.append(("import aunce without torch", "", *loaded))
         return pd.DataFrame(rows, columns=["what", "target", "measured", "met"])
 
-    def _loss_targets(self) -> list[tuple[str, str, str, str]]:
-        ours = self.losses[self.losses["other"] == "published"].set_index("images")
-        at = ours.to_dict("index")
-        rows = []
-        for images, target in ((32, 3.0), (256, 2.5)):
-            ratio = at[images]["ratio"] if images in at else None
-            rows.append(_least(f"Loss at B = {images}: times as fast as published", ratio, target, "times"))
-        big = at.get(256)
-        share = big["ours_scores"] / big["other_scores"] if big else None
-        rows.append(_most("Loss at B = 256: memory of the size of scores, share of published", share, 1 / 8, ""))
-        share = big["ours_bytes"] / big["other_bytes"] if big else None
-        rows.append(_most("Loss at B = 256: memory beyond the features, share of published", share, 1 / 2, ""))
+    def _measured(self) -> dict[str, float]:
+        """Name of a target -> its value. What was not measured is missing."""
+        values: dict[str, float] = {}
+        for row in self.losses[self.losses["other"] == "published"].itertuples():
+            values[f"loss {row.images}"] = row.ratio
+            values[f"scores {row.images}"] = row.ours_scores / row.other_scores
+            values[f"bytes {row.images}"] = row.ours_bytes / row.other_bytes
         chunked = self.growth[(self.growth["size"] == 4096) & self.growth["series"].str.startswith("in chunks")]
-        size = chunked["bytes"].iloc[0] / GIB if len(chunked) else None
-        return [*rows, _most("Loss at B = 4,096 in chunks: memory beyond the features", size, 2, "GiB")]
+        if len(chunked):
+            values["chunks"] = chunked["bytes"].iloc[0] / GIB
+        values |= self._measured_on_gpu()
+        values |= self.evaluation[self.evaluation["size"] == 46_034].set_index("series")["seconds"].to_dict()
+        if self.full:
+            count, seconds = self.faces
+            values |= {"faces": count / seconds} | self.commands
+        return values
 
-    def _gpu_targets(self) -> list[tuple[str, str, str, str]]:
+    def _measured_on_gpu(self) -> dict[str, float]:
         found, values = self.on_gpu, {}
         for row in found.get("losses", []):
             if row["other"] == "published":
-                values["loss"] = row["ratio"]
+                values["GPU loss"] = row["ratio"]
         for name in ("eager", "compiled"):
             for row in found.get(name, []):
                 values[f"{row['part']}, {name}"] = row["ratio"]
@@ -201,14 +225,7 @@ class Speed:
                     values[name] = 100 * row["ours"] * found["operations"] / BIG.images / found["rates"]["flops"]
         for row in found.get("disk", []):
             values["disk"] = 100 * row["ratio"]
-        return [
-            _least("GPU, loss in bf16 at B = 512: times as fast as published", values.get("loss"), 6, "times"),
-            _least("GPU, Swin-B at 224 px: share of the measured matrix rate, eager", values.get("eager"), 15, "%"),
-            _least("GPU, Swin-B at 224 px: the same, compiled", values.get("compiled"), 25, "%"),
-            _least("GPU, model alone: times the released path", values.get("model alone, compiled"), 4, "times"),
-            _least("GPU, end to end: times the released path", values.get("end to end, compiled"), 4, "times"),
-            _least("GPU, from a pack on disk: share of the rate on the device", values.get("disk"), 95, "%"),
-        ]
+        return values
 
     # The page
 
@@ -251,10 +268,7 @@ class Speed:
         rows = [
             [
                 f"{row.images}{', GPU, bf16' if row.Index >= len(self.losses) else ''}",
-                page.text(row.other),
-                f"{1e3 * row.other_s:.1f}",
-                f"{1e3 * row.ours_s:.1f}",
-                f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})",
+                *(page.text(row.other), f"{1e3 * row.other_s:.1f}", f"{1e3 * row.ours_s:.1f}", _ratio(row)),
                 *(_share(row, name) for name in ("bytes", "scores")),
             ]
             for row in pd.concat([self.losses, on_gpu], ignore_index=True).itertuples()
@@ -276,21 +290,14 @@ class Speed:
         )
 
     def limits(self) -> "Markdown":
-        """How far from the floor, and what grows how."""
+        """Table: distance from the floor, and the powers with which time and memory grow."""
         whole = self.growth[self.growth["series"] == "in one piece"]
         rows = []
         for axis, part in whole.groupby("axis", sort=False):
             first, last = part.iloc[[0, -1]].itertuples()
-            rows.append(
-                [
-                    page.text(axis),
-                    f"{first.size} to {last.size}",
-                    f"{first.seconds / first.floor:.1f}",
-                    f"{last.seconds / last.floor:.1f}",
-                    f"{_slope(part, 'seconds'):.2f}",
-                    f"{_slope(part, 'bytes'):.2f}",
-                ]
-            )
+            times = (f"{end.seconds / end.floor:.1f}" for end in (first, last))
+            powers = (f"{_slope(part, name):.2f}" for name in ("seconds", "bytes"))
+            rows.append([page.text(axis), f"{first.size} to {last.size}", *times, *powers])
         headers = ["Axis", "Sizes", "Times the floor, first", "last", "Power of time", "Power of memory"]
         few, more, many = whole[whole["axis"] == whole["axis"].iloc[0]].iloc[[0, 1, -1]].itertuples()
         limits = (
@@ -304,24 +311,17 @@ class Speed:
 
     def steps_table(self) -> "Markdown":
         """Table: images a second in training, network alone, end to end and from disk, beside the other side."""
-        rows = self._step_rows(self.steps, f"{self.setting.backbone}, {self.setting.pixels} px, CPU")
+        trainings = [(f"{self.setting.backbone}, {self.setting.pixels} px, CPU", self.steps)]
         for part, how in (("eager", "eager"), ("compiled", "compiled"), ("disk", "eager")):
             if part in self.on_gpu:
-                rows += self._step_rows(pd.DataFrame(self.on_gpu[part]), f"Swin-B, 224 px, bf16, {how}")
-        headers = ["Training", "Part", "Other side, images/s", "Ours, images/s", "Ratio"]
-        return page.markdown(page.table(headers, rows, "llrrr"))
-
-    def _step_rows(self, steps: pd.DataFrame, training: str) -> list[list[str]]:
-        return [
-            [
-                page.text(training),
-                page.text(row.part),
-                f"{row.other:,.0f}",
-                f"{row.ours:,.0f}",
-                f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})",
-            ]
+                trainings.append((f"Swin-B, 224 px, bf16, {how}", pd.DataFrame(self.on_gpu[part])))
+        rows = [
+            [*map(page.text, (training, row.part)), f"{row.other:,.0f}", f"{row.ours:,.0f}", _ratio(row)]
+            for training, steps in trainings
             for row in steps.itertuples()
         ]
+        headers = ["Training", "Part", "Other side, images/s", "Ours, images/s", "Ratio"]
+        return page.markdown(page.table(headers, rows, "llrrr"))
 
     def evaluation_figure(self) -> "Markdown":
         """Figure: seconds of counts, concordant pairs and the AUC without each subject, against frames."""
@@ -339,49 +339,28 @@ class Speed:
     def tried_table(self) -> "Markdown":
         """Table: milliseconds of each way that is not used, and of what is used in its place."""
         rows = [
-            [
-                page.text(row.what),
-                f"{1e3 * row.tried_s:.2f}",
-                f"{1e3 * row.used_s:.2f}",
-                f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})",
-            ]
+            [page.text(row.what), f"{1e3 * row.tried_s:.2f}", f"{1e3 * row.used_s:.2f}", _ratio(row)]
             for row in self.tried.itertuples()
         ]
-        return page.markdown(
-            page.table(["Tried for what is used", "Tried, ms", "Used, ms", "Tried / used"], rows, "lrrr")
-        )
+        headers = ["Tried for what is used", "Tried, ms", "Used, ms", "Tried / used"]
+        return page.markdown(page.table(headers, rows, "lrrr"))
 
     def faces_and_commands(self) -> "Markdown":
         """Table: seconds to render faces, with faces a second, and of the commands that a person waits for."""
         count, seconds = self.faces
-        rows = [
-            [
-                f"{count:,} faces of 64 px, start of the workers included",
-                f"{seconds:.1f} s",
-                f"{count / seconds:,.0f} a second",
-            ]
-        ]
+        faces = f"{count:,} faces of 64 px, start of the workers included"
+        rows = [[faces, f"{seconds:.1f} s", f"{count / seconds:,.0f} a second"]]
         rows += [[page.text(what), f"{taken:.2f} s", ""] for what, taken in self.commands.items()]
         return page.markdown(page.table(["What", "Time", "Rate"], rows, "lrr"))
 
 
-def _least(what: str, value: float | None, target: float, unit: str) -> tuple[str, str, str, str]:
-    return what, _text(target, unit, "at least "), _text(value, unit), _met(None if value is None else value >= target)
-
-
-def _most(what: str, value: float | None, target: float, unit: str) -> tuple[str, str, str, str]:
-    return what, _text(target, unit, "at most "), _text(value, unit), _met(None if value is None else value <= target)
-
-
-def _text(value: float | None, unit: str, before: str = "") -> str:
-    if value is None:
-        return ""
+def _text(value: float, unit: str) -> str:
     number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return f"{before}{number} {unit}".rstrip()
+    return f"{number} {unit}".rstrip()
 
 
-def _met(met: bool | None) -> str:
-    return "not measured" if met is None else "yes" if met else "no"
+def _ratio(row: Any) -> str:
+    return f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})"
 
 
 def _share(row: Any, name: str) -> str:

@@ -1,8 +1,7 @@
-"""The ledger for a reader with two minutes, and what follows from it for the authors and for the field.
+"""The verdicts on one page, and what follows from them for the authors and for the field.
 
-Nothing is found here: verdicts come from the findings of the reports by way of the ledger. An advice is kept in
-`notebooks/advice.toml` with the verdicts that it was written for, and is withdrawn when they are no longer the present
-ones.
+All verdicts come from the findings of the reports, read by `claims.Ledger`. An advice stands in `notebooks/advice.toml`
+with the verdicts that it was written for. It is withdrawn when those are no longer the present ones.
 """
 
 import itertools
@@ -15,7 +14,7 @@ import pandas as pd
 from pydantic import Field
 
 from aunce.errors import UsageError
-from aunce.report import findings, page
+from aunce.report import figures, findings, page
 from aunce.report.claims import NOT_RUN, UNDECIDABLE, Claim, Discrepancy, Ledger, Said, effect
 from aunce.study.grid import NOTEBOOKS, REPORTS
 from aunce.study.spec import StrictModel
@@ -41,13 +40,13 @@ LEDGER = "../claims/index.html"
 
 
 class Advice(StrictModel):
-    """One thing to tell somebody.
+    """One recommendation.
 
     Attributes:
-        to: whom.
+        to: to whom.
         text: plain text, without numbers: those stand in the reports and may change.
-        rests_on: claim or gap -> the verdicts that carry the text, with " +" or " -" behind one if its value has to
-            be above or below 0. Each of them needs one, and no report may say anything else of it.
+        rests_on: claim or discrepancy -> the verdicts that support the text, with " +" or " -" behind one if its value
+            has to be above or below 0. Each needs a verdict, and every report on it has to agree.
     """
 
     to: Literal["authors", "field"]
@@ -64,7 +63,7 @@ def load_advice(path: Path, known: Iterable[str]) -> list[Advice]:
 
     Args:
         path: of the file.
-        known: ids of the claims and gaps that an advice may rest on.
+        known: ids of the claims and discrepancies that an advice may rest on.
 
     Raises:
         UsageError: no TOML, or an advice that is incomplete, mistyped, rests on an unknown claim or gap, or on a
@@ -109,7 +108,7 @@ class Summary:
     ) -> None:
         self.ledger = Ledger(claims, reports=reports)
         self.out = Path(out) if str(out) else None
-        self.claims, self.gaps = self.ledger.claims.claim, self.ledger.claims.gap
+        self.claims, self.discrepancies = self.ledger.claims.claim, self.ledger.claims.gap
         self.items = load_advice(advice, self.ledger.said)
         for one in itertools.chain.from_iterable(self.ledger.said.values()):
             if one.entry.verdict not in GROUPS:
@@ -119,7 +118,7 @@ class Summary:
                 )
 
     def _said(self, of: Iterable[Claim | Discrepancy], group: str) -> list[tuple[Claim | Discrepancy, Said]]:
-        """What reports say of these claims or gaps, as far as its verdict is of the group."""
+        """What reports say of these claims or discrepancies, where the verdict is of the group."""
         return [(one, said) for one in of for said in self.ledger.said[one.id] if GROUPS[said.entry.verdict] == group]
 
     def title(self) -> "Markdown":
@@ -129,14 +128,15 @@ class Summary:
         torn = {name for name in set().union(*groups.values()) if sum(name in ids for ids in groups.values()) > 1}
         counts = {group: len(ids - torn) for group, ids in groups.items()}
         apart = f"{len(torn)} not the same in two reports, " if torn else ""
-        held, unclear = ({gap.id for gap, _ in self._said(self.gaps, group)} for group in (HOLDS, OPEN))
+        held, unclear = ({one.id for one, _ in self._said(self.discrepancies, group)} for group in (HOLDS, OPEN))
         found = (
             f"Of {len(self.claims)} claims about AUNCE: {counts[HOLDS]} supported or proven, {counts[FAILS]} "
             f"reversed, not supported or refuted by computation, {counts[OPEN]} undecided, "
             f"{apart}{len(self._waiting(self.claims))} {NOT_RUN}, "
-            f"{sum(not claim.experiment for claim in self.claims)} {UNDECIDABLE}. Of {len(self.gaps)} gaps between the "
+            f"{sum(not claim.experiment for claim in self.claims)} {UNDECIDABLE}. Of "
+            f"{len(self.discrepancies)} gaps between the "
             f"release and its text, the field or its past: {len(held)} hold or matter, {len(unclear - held)} "
-            f"undecided, {len(self._waiting(self.gaps))} {NOT_RUN}."
+            f"undecided, {len(self._waiting(self.discrepancies))} {NOT_RUN}."
         )
         title, question = "AUNCE in two minutes", "What is left of the claims, and what follows?"
         findings.write(self.out, self.ledger.about(title, question, found))
@@ -152,9 +152,7 @@ class Summary:
         return self.ledger.banner()
 
     def figure(self) -> "Markdown":
-        """The contrast that decides each claim which runs have decided, with its interval."""
-        from aunce.report import figures
-
+        """The comparison that decides each claim which runs have decided, with its interval."""
         rows = [
             {"claim": claim.id, "study": said.report, "contrast": said.entry.contrast, "group": said.verdict}
             | {"estimate": said.entry.value, "low": said.entry.low, "high": said.entry.high}
@@ -165,10 +163,10 @@ class Summary:
         if not rows:
             return page.markdown("No claim has been decided by runs yet.")
         table = pd.DataFrame(rows)
+        ends = [[page.number(one, "+.3f") for one in (row.estimate, row.low, row.high)] for row in table.itertuples()]
         spoken = [
-            f"{row.claim}, {row.study}: {row.contrast} {page.number(row.estimate, '+.3f')} "
-            f"({page.number(row.low, '+.3f')} to {page.number(row.high, '+.3f')}), {row.group}"
-            for row in table.itertuples()
+            f"{row.claim}, {row.study}: {row.contrast} {value} ({low} to {high}), {row.group}"
+            for row, (value, low, high) in zip(table.itertuples(), ends, strict=True)
         ]
         return page.figure(
             self.out,
@@ -215,34 +213,31 @@ class Summary:
             if claim.undecidable
         ]
         reasons: dict[str, list[str]] = {}
-        for gap in self.gaps:
-            for part in gap.home.split("; "):
+        for one in self.discrepancies:
+            for part in one.home.split("; "):
                 if "undecidable" in part:
-                    reasons.setdefault(part, []).append(gap.id)
-        gaps = [(f"**{', '.join(ids)}**", why, "gaps") for why, ids in reasons.items()]
-        return _bullets(
-            (
-                f"{what} *{page.text(why[:1].upper() + why[1:])}* ([ledger]({LEDGER}#{section}))"
-                for what, why, section in [*claims, *gaps]
-            ),
-            none="Nothing.",
-        )
+                    reasons.setdefault(part, []).append(one.id)
+        discrepancies = [(f"**{', '.join(ids)}**", why, "gaps") for why, ids in reasons.items()]
+        lines = [
+            f"{what} *{page.text(why[:1].upper() + why[1:])}* ([ledger]({LEDGER}#{section}))"
+            for what, why, section in [*claims, *discrepancies]
+        ]
+        return _bullets(lines, none="Nothing.")
 
     def moves(self) -> "Markdown":
-        """The gaps that matter in runs, with their effect; below them which do not, and where all stand."""
-        in_runs = {gap.id: [one for one in self.ledger.said[gap.id] if one.entry.replicates] for gap in self.gaps}
+        """The discrepancies that matter in runs, with their effect; below them the others."""
         rows, rest = [], {FAILS: list[str](), OPEN: list[str]()}
-        for gap in self.gaps:
-            groups = [GROUPS[said.entry.verdict] for said in in_runs[gap.id]]
+        for one in self.discrepancies:
+            in_runs = [said for said in self.ledger.said[one.id] if said.entry.replicates]
+            groups = [GROUPS[said.entry.verdict] for said in in_runs]
             if HOLDS in groups:
                 shown = [
-                    ", ".join([f"[{page.text(said.verdict)}]({said.place})", *effect(said.entry)])
-                    for said in in_runs[gap.id]
+                    ", ".join([f"[{page.text(said.verdict)}]({said.place})", *effect(said.entry)]) for said in in_runs
                 ]
-                rows.append([_named(gap), "<br>".join(shown)])
+                rows.append([_named(one), "<br>".join(shown)])
             elif groups:
-                rest[OPEN if OPEN in groups else FAILS].append(gap.id)
-        waiting = [gap.id for gap in self._waiting(self.gaps)]
+                rest[OPEN if OPEN in groups else FAILS].append(one.id)
+        waiting = [one.id for one in self._waiting(self.discrepancies)]
         named = (("Do not matter in runs", rest[FAILS]), ("Undecided in runs", rest[OPEN]), ("Not run yet", waiting))
         lines = [f"{what}: {', '.join(ids)}." for what, ids in named if ids]
         drawn = page.table(["What differs", "In runs"], rows, "ll") if rows else "None so far."
@@ -255,7 +250,7 @@ class Summary:
         return [one for one in of if not self.ledger.said[one.id] and self._without_runs(one.id) == NOT_RUN]
 
     def advice(self, to: Literal["authors", "field"]) -> "Markdown":
-        """What to tell them, with the verdicts that carry it; below it what no longer stands, and why."""
+        """What to tell them, with the verdicts that support it; below it what is withdrawn, and why."""
         stands, withdrawn = [], []
         for item in self.items:
             if item.to == to:
@@ -272,7 +267,7 @@ class Summary:
         return _bullets([*stands, *withdrawn], none="Nothing.")
 
     def _carry(self, name: str, verdicts: list[str]) -> bool:
-        """Whether all that is said of a claim or gap is among some verdicts, which may ask for a sign."""
+        """Whether all that is said of a claim or discrepancy is among some verdicts, which may ask for a sign."""
         entries = [one.entry for one in self.ledger.said[name]]
         if not entries:
             return self._without_runs(name) in verdicts

@@ -1,4 +1,4 @@
-"""Whether a committed report is still what its tables say, and its tables what was collected."""
+"""Whether a committed report follows from its tables, and whether these are the tables that were collected."""
 
 import hashlib
 import itertools
@@ -15,7 +15,7 @@ from aunce.study.grid import NOTEBOOKS, Study
 
 _NUMBER = re.compile(r"([-−]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
 _ROUNDING = 1e-4
-"""Relative difference that is none: figures are written with six digits, and sums round otherwise elsewhere."""
+"""Relative difference that counts as rounding: figures have six digits, and sums depend on the processor."""
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -24,7 +24,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def changed(folder: Path, collected: dict[str, str]) -> list[str]:
-    """Which tables in `folder` are not those with the hashes `collected`: a line each, with the name first."""
+    """The tables in `folder` that differ from those with the hashes `collected`: a line for each, its name first."""
     wrong, there = [], hashes(folder)
     for name in sorted(collected | there):
         if name not in collected:
@@ -37,10 +37,10 @@ def changed(folder: Path, collected: dict[str, str]) -> list[str]:
 
 
 def verify(study: Study) -> list[str]:
-    """What no longer matches in the report of `study`: a line each, none if all is as it was.
+    """What no longer matches in the report of `study`, a line for each; an empty list if everything matches.
 
-    The hashes of the tables are compared with `provenance.json`; then the page is drawn again from the tables, aside,
-    and its text, findings and the numbers of its figures are compared with those that stand there.
+    The hashes of the tables are compared with `provenance.json`. Then the page is drawn again in a temporary folder:
+    its text, findings and the numbers of its figures are compared with the committed ones.
 
     Raises:
         UsageError: there is no report.
@@ -55,9 +55,10 @@ def verify(study: Study) -> list[str]:
     if study_hash != study.hash:
         wrong.append(f"{study.path.name}: not the file that the runs were made from")
     wrong += changed(folder, collected)
+    notebook, parameters = NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}
     with TemporaryDirectory(prefix="aunce-verify-") as again:
         try:
-            page.render(NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}, Path(again), title=study.title)
+            page.render(notebook, parameters, Path(again), title=study.title, study=study.name)
         except RunError as error:
             return [*wrong, f"the page cannot be drawn from the tables: {error}"]
         return [*wrong, *_differences(folder, Path(again))]
@@ -82,7 +83,7 @@ def _differences(folder: Path, again: Path) -> Iterator[str]:
 
 
 def _alike(old: str, new: str) -> bool:
-    """Whether two lines are the same but for the rounding of their numbers."""
+    """Whether two lines differ in nothing but the rounding of their numbers."""
     if old == new:
         return True
     first, second = _NUMBER.split(old), _NUMBER.split(new)

@@ -46,7 +46,7 @@ def make_data(
     Raises:
         UsageError: the pack that is there is one of other images.
     """
-    from aunce.data import adapter, cache_folder, is_pack, pack_faces, place_of_pack, prepare
+    from aunce.data import cache_folder, is_pack, pack_faces, place_of_pack, prepare, renderer
     from aunce.data.recipes import Recipe
 
     recipe = Recipe(**data.crops)
@@ -61,7 +61,7 @@ def make_data(
     pack = folder / "pack"
     with FileLock(folder / ".lock"):
         if not is_pack(pack):
-            adapter(data.dataset).write(folder / "raw", seed=data.seed, workers=workers, **data.render)
+            renderer(data.dataset).write(folder / "raw", seed=data.seed, workers=workers, **data.render)
             pack_faces(data.dataset, folder / "raw", pack, **options)
     return pack
 

@@ -92,7 +92,7 @@ class Data:
 
 @cache
 def _dials(dataset: str, setting: str) -> dict[str, Any]:
-    return difficulty.dials_of(dataset, setting).content
+    return difficulty.difficulty_of(dataset, setting).content
 
 
 @dataclass(frozen=True)
@@ -430,7 +430,7 @@ def need_clone() -> None:
     if not (PROJECT / "notebooks").is_dir():
         raise UsageError(
             "studies and reports execute the notebooks, which the installed package does not carry: clone the "
-            "project's repository and call `make reproduce`, or `pip install -e .` and `aunce`, in the clone. "
+            "project's repository and call `make reproduce`, or `pip install -e '.[study]'` and `aunce`, in the clone. "
             "`aunce predict` and `aunce data` work without."
         )
 

@@ -1,6 +1,7 @@
 """Execute a notebook by papermill in a fresh kernel of this very interpreter."""
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -11,6 +12,10 @@ from aunce.errors import TimeLimitError
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
+
+# jsonschema, which checks notebooks, compiles a grammar of IRIs when it is imported. That takes more than a second of
+# every run and page, and no notebook holds an IRI. Without this package jsonschema leaves that check out.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 def execute_notebook(

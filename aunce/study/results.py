@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import tempfile
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import safetensors.torch
-from torch import nn
+import torch
 
 from aunce import files
 from aunce.data.frames import FrameTable
@@ -25,22 +26,13 @@ from aunce.processes import first_process
 from aunce.study.grid import BACKBONE, PROBE, WEIGHTS
 
 FORMAT = 1
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "kornia",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "opencv-python-headless",
-    "papermill",
-)
+LIBRARIES = ("torch", "transformers", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "papermill")
 
 
 class Recorder:
-    """Collects what a run has to save; made at its start, so that the duration is the run's.
+    """Saves what a run leaves behind. It is made at the start of the run, and counts its duration from then on.
 
-    Of several processes that share the run the first alone writes.
+    Of several processes that share a run the first alone writes.
 
     Args:
         out: folder of the run; empty takes a temporary one.
@@ -54,23 +46,20 @@ class Recorder:
         self._started = datetime.datetime.now(datetime.UTC)
         self._clock = time.monotonic()
 
-    def weights(self, encoder: Encoder | None, probe: nn.Module | None) -> None:
-        """Write the weights of the encoder, if there is one, and of its probe as safetensors, as `aunce predict` reads
-        them.
+    def weights(self, encoder: Encoder | None, probe: torch.nn.Module | None) -> None:
+        """Write the weights of the encoder, if there is one, and of its probe as safetensors, for `aunce predict`.
 
         Those of the encoder carry the configuration of its backbone, so that they are read without the folder that it
         came from.
         """
         if not first_process() or encoder is None:
             return
-        self._tensors(encoder, WEIGHTS, {BACKBONE: encoder.backbone.config.to_json_string()})
-        if probe is not None:
-            self._tensors(probe, PROBE, None)
-
-    def _tensors(self, module: nn.Module, name: str, metadata: dict[str, str] | None) -> None:
-        tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
-        with files.beside(self.folder / name) as partial:
-            safetensors.torch.save_file(tensors, partial, metadata)
+        configuration = {BACKBONE: encoder.backbone.config.to_json_string()}
+        for name, module, metadata in ((WEIGHTS, encoder, configuration), (PROBE, probe, None)):
+            if module is not None:
+                tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
+                with files.beside(self.folder / name) as partial:
+                    safetensors.torch.save_file(tensors, partial, metadata)
 
     def save(
         self,
@@ -127,7 +116,7 @@ def predictions(
         table: the frames.
         rows: the test rows (n,).
         clean: (m, K) labels of the whole table; `noisy` likewise.
-        heads: head -> scores of (validation, test), as one epoch rule of `training.Monitor.scores`; kNN is left out.
+        heads: head -> scores of (validation, test), as one epoch rule of `probe.Monitor.scores`; kNN is left out.
     """
     frames = table.frames.loc[rows, ["subject", "sequence", "frame"]]
     parts = []
@@ -157,16 +146,10 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
 def hardware(device: str) -> str:
     """The GPU, or the processor with its cores."""
     if device.startswith("cuda"):
-        import torch
-
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [
-            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = names[0] if names else name
+    model = re.search(r"^model name\s*:\s*(.*)", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    name = model[1].strip() if model else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"
 
 
@@ -179,7 +162,7 @@ def _git(*words: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN and knows no NumPy: null and Python's own numbers instead."""
+    """A value as JSON takes it: null for NaN and infinities, Python's numbers for NumPy's."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

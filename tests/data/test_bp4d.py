@@ -10,11 +10,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from layouts import bytes_of, stop_after
 
-from aunce.data import bp4d, landmarks, load
+from aunce.data import bp4d, landmarks, layout, load
 from aunce.data.frames import Protocol
 from aunce.data.labels import read_labels
-from aunce.data.render import drawn, writing
+from aunce.data.render import writing
+from aunce.data.render.behaviour import AUS as DRAWN_AUS
+from aunce.data.render.behaviour import NULL_AU
+from aunce.data.render.difficulty import SETTINGS, VERSION
+from aunce.data.render.population import Population
 from aunce.errors import DataError, UsageError
 
 HEADER = ",".join(map(str, range(100)))
@@ -83,16 +88,18 @@ def test_whole_data_set_has_the_published_frame_counts_per_part(whole):
 
 def test_whole_data_set_equals_an_independent_reading_in_the_published_order(whole):
     root, table = whole
-    order = bp4d.segments()[["subject", "task"]].itertuples(index=False)
-    rows, labels = [], []
-    for subject, task in order:
+    order = list(bp4d.segments()[["subject", "task"]].itertuples(index=False, name=None))
+    assert list(table.frames[["subject", "sequence"]].drop_duplicates().itertuples(index=False, name=None)) == order
+    rows, labels, some = [], [], order[::9]
+    for subject, task in some:
         with open(root / "AUCoding" / "AU_OCC" / f"{subject}_{task}.csv", newline="") as file:
             header, *lines = csv.reader(file)
         frame, *places = [header.index(str(name)) for name in (0, *bp4d.AUS)]
         rows += [(subject, task, int(cells[frame])) for cells in lines]
         labels += [[-1 if cells[place] == "9" else int(cells[place]) for place in places] for cells in lines]
-    assert list(table.frames[["subject", "sequence", "frame"]].itertuples(index=False, name=None)) == rows
-    assert np.array_equal(table.labels, np.array(labels))
+    mine = pd.MultiIndex.from_frame(table.frames[["subject", "sequence"]]).isin(some)
+    assert list(table.frames.loc[mine, ["subject", "sequence", "frame"]].itertuples(index=False, name=None)) == rows
+    assert np.array_equal(table.labels[mine], np.array(labels))
 
 
 def test_parts_are_the_published_subjects_and_protocol_names_them_all():
@@ -132,6 +139,13 @@ def test_known_places_of_labels_and_images_are_found(tmp_path, labels, images):
     assert table.frames["image"].iloc[0] == f"{'' if images == '.' else images + '/'}F001/T1/0090.jpg"
     assert (len(table), table.missing_images) == (24, ())
     assert (tmp_path / table.frames["image"].iloc[-1]).exists()
+
+
+def test_folders_are_found_in_upper_and_lower_case(root):
+    (root / "AUCoding").rename(root / "aucoding")
+    (root / "F001").rename(root / "f001")
+    table = load("bp4d", root)
+    assert (len(table), table.frames["image"].iloc[0]) == (24, "f001/T1/0090.jpg")
 
 
 @pytest.mark.parametrize("name", ["90.jpg", "090.jpg", "0090.jpg", "0090.JPG", "00000090.png"])
@@ -417,10 +431,6 @@ def test_own_protocol_chooses_subjects_aus_and_order(root):
 OPTIONS = {"subjects": 3, "frames": 3, "seed": 5, "size": 32}
 
 
-def bytes_of(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     root = tmp_path_factory.mktemp("rendered") / "bp4d"
@@ -432,12 +442,12 @@ def test_rendered_root_reads_like_the_real_one_with_its_null_au(rendered):
     table = load("bp4d", rendered)
     assert len(table) == 3 * 8 * 3
     assert table.missing_images == ()
-    assert (table.null_aus, table.aus) == ((drawn.NULL_AU,), (*bp4d.AUS, drawn.NULL_AU))
+    assert (table.null_aus, table.aus) == ((NULL_AU,), (*bp4d.AUS, NULL_AU))
     assert {part: len(subjects) for part, subjects in table.parts.items()} == {"1": 1, "2": 1, "3": 1}
     assert table.synthetic == json.loads((rendered / "synthetic.json").read_text())
-    assert table.synthetic["dials"] == json.loads(json.dumps(dataclasses.asdict(drawn.SETTINGS["easy"])))
+    assert table.synthetic["dials"] == json.loads(json.dumps(dataclasses.asdict(SETTINGS["easy"])))
     expected = {"seed": 5, "frames": 3, "size": 32, "setting": "easy"}
-    expected |= {"version": drawn.VERSION, "null_au": drawn.NULL_AU}
+    expected |= {"version": VERSION, "null_au": NULL_AU}
     assert {name: table.synthetic[name] for name in expected} == expected
     image = cv2.imread(str(rendered / table.frames["image"].iloc[0]))
     assert image.shape == (32, 32, 3)
@@ -445,16 +455,16 @@ def test_rendered_root_reads_like_the_real_one_with_its_null_au(rendered):
 
 def test_rendered_labels_and_latents_are_those_of_the_population(rendered):
     table = load("bp4d", rendered)
-    latents = drawn.latents(rendered)
+    latents = layout.latents(rendered)
     keys = ["subject", "sequence", "frame"]
-    assert list(latents.columns) == [*keys, *(f"AU{au}" for au in drawn.AUS)]
+    assert list(latents.columns) == [*keys, *(f"AU{au}" for au in DRAWN_AUS)]
     assert latents[keys].to_numpy().tolist() == table.frames[keys].to_numpy().tolist()
     assert (latents.dtypes.iloc[3:] == np.float32).all()
     people = list(table.frames["subject"].unique())
     rates = {subject: bp4d.RATES[bp4d.PROTOCOL.part_of[subject]] for subject in people}
-    population = drawn.Population(people, rates=rates, dials=drawn.SETTINGS["easy"], seed=5)
+    population = Population(people, rates=rates, difficulty=SETTINGS["easy"], seed=5)
     first = bp4d.segments().set_index(["subject", "task"])["first_frame"]
-    columns = [drawn.AUS.index(au) for au in bp4d.AUS]
+    columns = [DRAWN_AUS.index(au) for au in bp4d.AUS]
     for subject, task in (("F001", "T1"), ("F007", "T8")):
         mine = ((table.frames["subject"] == subject) & (table.frames["sequence"] == task)).to_numpy()
         times = (table.frames["frame"][mine].to_numpy() - first[subject, task]) / 25
@@ -468,7 +478,7 @@ def test_rendered_label_file_has_the_real_header_and_nines_where_nothing_is_code
     with open(rendered / "AUCoding" / "AU_OCC" / "F001_T1.csv", newline="") as file:
         header, *rows = list(csv.reader(file))
     assert header == [str(n) for n in range(100)]
-    coded = {*drawn.AUS, drawn.NULL_AU}
+    coded = {*DRAWN_AUS, NULL_AU}
     assert len(rows) == 3
     for row in rows:
         assert len(row) == 100
@@ -522,14 +532,6 @@ def test_processes_and_repetition_change_no_byte(rendered, tmp_path, monkeypatch
     before = {path: path.stat().st_mtime_ns for path in rendered.rglob("*")}
     bp4d.write(rendered, **OPTIONS)
     assert {path: path.stat().st_mtime_ns for path in rendered.rglob("*")} == before
-
-
-def stop_after(count):
-    def progress(done, total):
-        if done == count:
-            raise KeyboardInterrupt
-
-    return progress
 
 
 def test_interrupted_rendering_is_refused_by_the_reader_and_continued_by_the_writer(rendered, tmp_path):
@@ -608,7 +610,7 @@ def test_rendered_root_ships_landmarks_of_all_images_but_those_whose_face_was_lo
     eyes = bp4d.eyes(root, table)
     people = list(table.frames["subject"].unique())
     rates = {subject: bp4d.RATES[bp4d.PROTOCOL.part_of[subject]] for subject in people}
-    population = drawn.Population(people, rates=rates, dials=drawn.SETTINGS["easy"], seed=5)
+    population = Population(people, rates=rates, difficulty=SETTINGS["easy"], seed=5)
     lost = np.isnan(eyes).all(axis=(1, 2))
     assert (eyes.dtype, eyes.shape) == (np.float32, (3 * 8 * 12, 2, 2))
     assert 0 < lost.sum() < 15

@@ -8,11 +8,15 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from test_bp4d import bytes_of, check_mutations, drawn_eyes, stop_after
+from layouts import bytes_of, stop_after
+from test_bp4d import check_mutations, drawn_eyes
 
-from aunce.data import bp4d, bp4dplus, load
+from aunce.data import bp4d, bp4dplus, layout, load
 from aunce.data.frames import Protocol
-from aunce.data.render import drawn
+from aunce.data.render.behaviour import AUS as DRAWN_AUS
+from aunce.data.render.behaviour import NULL_AU
+from aunce.data.render.difficulty import difficulty_of, seed_of
+from aunce.data.render.population import Population
 from aunce.errors import DataError, UsageError
 
 # the columns that public readers of the files take, typed in again: after the frame number, no AU3, 8, 21, 25, 26
@@ -221,7 +225,7 @@ def test_subject_with_some_tasks_is_refused(root):
         (["F001_T1.csv"], "this looks like the label folder itself"),
         (["holiday.jpg"], r"no label files of BP4D\+"),
         (["2D+3D/F001/T1/0000.jpg"], r"no label files of BP4D\+"),
-        (["AUCoding/AU_OCC/readme.txt"], "its label folder holds no label files"),
+        (["AUCoding/AU_OCC/readme.txt"], r"no label files of BP4D\+ in AU_OCC"),
     ],
 )
 def test_folder_of_something_else_is_named_for_what_it_is(tmp_path, content, message):
@@ -258,18 +262,16 @@ def rendered(tmp_path_factory):
 def population(rendered):
     people = json.loads((rendered / "synthetic.json").read_text())["subjects"]
     rates = dict.fromkeys(people, bp4dplus.RATES)
-    return drawn.Population(
-        people, rates=rates, dials=drawn.dials_of("bp4dplus", "easy"), seed=drawn.seed_of("bp4dplus", 3)
-    )
+    return Population(people, rates=rates, difficulty=difficulty_of("bp4dplus", "easy"), seed=seed_of("bp4dplus", 3))
 
 
 def test_rendered_root_reads_like_the_real_one_with_labels_and_latents_of_the_population(rendered, population):
-    table, latents = load("bp4dplus", rendered), drawn.latents(rendered)
+    table, latents = load("bp4dplus", rendered), layout.latents(rendered)
     assert (len(table), table.missing_images) == (5 * 4 * 4, ())
-    assert table.aus == (*bp4dplus.AUS, drawn.NULL_AU)
+    assert table.aus == (*bp4dplus.AUS, NULL_AU)
     assert sorted(map(len, table.parts.values())) == [1, 1, 1, 2]
     assert latents[["subject", "sequence", "frame"]].equals(table.frames[["subject", "sequence", "frame"]])
-    columns = [drawn.AUS.index(au) for au in bp4dplus.AUS]
+    columns = [DRAWN_AUS.index(au) for au in bp4dplus.AUS]
     jobs = bp4dplus.LAYOUT.plan(list(population.subjects), OPTIONS["frames"])
     assert [(job.subject, job.sequence) for job in jobs] == list(
         table.frames[["subject", "sequence"]].drop_duplicates().itertuples(index=False, name=None)
@@ -299,7 +301,7 @@ def test_rendered_label_file_has_the_real_columns_then_those_that_only_the_rende
     with open(path, newline="") as file:
         header, *rows = list(csv.reader(file))
     assert header == ["0", *COLUMNS, "25", "26"]
-    coded = {str(au) for au in (*drawn.AUS, drawn.NULL_AU)}
+    coded = {str(au) for au in (*DRAWN_AUS, NULL_AU)}
     assert all(
         (cell == "9") == (name not in coded) for row in rows for name, cell in zip(header[1:], row[1:], strict=True)
     )

@@ -11,12 +11,17 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from layouts import bytes_of, stop_after
 from scipy.io import loadmat, savemat
 
-from aunce.data import disfa, images, load
+from aunce.data import disfa, images, layout, load
 from aunce.data.frames import Protocol
 from aunce.data.recipes import Recipe
-from aunce.data.render import drawn, writing
+from aunce.data.render import writing
+from aunce.data.render.behaviour import AUS as DRAWN_AUS
+from aunce.data.render.behaviour import NULL_AU
+from aunce.data.render.difficulty import difficulty_of, seed_of
+from aunce.data.render.population import Population
 from aunce.data.render.writing import Rendered
 from aunce.errors import DataError, RunError, UsageError
 
@@ -269,26 +274,26 @@ def test_harmless_spellings_read_like_the_plain_file(root, case):
 
 
 MALFORMED = {
-    "intensity six": ("1,0\n2,6\n3,0", "line 2: intensity '6'. Expected a whole number from 0 to 5"),
-    "nine": ("1,9", "line 1: intensity '9'"),
-    "negative": ("1,0\n2,-1", "line 2: intensity '-1'"),
-    "fraction": ("1,0\n2,2.0", r"line 2: intensity '2\.0'"),
-    "empty cell": ("1,0\n2,", "line 2: intensity ''"),
-    "text": ("1,0\n2,x", "line 2: intensity 'x'"),
-    "hexadecimal": ("1,0\n2,0x2", "line 2: intensity '0x2'"),
-    "other digits": ("1,0\n2,２", "line 2: intensity '２'"),
+    "intensity six": ("1,0\n2,6\n3,0", "line 2: AU1 is '6'. Expected an intensity, a whole number from 0 to 5"),
+    "nine": ("1,9", "line 1: AU1 is '9'"),
+    "negative": ("1,0\n2,-1", "line 2: AU1 is '-1'"),
+    "fraction": ("1,0\n2,2.0", r"line 2: AU1 is '2\.0'"),
+    "empty cell": ("1,0\n2,", "line 2: AU1 is ''"),
+    "text": ("1,0\n2,x", "line 2: AU1 is 'x'"),
+    "hexadecimal": ("1,0\n2,0x2", "line 2: AU1 is '0x2'"),
+    "other digits": ("1,0\n2,２", "line 2: AU1 is '２'"),
     "frame zero": ("0,0\n1,0", "line 1: frame number '0'. Expected a whole number from 1"),
     "columns swapped": ("0,1\n0,2", "line 1: frame number '0'"),
     "fractional frame": ("1,0\n2.5,0", r"line 2: frame number '2\.5'"),
     "huge frame": ("1,0\n" + "9" * 5000 + ",0", "line 2: frame number '9999999999"),
     "frame twice": ("1,0\n2,0\n3,0\n2,1", "line 4: frame 2 again, first on line 2"),
-    "one cell": ("1,0\n2\n3,0", r"line 2: 1 cell\(s\). Expected two"),
-    "three cells": ("1,0\n2,0,0", r"line 2: 3 cell\(s\)"),
-    "semicolons": ("1;0\n2;0", r"line 1: 1 cell\(s\)"),
+    "one cell": ("1,0\n2\n3,0", r"line 2: 1 cell. Expected 2"),
+    "three cells": ("1,0\n2,0,0", r"line 2: 3 cells. Expected 2"),
+    "semicolons": ("1;0\n2;0", r"line 1: 1 cell. Expected 2"),
     "header": ("frame,intensity\n1,0", "line 1: frame number 'frame'"),
     "quotes": ('"1","0"', "line 1: frame number '\"1\"'"),
-    "empty file": ("", "no frames. Expected one line frame,intensity per frame"),
-    "empty lines alone": ("\n\n", "no frames"),
+    "empty file": ("", "no coded frames. Expected one row per coded frame; a label file has lines frame,intensity"),
+    "empty lines alone": ("\n\n", "no coded frames"),
     "binary": ("\x00\x01\x02\xff", "line 1"),
     "fewer frames": ("1,0\n2,0\n3,0", r"no line of frame 4845, which .*SN001_au2\.txt has; 1 frame\(s\) differ"),
     "other frames": ("1,0\n2,0\n4,0\n4845,0", r"no line of frame 3, which .*; 2 frame\(s\) differ"),
@@ -606,22 +611,22 @@ def rendered(tmp_path_factory):
 @pytest.fixture(scope="module")
 def population():
     rates = {subject: disfa.RATES[disfa.PROTOCOL.part_of[subject]] for subject in PEOPLE}
-    return drawn.Population(PEOPLE, rates=rates, dials=drawn.dials_of("disfa", "easy"), seed=drawn.seed_of("disfa", 5))
+    return Population(PEOPLE, rates=rates, difficulty=difficulty_of("disfa", "easy"), seed=seed_of("disfa", 5))
 
 
 def behaviour_of(population, subject, frames=6):
-    return population.sequence(subject, "video", writing.spread(4845, frames) / 20)
+    return population.sequence(subject, "video", writing.evenly_spaced(4845, frames) / 20)
 
 
 def test_rendered_root_reads_like_the_real_one_with_labels_and_latents_of_the_population(rendered, population):
     table = load("disfa", rendered)
-    assert (len(table), table.missing_images, table.null_aus) == (24, (), (drawn.NULL_AU,))
+    assert (len(table), table.missing_images, table.null_aus) == (24, (), (NULL_AU,))
     assert list(table.frames["subject"].unique()) == PEOPLE
     assert {part: len(subjects) for part, subjects in table.parts.items()} == {"1": 2, "2": 1, "3": 1}
-    latents = drawn.latents(rendered)
+    latents = layout.latents(rendered)
     keys = ["subject", "sequence", "frame"]
     assert latents[keys].to_numpy().tolist() == table.frames[keys].to_numpy().tolist()
-    columns = [drawn.AUS.index(au) for au in disfa.AUS]
+    columns = [DRAWN_AUS.index(au) for au in disfa.AUS]
     for subject in PEOPLE:
         mine = (table.frames["subject"] == subject).to_numpy()
         behaviour = behaviour_of(population, subject)
@@ -639,11 +644,11 @@ def test_written_intensities_are_those_of_the_renderer_and_two_means_present(pop
         *texts, null = disfa.label_files(Rendered(job, behaviour, population, 32))
         for au, text in zip(LABELLED, texts, strict=True):
             frames, levels = np.array([line.split(",") for line in text.split()], dtype=int).T
-            latent = behaviour.intensity[frames - 1, drawn.AUS.index(au)]
+            latent = behaviour.intensity[frames - 1, DRAWN_AUS.index(au)]
             assert len(frames) == count
             assert (frames[0], frames[-1]) == (1, 4845)
             assert set(levels) <= set(range(6))
-            assert np.array_equal(levels >= 2, behaviour.occurrence[frames - 1, drawn.AUS.index(au)] == 1)
+            assert np.array_equal(levels >= 2, behaviour.occurrence[frames - 1, DRAWN_AUS.index(au)] == 1)
             assert (np.diff(levels[np.argsort(latent)]) >= 0).all()
         assert set(null.split()) <= {f"{frame},{level}" for frame in range(1, 4846) for level in (0, 2)}
 
@@ -701,18 +706,10 @@ def test_rendered_root_has_the_traps_of_the_real_one(rendered):
     assert content[8, 1] > content[48:66, 1].max()
 
 
-def bytes_of(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 def test_interrupted_rendering_is_continued_to_the_same_bytes(rendered, tmp_path):
-    def stop(done, total):
-        if done == 2:
-            raise KeyboardInterrupt
-
     out = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
-        disfa.write(out, **OPTIONS, progress=stop)
+        disfa.write(out, **OPTIONS, progress=stop_after(2))
     with pytest.raises(DataError, match="rendering was not finished"):
         load("disfa", out)
     cut = next((rendered / "Videos_LeftCamera").glob("*SN013*"))

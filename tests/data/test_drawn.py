@@ -9,11 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 
 from aunce.data.render import behaviour, drawn
-from aunce.data.render.drawn import AUS, NULL_AU, SETTINGS, Dials, Population, faces
+from aunce.data.render.behaviour import AUS, NULL_AU
+from aunce.data.render.difficulty import SETTINGS, Difficulty
+from aunce.data.render.population import Population, faces
 from aunce.errors import UsageError
 
 RATES = {1: 0.2, 2: 0.15, 4: 0.2, 6: 0.45, 7: 0.55, 10: 0.6, 12: 0.55, 14: 0.45, 15: 0.17, 17: 0.35, 23: 0.17, 24: 0.15}
@@ -46,8 +47,8 @@ def levels(*rows: dict[int, float]) -> np.ndarray:
     return np.array([[row.get(au, 0.0) for au in AUS] for row in rows])
 
 
-def population(names=NAMES, dials=SETTINGS["easy"], seed=7, rates=RATES) -> Population:
-    return Population(names, rates=dict.fromkeys(names, rates), dials=dials, seed=seed)
+def population(names=NAMES, difficulty=SETTINGS["easy"], seed=7, rates=RATES) -> Population:
+    return Population(names, rates=dict.fromkeys(names, rates), difficulty=difficulty, seed=seed)
 
 
 def change(image: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -84,7 +85,7 @@ def test_bytes_do_not_depend_on_the_order_of_asking_nor_on_the_process():
 
 
 def test_a_frame_does_not_depend_on_the_other_frames_asked_for():
-    people = population(dials=SETTINGS["hard"])
+    people = population(difficulty=SETTINGS["hard"])
     whole, some = people.sequence("F001", "T2", TIMES), people.sequence("F001", "T2", TIMES[[2, 0]])
     assert np.array_equal(whole.intensity[[2, 0]], some.intensity)
     pictures = people.images("F001", whole, size=48)
@@ -182,9 +183,9 @@ def test_faces_in_a_drawn_scene_differ_from_the_plain_one():
 
 @pytest.mark.parametrize("factor", [0.0, 4.0])
 def test_extreme_dials_do_not_crash(factor):
-    values = {f.name: getattr(Dials(), f.name) * factor for f in fields(Dials)}
+    values = {f.name: getattr(Difficulty(), f.name) * factor for f in fields(Difficulty)}
     values["light_strength"] = min(values["light_strength"], 1.0)
-    people = population(dials=Dials(**values))
+    people = population(difficulty=Difficulty(**values))
     for name in NAMES:
         shown = people.sequence(name, "T1", TIMES)
         assert np.isfinite(shown.intensity).all()
@@ -216,21 +217,21 @@ def test_occurrence_is_intensity_of_at_least_one():
 
 @pytest.mark.parametrize("au", MIMICKED)
 def test_resting_faces_mimic_aus_by_the_same_geometry_and_furrows(au):
-    index, dials = AUS.index(au), SETTINGS["hard"]
-    people = [drawn.identity(behaviour.stream(seed, "face"), dials) for seed in range(200)]
+    index, difficulty = AUS.index(au), SETTINGS["hard"]
+    people = [drawn.identity(behaviour.stream(seed, "face"), difficulty) for seed in range(200)]
     # A good share of the people rest at least 40 % as far as the AU moves at level A.
     assert np.mean([who.rest_shape[index] > 0.4 * 0.2**0.8 for who in people]) > 0.1
     calm = replace(people[0], rest_shape=np.zeros(17), rest_furrows=np.zeros(17), sides=np.ones((2, 17)))
-    rest = np.eye(17)[index] * 0.4**0.8 * dials.expression_gain
+    rest = np.eye(17)[index] * 0.4**0.8 * difficulty.expression_gain
     mimic = replace(calm, rest_shape=rest, rest_furrows=rest)
     scene = behaviour.plain_scene(2)
-    neutral, shown = drawn.render(levels({}, {au: 2}), calm, scene, dials, 64)
-    assert np.array_equal(drawn.render(levels({}, {}), mimic, scene, dials, 64)[0], shown)
+    neutral, shown = drawn.render(levels({}, {au: 2}), calm, scene, difficulty, 64)
+    assert np.array_equal(drawn.render(levels({}, {}), mimic, scene, difficulty, 64)[0], shown)
     assert not np.array_equal(neutral, shown)
 
 
 def test_without_mimicry_people_rest_neutrally():
-    who = drawn.identity(behaviour.stream(1, "face"), Dials(mimicry=0.0))
+    who = drawn.identity(behaviour.stream(1, "face"), Difficulty(mimicry=0.0))
     assert not who.rest_shape.any()
     assert not who.rest_furrows.any()
 
@@ -271,7 +272,7 @@ def test_aus_of_one_expression_occur_together_and_the_dial_turns_it_off(many):
     for a, b in ((6, 12), (1, 2), (9, 10), (15, 17), (23, 24), (24, NULL_AU)):
         assert table[at[a], at[b]] > 0.1, (a, b)
     assert table[at[6], at[12]] > table[at[6], at[15]] + 0.15
-    loose = [behaviour.Subject(f"S{i}", RATES, Dials(cooccurrence=0.0), 1) for i in range(40)]
+    loose = [behaviour.Subject(f"S{i}", RATES, Difficulty(cooccurrence=0.0), 1) for i in range(40)]
     assert not any(who.loadings("T1").any() for who in loose)
 
 
@@ -306,9 +307,3 @@ def test_scene_is_fixed_within_a_sequence_and_differs_between_tasks():
     assert np.ptp(one.yaw) < 2.5 * SETTINGS["easy"].drift
     assert np.abs(np.diff(one.yaw)).max() < 0.2
     assert not np.allclose(one.light, other.light)
-
-
-def test_latents_reads_what_the_writer_left(tmp_path):
-    table = pd.DataFrame({"subject": ["F001"], "sequence": ["T1"], "frame": [3], "AU1": np.float32([1.5])})
-    table.to_parquet(tmp_path / "synthetic_latents.parquet")
-    pd.testing.assert_frame_equal(drawn.latents(tmp_path), table)

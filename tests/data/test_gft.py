@@ -12,11 +12,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from layouts import bytes_of, stop_after
 from test_affwild2 import check_mutations
 
-from aunce.data import bp4d, gft
+from aunce.data import bp4d, gft, layout
 from aunce.data.frames import Protocol
-from aunce.data.render import drawn
+from aunce.data.labels import read_labels
+from aunce.data.render.behaviour import AUS as DRAWN_AUS
+from aunce.data.render.behaviour import NULL_AU
+from aunce.data.render.difficulty import difficulty_of, seed_of
+from aunce.data.render.population import Population
 from aunce.errors import DataError, UsageError
 
 # facts of public sources, typed in again here
@@ -299,11 +304,8 @@ def plain_reading(path):
 
 
 def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv(root, mutations):
-    def read():
-        frames = gft.read(root, images="optional").frames
-        return frames.loc[frames["subject"] == "001A", ["frame", *(f"AU{au}" for au in AUS)]].to_numpy().tolist()
-
-    check_mutations(root / "labels" / "001A.csv", mutations, read, plain_reading)
+    path, form = root / "labels" / "001A.csv", gft._format(gft.Config())
+    check_mutations(path, mutations, lambda: read_labels(path, AUS, form).tolist(), plain_reading)
 
 
 @pytest.mark.parametrize(
@@ -460,10 +462,6 @@ def test_fingerprint_follows_labels_lists_and_settings(root):
 OPTIONS = {"subjects": 4, "frames": 12, "seed": 5, "size": 32}
 
 
-def bytes_of(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     root = tmp_path_factory.mktemp("rendered") / "gft"
@@ -474,9 +472,9 @@ def rendered(tmp_path_factory):
 @pytest.fixture(scope="module")
 def population():
     people = gft.LAYOUT.people(OPTIONS["subjects"])
-    dials = drawn.dials_of("gft", "easy")
-    return drawn.Population(
-        people, rates=dict.fromkeys(people, gft.RATES), dials=dials, seed=drawn.seed_of("gft", OPTIONS["seed"])
+    difficulty = difficulty_of("gft", "easy")
+    return Population(
+        people, rates=dict.fromkeys(people, gft.RATES), difficulty=difficulty, seed=seed_of("gft", OPTIONS["seed"])
     )
 
 
@@ -488,19 +486,19 @@ def test_rendered_root_has_the_documented_layout(rendered):
     assert sum(person in train for person in people) == sum(person in test for person in people) == 2
     headers = [path.read_text().split("\n")[0] for path in (rendered / "labels").iterdir()]
     assert {"AU01" in header for header in headers} == {True, False}
-    labelled = [*drawn.AUS, drawn.NULL_AU]
+    labelled = [*DRAWN_AUS, NULL_AU]
     assert all([int(name.removeprefix("AU")) for name in header.split(",")[1:]] == labelled for header in headers)
     assert cv2.imread(str(rendered / "images" / people[0] / "76.jpg")).shape == (32, 32, 3)
 
 
 def test_rendered_labels_and_images_are_those_of_the_population(rendered, population):
     table = gft.read(rendered)
-    assert (table.null_aus, table.missing_images) == ((drawn.NULL_AU,), ())
-    assert table.synthetic["dials"] == json.loads(json.dumps(dataclasses.asdict(population.dials)))
+    assert (table.null_aus, table.missing_images) == ((NULL_AU,), ())
+    assert table.synthetic["dials"] == json.loads(json.dumps(dataclasses.asdict(population.difficulty)))
     assert {part: len(subjects) for part, subjects in table.parts.items()} == {"train": 2, "test": 2}
     assert len(table) == 48
     assert len(table.absent_subjects) == 92
-    columns = [drawn.AUS.index(au) for au in AUS]
+    columns = [DRAWN_AUS.index(au) for au in AUS]
     for subject in population.subjects:
         mine = (table.frames["subject"] == subject).to_numpy()
         frames = table.frames["frame"][mine].to_numpy()
@@ -534,7 +532,7 @@ def test_each_whole_label_file_has_one_stretch_of_36_unknown_frames(root, popula
         assert (unknown.any(1) == unknown.all(1)).all()
         gap = np.flatnonzero(unknown.any(1))
         assert len(gap) == 36 == gap[-1] - gap[0] + 1
-        columns = [drawn.AUS.index(au) for au in AUS]
+        columns = [DRAWN_AUS.index(au) for au in AUS]
         assert np.array_equal(labels[~unknown.any(1)], behaviour.occurrence[~unknown.any(1)][:, columns])
         starts.add(gap[0])
     assert len(starts) == 4
@@ -543,7 +541,7 @@ def test_each_whole_label_file_has_one_stretch_of_36_unknown_frames(root, popula
 def test_latents_name_every_frame_of_the_table(rendered):
     keys = ["subject", "sequence", "frame"]
     frames = gft.read(rendered).frames
-    assert set(map(tuple, drawn.latents(rendered)[keys].to_numpy())) == set(map(tuple, frames[keys].to_numpy()))
+    assert set(map(tuple, layout.latents(rendered)[keys].to_numpy())) == set(map(tuple, frames[keys].to_numpy()))
 
 
 def test_protocol_of_rendered_faces_does_not_depend_on_how_many_are_drawn(rendered, tmp_path):
@@ -553,12 +551,8 @@ def test_protocol_of_rendered_faces_does_not_depend_on_how_many_are_drawn(render
 
 
 def test_interrupted_rendering_is_refused_by_the_reader_and_continued_by_the_writer(rendered, tmp_path):
-    def stop(done, total):
-        if done == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        gft.write(tmp_path / "cut", **OPTIONS, progress=stop)
+        gft.write(tmp_path / "cut", **OPTIONS, progress=stop_after(2))
     for look in (gft.read, gft.protocol):
         with pytest.raises(DataError, match="rendering was not finished"):
             look(tmp_path / "cut")

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aunce.data import bp4d, faces, images, load
+from aunce.data import bp4d, faces, images, layout, load
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.images import open_pack, pack
 from aunce.data.recipes import EYES, Recipe
-from aunce.data.render import drawn
+from aunce.data.render.difficulty import SETTINGS
+from aunce.data.render.population import Population
+from aunce.data.render.population import faces as draw_faces
 from aunce.errors import DataError, UsageError
 
 PROTOCOL = Protocol("toy", (1, 2), {"1": frozenset({"A"}), "2": frozenset({"B"})})
@@ -271,7 +273,7 @@ def test_rendered_pack_carries_latents_in_the_order_of_its_rows_and_its_banner(t
     pd.testing.assert_frame_equal(made.latents[keys], table.frames[keys])
     present = made.latents[[f"AU{au}" for au in bp4d.AUS]].to_numpy() >= 1
     assert (present == (table.labels[:, :-1] == 1)).all()
-    some = drawn.latents(tmp_path / "faces").iloc[:-1]
+    some = layout.latents(tmp_path / "faces").iloc[:-1]
     some.to_parquet(tmp_path / "faces" / "synthetic_latents.parquet")
     with pytest.raises(DataError, match="no latent intensities of 1 frames"):
         pack(table, tmp_path / "faces", tmp_path / "another")
@@ -280,7 +282,7 @@ def test_rendered_pack_carries_latents_in_the_order_of_its_rows_and_its_banner(t
 def test_rendered_pack_of_another_rendering_with_equal_labels_is_not_taken_for_it(root, tmp_path, monkeypatch):
     plain = toy(root)
     latents = plain.frames[["subject", "sequence", "frame"]].assign(AU1=np.float32(0))
-    monkeypatch.setattr(drawn, "latents", lambda place: latents)
+    monkeypatch.setattr(layout, "latents", lambda place: latents)
     one, two = (FrameTable(plain.frames, PROTOCOL, synthetic={"version": version}) for version in (1, 2))
     pack(one, root, tmp_path / "pack")
     with pytest.raises(UsageError, match="holds a pack of other"):
@@ -351,9 +353,7 @@ def test_a_large_face_is_reduced_while_it_is_decoded_and_looks_the_same(tmp_path
     """Against the whole image, averaged and turned by `align` alone, for odd sides too."""
     intensities = np.zeros((1, 17))
     intensities[0, 4] = 4
-    face = cv2.resize(
-        drawn.faces(intensities, identity_seed=1, size=512)[0], (side, side), interpolation=cv2.INTER_AREA
-    )
+    face = cv2.resize(draw_faces(intensities, identity_seed=1, size=512)[0], (side, side), interpolation=cv2.INTER_AREA)
     (tmp_path / "F001" / "T1").mkdir(parents=True)
     name = "F001/T1/1.jpg"
     cv2.imwrite(str(tmp_path / name), face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
@@ -371,24 +371,24 @@ def test_a_large_face_is_reduced_while_it_is_decoded_and_looks_the_same(tmp_path
 
 
 def test_the_detector_finds_rendered_faces_and_puts_their_eyes_near_the_true_ones(tmp_path):
-    population = drawn.Population(
+    population = Population(
         bp4d.LAYOUT.people(6),
         rates={name: {} for name in bp4d.LAYOUT.people(6)},
-        dials=drawn.SETTINGS["easy"],
+        difficulty=SETTINGS["easy"],
         seed=1,
     )
-    find, found, errors = faces.detector("cascade"), 0, []
+    detect, found, errors = faces.face_detector("cascade"), 0, []
     for subject in population.subjects:
         behaviour = population.sequence(subject, "T1", np.array([1.0, 4.0]))
         shown = population.images(subject, behaviour, size=128)
         for image, marks in zip(shown, population.landmarks(subject, behaviour, size=128), strict=True):
-            eyes, true = find(image), np.array([marks[19:25].mean(0), marks[25:31].mean(0)])
-            if eyes is not None:
+            detected, true = detect(image), np.array([marks[19:25].mean(0), marks[25:31].mean(0)])
+            if detected:
                 found += 1
-                errors.append(np.abs(eyes - true).max() / np.hypot(*(true[1] - true[0])))
+                errors.append(np.abs(detected[0].eyes - true).max() / np.hypot(*(true[1] - true[0])))
     assert found >= 8
     assert np.median(errors) < 0.2
-    assert find(np.full((100, 100, 3), 90, np.uint8)) is None
+    assert detect(np.full((100, 100, 3), 90, np.uint8)) == []
 
 
 def test_a_detector_that_finds_nothing_says_so(root, tmp_path):

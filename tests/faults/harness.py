@@ -32,7 +32,7 @@ size = 32
 [base]
 pixels = 32
 channels = 8
-epochs = 6
+epochs = 4
 checks = 2
 probe_epochs = 5
 [axes.arm]

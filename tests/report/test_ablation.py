@@ -14,7 +14,8 @@ from scipy import stats
 
 from aunce.errors import UsageError
 from aunce.report.ablation import Ablation
-from aunce.report.decide import Contrast, _why_apart
+from aunce.report.claims_report import _why_apart
+from aunce.report.decide import Comparison
 from aunce.report.verification import hashes
 from aunce.statistics import Estimate, Materiality, Verdict
 
@@ -81,11 +82,11 @@ def rare_gain(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
 
 def test_a_gain_of_the_rare_is_the_height_of_the_line_at_2_above_that_at_50_percent(tmp_path: Path) -> None:
     report = Ablation(make(tmp_path, rare_gain, arms=IMBALANCE), experiment="imbalance")
-    contrast = Contrast("exponents (.8, 1.2)", "exponents (1, 1)", "rarity")
+    contrast = Comparison("exponents (.8, 1.2)", "exponents (1, 1)", "rarity")
     slopes = -0.1 + 0.001 * (np.arange(8) % 3)
     assert report.sample(contrast).to_numpy() == pytest.approx(slopes * (0.02 - 0.5), abs=1e-4)
-    assert report.decide(report.claims[0])[0] is Verdict.SUPPORTED
-    swapped = report.sample(Contrast("exponents (1.2, .8)", "exponents (1, 1)", "rarity"))
+    assert report.judge(report.claims[0])[0] is Verdict.SUPPORTED
+    swapped = report.sample(Comparison("exponents (1.2, .8)", "exponents (1, 1)", "rarity"))
     assert swapped.to_numpy() == pytest.approx(slopes * (0.5 - 0.02), abs=1e-4)
     assert "the other sign, as it should have" in report.summary().entries[0].reason
 
@@ -95,7 +96,7 @@ def test_a_control_of_the_same_sign_is_said_beside_the_verdict(tmp_path: Path) -
         return 0.7 if arm == "exponents (1, 1)" else rare_gain("exponents (.8, 1.2)", noise, au, replicate)
 
     report = Ablation(make(tmp_path, score, arms=IMBALANCE), experiment="imbalance")
-    assert report.decide(report.claims[0])[0] is Verdict.SUPPORTED
+    assert report.judge(report.claims[0])[0] is Verdict.SUPPORTED
     assert "the same sign, so that something else is at work" in report.findings().data
 
 
@@ -118,7 +119,7 @@ def test_an_au_with_too_few_positive_frames_has_no_part_in_a_slope(tmp_path: Pat
     counts.loc[counts["au"] == 6, ["tp", "fn"]] = [4, 5]
     counts.to_parquet(tables / "counts.parquet")
     report = Ablation(tables, experiment="imbalance")
-    gains = report.gains(Contrast("exponents (.8, 1.2)", "exponents (1, 1)", "rarity"))
+    gains = report.gains(Comparison("exponents (.8, 1.2)", "exponents (1, 1)", "rarity"))
     assert sorted(set(gains["au"])) == [1, 2, 4]
 
 
@@ -128,15 +129,15 @@ def test_a_gap_matters_if_one_of_its_contrasts_does_and_not_if_all_are_within_de
         return 0.7 + shift + 0.001 * ((replicate * len(arm)) % 3 - 1)
 
     report = Ablation(make(tmp_path / "one", score, arms=IMBALANCE), experiment="imbalance")
-    (gap,) = report.gaps
-    assert report.judge_discrepancy(gap)[0] is Materiality.MATTERS
-    assert report.strongest(gap).better == "batch of 128"
+    (gap,) = report.discrepancies
+    assert report.judge(gap)[0] is Materiality.MATTERS
+    assert report.decisive(gap).better == "batch of 128"
 
     def same(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
         return 0.7 + 0.001 * ((replicate * len(arm)) % 3 - 1)
 
     report = Ablation(make(tmp_path / "two", same, arms=IMBALANCE), experiment="imbalance")
-    assert report.judge_discrepancy(report.gaps[0])[0] is Materiality.NOTHING
+    assert report.judge(report.discrepancies[0])[0] is Materiality.NOTHING
 
 
 def test_a_gap_whose_check_does_not_reject_is_at_the_edge(tmp_path: Path) -> None:
@@ -145,13 +146,13 @@ def test_a_gap_whose_check_does_not_reject_is_at_the_edge(tmp_path: Path) -> Non
         return 0.7 - lost
 
     report = Ablation(make(tmp_path, score, arms=IMBALANCE), experiment="imbalance")
-    contrast = Contrast("batch of 128", "exponents (.8, 1.2)")
-    assert report.judge_discrepancy(report.gaps[0])[0] is Materiality.MATTERS
+    contrast = Comparison("batch of 128", "exponents (.8, 1.2)")
+    assert report.judge(report.discrepancies[0])[0] is Materiality.MATTERS
     signs = np.array(list(itertools.product((-1, 1), repeat=8))) @ report.sample(contrast).to_numpy()
     p = np.mean(np.abs(signs) >= abs(report.sample(contrast).sum()) - 1e-9)
     assert report.flip_p[contrast] == pytest.approx(2 * p)
     assert f"does not tell it from 0 (p {2 * p:.3f})" in report.summary().entries[-1].reason
-    assert f"| {2 * p:.3f} |" in report.gaps_table().data
+    assert f"| {2 * p:.3f} |" in report.discrepancies_table().data
 
 
 NOISES = ("none", "miss 0.3", "jitter 0.6", "flip 0.3", "confuse 0.3", "shift 0.3", "miss 0.3, rates not kept")
@@ -165,12 +166,12 @@ def test_robustness_is_what_is_gained_under_noise_beyond_what_is_gained_without(
     arms = ("share of own views .2", "no own views", "BCE")
     report = Ablation(make(tmp_path, score, arms=arms, noises=NOISES), experiment="noise")
     (claim,) = report.claims
-    assert report.sample(Contrast(*arms[:2], "noise", "miss 0.3")).to_numpy() == pytest.approx(np.full(8, 0.06))
-    assert report.sample(Contrast(*arms[:2], "noise", "jitter 0.6")).to_numpy() == pytest.approx(np.full(8, 0.02))
-    assert report.worst(claim).noise == "jitter 0.6"
+    assert report.sample(Comparison(*arms[:2], "noise", "miss 0.3")).to_numpy() == pytest.approx(np.full(8, 0.06))
+    assert report.sample(Comparison(*arms[:2], "noise", "jitter 0.6")).to_numpy() == pytest.approx(np.full(8, 0.02))
+    assert report.decisive(claim).noise == "jitter 0.6"
     assert "with jitter 0.6 more than without noise" in report.verdicts().data
-    assert report.sample(Contrast(*arms[:2])).mean() == pytest.approx(0.0305), "the usual condition is the first"
-    assert report.arms_table().data.count("**") == 2 * len(NOISES)
+    assert report.sample(Comparison(*arms[:2])).mean() == pytest.approx(0.0305), "the usual condition is the first"
+    assert report.methods_table().data.count("**") == 2 * len(NOISES)
 
 
 def test_what_is_gained_against_kappa_is_a_line_through_nothing_without_noise(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_a_study_whose_first_condition_did_not_end_well_compares_nothing_with_an
     runs.loc[runs["noise"] == "none", "status"] = "failed"
     runs.to_parquet(tables / "runs.parquet")
     report = Ablation(tables, experiment="noise")
-    assert report.decide(report.claims[0])[0] is Verdict.UNDECIDED
+    assert report.judge(report.claims[0])[0] is Verdict.UNDECIDED
     assert "No replicate" in report.against_kappa("share of own views .2", "no own views").data
     started = make(tmp_path / "first", score, arms=("share of own views .2", "no own views"))
     shown = Ablation(started, experiment="noise").against_kappa("share of own views .2", "no own views")
@@ -273,7 +274,7 @@ def test_the_same_study_again_is_compared_contrast_by_contrast(tmp_path: Path) -
         make(tmp_path / name, score, arms=IMBALANCE)
     report = Ablation(tmp_path / "imbalance", experiment="imbalance")
     text = report.again().data
-    one = report.sample(Contrast("batch of 128", "exponents (.8, 1.2)"))
+    one = report.sample(Comparison("batch of 128", "exponents (.8, 1.2)"))
     row = next(line for line in text.splitlines() if line.startswith("| batch of 128"))
     assert "−0.020" in row, one
     assert "C3: supported here, supported there." in text
@@ -295,7 +296,7 @@ def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
     assert "No replicate" in report.flips().data
     assert "No replicate" in report.against_kappa("one", "other").data
     assert "No replicate" in report.averages().data
-    report.gaps_table()
+    report.discrepancies_table()
     report.again()
 
 

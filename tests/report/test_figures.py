@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from aunce.report import figures
+from aunce.report import figures, style
 
 ARMS = ("BCE", "AUNCE released")
 NOISES = ("none", "miss 0.3")
@@ -185,12 +185,12 @@ def test_an_au_outside_the_mean_is_grey_with_its_counts(per_au) -> None:
     figure = drawn(figures.forest(per_au))
     labels = figure.axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == ["AU1", "AU2\n31 frames,\n2 subjects", "AU4"]
-    assert labels[1].get_color() == figures.GREY
+    assert labels[1].get_color() == style.GREY
     assert "#B5B5B5" in colours(figure)[0]
 
 
 def test_arms_differ_in_marker_as_well_as_in_colour() -> None:
-    assert len(set(figures.COLOURS)) == len(set(figures.MARKERS)) == 8
+    assert len(set(style.COLOURS)) == len(set(style.MARKERS)) == 8
 
 
 def test_cooccurrence_counts_known_frames_only(frames) -> None:
@@ -249,7 +249,7 @@ def test_coverage_is_in_percent_with_the_target_shaded_and_other_intervals_grey(
         assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx(target)
     ours, other = left.get_yticklabels()
     assert (ours.get_text(), other.get_text()) == ("paired t: 5", "t over seeds: 9")
-    assert other.get_color() == figures.GREY != ours.get_color()
+    assert other.get_color() == style.GREY != ours.get_color()
     assert figures.to_svg(figure) == figures.to_svg(figures.coverage(intervals, band=(0.93, 0.97), limit=0.025))
 
 

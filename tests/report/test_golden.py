@@ -1,4 +1,4 @@
-"""Every committed page comes out of the code of today, but for the lines that golden.toml lists with a reason."""
+"""Every committed page comes out of today's code byte for byte, but for lines that golden.toml lists with a reason."""
 
 import difflib
 import re

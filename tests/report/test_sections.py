@@ -129,13 +129,56 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[FakeStudy, dict[str
     return FakeStudy(folder, runs), {run.key: finish(run) for run in runs}
 
 
+@pytest.fixture(scope="session")
+def shown(study: tuple[FakeStudy, dict[str, Truth]]) -> Report:
+    return read(study[0])
+
+
 @pytest.fixture
-def copy(study: tuple[FakeStudy, dict[str, Truth]], tmp_path: Path) -> FakeStudy:
-    """The whole study in a folder of its own, to be damaged."""
+def tables(study: tuple[FakeStudy, dict[str, Truth]], shown: Report, tmp_path: Path) -> FakeStudy:
+    """The collected study in a folder of its own, without its runs, to be damaged."""
+    return replace(study[0], folder=copy_tables(shown.folder, tmp_path / "fake"))
+
+
+def copy_tables(folder: Path, to: Path) -> Path:
+    to.mkdir()
+    for path in [*folder.glob("*.parquet"), folder / "provenance.json"]:
+        shutil.copy(path, to)
+    return to
+
+
+def change_facts(folder: Path, **facts: Any) -> None:
+    """Change what the runs of collected tables recorded about their data."""
+    runs = pd.read_parquet(folder / "runs.parquet")
+    changed = [json.dumps(json.loads(text) | facts) for text in runs["data"]]
+    runs.assign(data=changed).to_parquet(folder / "runs.parquet")
+
+
+@pytest.fixture(scope="session")
+def recorded(shown: Report, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The same scores as if they were of recorded faces."""
+    folder = copy_tables(shown.folder, tmp_path_factory.mktemp("recorded") / "fake")
+    change_facts(folder, synthetic=None, null_aus=[])
+    return Report(folder)
+
+
+@pytest.fixture(scope="session")
+def unfinished(study: tuple[FakeStudy, dict[str, Truth]], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A study of which a method has failed in replicate 1, and floors are missing or damaged; with its report."""
     whole, _ = study
-    shutil.copytree(whole.folder / "runs", tmp_path / "fake" / "runs")
-    runs = [replace(run, folder=tmp_path / "fake" / "runs" / run.key) for run in whole.runs]
-    return replace(whole, folder=tmp_path / "fake", runs=runs)
+    folder = tmp_path_factory.mktemp("unfinished") / "fake"
+    shutil.copytree(whole.folder / "runs", folder / "runs")
+    runs = [replace(run, folder=folder / "runs" / run.key) for run in whole.runs]
+    of = {(run.labels["arm"], run.labels["noise"], run.spec.replicate): run for run in runs}
+    failed, missing = of["SupCon", "none", 1], of["random encoder", "none", 0]
+    (failed.folder / "metrics.json").unlink()
+    error = {"message": f"NaN in the loss {EVIL}", "cause": "RunError", "remedy": "see https://example.org"}
+    (failed.folder / "error.json").write_text(json.dumps(error))
+    shutil.rmtree(missing.folder)
+    damaged = of["random encoder", "none", 1], of["random encoder", "moderate", 1]
+    (damaged[0].folder / "auc.parquet").unlink()
+    (damaged[1].folder / "metrics.json").write_text("{")
+    return failed, missing, damaged, read(replace(whole, folder=folder, runs=runs))
 
 
 def read(study: FakeStudy) -> Report:
@@ -147,26 +190,21 @@ def words(markdown: Any) -> str:
     return str(markdown.data)
 
 
-def test_floors_are_of_each_condition_where_their_test_labels_differ(copy: FakeStudy) -> None:
-    assert set(read(copy)._blind["noise"]) == {"any"}
-    for run in copy.runs:
-        if run.labels["noise"] == "moderate":
-            counts = pd.read_parquet(run.folder / "counts.parquet")
-            counts.assign(fn=counts["fn"] + 10).to_parquet(run.folder / "counts.parquet")
-    blind = read(copy)._blind
-    blind = blind[(blind["arm"] == "always positive") & (blind["score"] == "f1")].groupby("noise")["value"].mean()
+def test_floors_are_of_each_condition_where_their_test_labels_differ(shown: Report, tables: FakeStudy) -> None:
+    assert set(shown.blind()["noise"]) == {"any"}
+    counts = pd.read_parquet(tables.folder / "counts.parquet").astype({"fn": "int64"})
+    counts["fn"] += 10 * (counts["noise"] == "miss 0.3")
+    counts.to_parquet(tables.folder / "counts.parquet")
+    blind = Report(tables.folder).blind("f1")
+    blind = blind[blind["arm"] == "always positive"].groupby("noise")["value"].mean()
     assert blind["miss 0.3"] > blind["none"] + 0.01
 
 
 @pytest.mark.parametrize("score", ["auc", "f1"])
 def test_recorded_faces_have_intervals_over_subjects_and_seeds(
-    study: tuple[FakeStudy, dict[str, Truth]], copy: FakeStudy, score: str
+    study: tuple[FakeStudy, dict[str, Truth]], recorded: Report, score: str
 ) -> None:
-    for run in copy.runs:
-        metrics = json.loads((run.folder / "metrics.json").read_text())
-        metrics["data"]["synthetic"] = None
-        (run.folder / "metrics.json").write_text(json.dumps(metrics))
-    shown, truths = read(copy), study[1]
+    truths = study[1]
     subjects = np.repeat(np.arange(6), 60)
 
     def macro(arm: str, seed: int, rows: np.ndarray) -> float:
@@ -185,23 +223,17 @@ def test_recorded_faces_have_intervals_over_subjects_and_seeds(
         return jackknife_interval(whole, [[value(seed, subjects != one) for one in range(6)] for seed in (0, 1)])
 
     for found, expected in (
-        (shown._interval("SupCon", "none", score), interval(False)),
-        (shown._interval("SupCon", "none", score, minus="BCE"), interval(True)),
+        (recorded.interval("SupCon", "none", score), interval(False)),
+        (recorded.interval("SupCon", "none", score, minus="BCE"), interval(True)),
     ):
         assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
-    assert "mean over 2 seeds, 95 % interval, conditional on these training sets" in words(shown.findings())
-    assert "Rendered faces" not in words(shown.banner())
+    assert "mean over 2 seeds, 95 % interval, conditional on these training sets" in words(recorded.findings())
+    assert "Rendered faces" not in words(recorded.banner())
 
 
 @pytest.fixture(scope="session")
-def shown(study: tuple[FakeStudy, dict[str, Truth]]) -> Report:
-    return read(study[0])
-
-
-@pytest.fixture(scope="session")
-def page(study: tuple[FakeStudy, dict[str, Truth]]) -> Path:
+def page(study: tuple[FakeStudy, dict[str, Truth]], shown: Report) -> Path:
     """The rendered page: the notebook is executed once for all tests."""
-    collect(study[0])  # type: ignore[arg-type]
     (study[0].folder / ".render-left").mkdir()  # by one that was killed
     made = render(study[0])  # type: ignore[arg-type]
     assert not list(study[0].folder.glob(".render-*"))
@@ -229,12 +261,12 @@ def test_macro_scores_equal_scikit_learn_on_the_frames(study, shown, score, orac
     for arm in ARMS:
         for noise, label in (("none", "none"), ("moderate", "miss 0.3")):
             expected = [oracle(truth) for truth in truths(study, arm, noise)]
-            assert shown._values(arm, label, score).tolist() == pytest.approx(expected)
+            assert shown.values(arm, label, score).tolist() == pytest.approx(expected)
 
 
 def test_the_table_gives_the_interval_and_the_paired_difference(study, shown) -> None:
     bce, supcon = ([macro_auc(truth) for truth in truths(study, arm, "moderate")] for arm in ("BCE", "SupCon"))
-    table = words(shown.comparison("auc", verdict="demonstration: decides no claim"))
+    table = words(shown.scores_table("auc", verdict="demonstration: decides no claim"))
     (row,) = [line for line in table[table.index("miss 0.3") :].split("\n") if "SupCon" in line]
     low, high = stats.t.interval(0.95, 1, np.mean(supcon), stats.sem(supcon))
     assert row.replace("−", "-").startswith(f"| SupCon | {np.mean(supcon):.3f} | {low:.3f} to {high:.3f} |")
@@ -256,14 +288,14 @@ def test_floors_from_counts_equal_their_formulas(study, shown) -> None:
         rates = truth.labels[:, [0, 2, 3]].mean(0)
         always.append(np.mean(2 * rates / (1 + rates)))
         guess.append(np.mean(rates))
-    table = words(shown.comparison("f1", verdict=""))
+    table = words(shown.scores_table("f1", verdict=""))
     for name, values in (("always positive", always), ("prevalence guess", guess)):
         estimate = t_interval(values)
         assert table.count(f"| {name} (floor) | {estimate.value:.3f} | {estimate.low:.3f} to") == 2
 
 
 def test_the_null_au_is_in_no_macro_score_and_its_leak_is_shown(study, shown) -> None:
-    assert shown.entering == ENTERING
+    assert shown.scored_aus == ENTERING
     expected = np.mean([roc_auc_score(t.labels[:, 4], t.scores[:, 4]) - 0.5 for t in truths(study, "BCE", "none")])
     assert f"| BCE | {expected:+.3f} (".replace("-", "−") in words(shown.leak())
 
@@ -283,14 +315,13 @@ def test_findings_say_what_was_asked_and_give_every_difference_with_its_interval
         assert len(re.findall(rf"{arm} [+−]0\.\d+ \([+−]\d\.\d+ to [+−]\d\.\d+\)", text)) == 2
 
 
-def test_the_index_is_told_what_was_found(study, shown, copy: FakeStudy, tmp_path: Path) -> None:
+def test_the_index_is_told_what_was_found(study, shown, unfinished, tmp_path: Path) -> None:
     Report(study[0].folder, out=tmp_path).title()
     found = findings.read(tmp_path)
     assert (found.status, found.kind, found.runs, found.entries) == ("whole", "rendered faces", 20, [])
     assert found.found.count("SupCon") == 2
     assert pages.text(found.found) in words(shown.findings()).replace("\n- ", " ").replace("- ", "", 1)
-    shutil.rmtree(copy.runs[0].folder)
-    assert read(copy).summary().status == "partial"
+    assert unfinished[-1].summary().status == "partial"
 
 
 def test_a_tuning_report_tells_the_index_no_score(study, tmp_path: Path) -> None:
@@ -316,41 +347,33 @@ def test_mean_of_parts_and_pooled_stand_side_by_side(tmp_path: Path) -> None:
         for j, k in enumerate((0, 2, 3)):
             aucs[i, j] = roc_auc_score(truth.labels[:, k], truth.scores[:, k])
             weights[i, j] = truth.labels[:, k].sum() * (1 - truth.labels[:, k]).sum()
-    assert shown._values("BCE", "none", "auc").tolist() == pytest.approx([np.average(aucs, 0, weights).mean()])
+    assert shown.values("BCE", "none", "auc").tolist() == pytest.approx([np.average(aucs, 0, weights).mean()])
 
 
 # --- unfinished studies
 
 
-def test_a_failed_run_drops_its_replicate_for_all_arms_and_is_listed(study, copy: FakeStudy) -> None:
-    broken = next(run for run in copy.runs if run.labels["arm"] == "SupCon" and run.spec.replicate == 1)
-    (broken.folder / "metrics.json").unlink()
-    error = {"message": f"NaN in the loss {EVIL}", "cause": "RunError", "remedy": "see https://example.org"}
-    (broken.folder / "error.json").write_text(json.dumps(error))
-    missing = next(run for run in copy.runs if run.labels["arm"] == "random encoder" and run.spec.replicate == 0)
-    shutil.rmtree(missing.folder)
-    shown = read(copy)
-    assert "**PARTIAL: 18 of 20 runs finished.**" in words(shown.title())
+def test_a_failed_run_drops_its_replicate_for_all_arms_and_is_listed(unfinished) -> None:
+    failed, missing, _, shown = unfinished
+    assert "**PARTIAL: 16 of 20 runs finished.**" in words(shown.title())
     text = words(shown.unfinished())
-    assert f"{broken.key} | failed | NaN in the loss &lt;script&gt;" in text
+    assert f"{failed.key} | failed | NaN in the loss &lt;script&gt;" in text
     assert f"{missing.key} | missing |" in text
     assert "replicate 1 at noise none" in text
     for arm in ("BCE", "SupCon", "AUNCE as_read", "latent"):
-        assert shown._values(arm, "none", "auc").index.tolist() == [0]
-        assert shown._values(arm, "miss 0.3", "auc").index.tolist() == [0, 1]
-    assert "| not defined |" in words(shown.comparison("auc", verdict=""))
+        assert shown.values(arm, "none", "auc").index.tolist() == [0]
+        assert shown.values(arm, "miss 0.3", "auc").index.tolist() == [0, 1]
+    assert "| not defined |" in words(shown.scores_table("auc", verdict=""))
     assert "(interval not defined)" in words(shown.findings())
-    table = pd.read_parquet(copy.folder / "runs.parquet")
-    assert len(table) == 20
+    assert len(pd.read_parquet(shown.folder / "runs.parquet")) == 20
 
 
-def test_a_finished_run_whose_tables_are_damaged_counts_as_failed(copy: FakeStudy) -> None:
-    (copy.runs[0].folder / "auc.parquet").unlink()
-    (copy.runs[1].folder / "metrics.json").write_text("{")
-    text = words(read(copy).unfinished())
-    assert "18 of 20 runs finished" in text
-    assert f"{copy.runs[0].key} | damaged | auc.parquet not there" in text
-    assert f"{copy.runs[1].key} | damaged | auc.parquet not there" in text
+def test_a_finished_run_whose_tables_are_damaged_is_left_out_and_said(unfinished) -> None:
+    *_, damaged, shown = unfinished
+    text = words(shown.unfinished())
+    assert "16 of 20 runs finished" in text
+    for run in damaged:
+        assert f"{run.key} | damaged | " in text
 
 
 def test_a_study_without_any_finished_run_says_so_in_every_section(tmp_path: Path) -> None:
@@ -378,22 +401,19 @@ def test_no_tables_at_all_are_said_plainly(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
-def test_no_complete_replicate_still_gives_a_report(copy: FakeStudy) -> None:
-    for run in copy.runs:
-        if run.labels["arm"] == "SupCon":
-            shutil.rmtree(run.folder)
-    shown = read(copy)
+def test_no_complete_replicate_still_gives_a_report(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "fake", arm, "none", 0) for arm in ("BCE", "SupCon")]
+    finish(runs[0])
+    shown = read(FakeStudy(tmp_path / "fake", runs))
     assert words(shown.findings()).endswith("No replicate has finished in every arm yet.")
     for section in (shown.headline, shown.per_au_forest, shown.readings, shown.leak, shown.parts):
         assert words(section()) == "No replicate has finished in every arm yet."
-    assert "PARTIAL: 16 of 20" in words(shown.title())
+    assert "PARTIAL: 1 of 2" in words(shown.title())
 
 
-def test_a_study_in_which_no_au_enters_has_no_macro_score_and_says_so(copy: FakeStudy) -> None:
-    metrics = json.loads((copy.runs[0].folder / "metrics.json").read_text())
-    metrics["data"]["entering_aus"] = [2]
-    (copy.runs[0].folder / "metrics.json").write_text(json.dumps(metrics))
-    assert "there is no macro score" in words(read(copy).findings())
+def test_a_study_in_which_no_au_enters_has_no_macro_score_and_says_so(tables: FakeStudy) -> None:
+    change_facts(tables.folder, entering_aus=[])
+    assert "there is no macro score" in words(Report(tables.folder).findings())
 
 
 def test_smoke_runs_are_refused(tmp_path: Path) -> None:
@@ -412,12 +432,11 @@ def test_runs_that_the_report_cannot_tell_apart_are_refused(tmp_path: Path) -> N
 # --- tables and provenance
 
 
-def test_collecting_again_gives_the_same_bytes(copy: FakeStudy) -> None:
+def test_collecting_again_gives_the_same_bytes(study, shown) -> None:
     names = ("runs.parquet", "counts.parquet", "auc.parquet", "history.parquet", "provenance.json")
-    collect(copy)  # type: ignore[arg-type]
-    before = [(copy.folder / name).read_bytes() for name in names]
-    collect(copy)  # type: ignore[arg-type]
-    assert before == [(copy.folder / name).read_bytes() for name in names]
+    before = [(shown.folder / name).read_bytes() for name in names]
+    collect(study[0])
+    assert before == [(shown.folder / name).read_bytes() for name in names]
 
 
 def test_a_subject_can_be_left_out_exactly(study, shown) -> None:
@@ -461,16 +480,11 @@ def test_mixed_revisions_and_hardware_are_said(tmp_path: Path) -> None:
     assert "def456 (modified) (1 run)" in footer
 
 
-def test_the_banner_depends_on_what_the_runs_recorded(copy: FakeStudy) -> None:
-    assert "Rendered faces" in words(read(copy).banner())
-    for run in copy.runs:
-        metrics = json.loads((run.folder / "metrics.json").read_text())
-        metrics["data"] |= {"synthetic": None, "null_aus": []}
-        (run.folder / "metrics.json").write_text(json.dumps(metrics))
-    shown = read(copy)
-    assert words(shown.banner()) == "Faces: bp4d."
-    assert shown.summary().kind == "recorded faces"
-    assert "no AU that is labelled but never drawn" in words(shown.leak())
+def test_the_banner_depends_on_what_the_runs_recorded(shown, recorded) -> None:
+    assert "Rendered faces" in words(shown.banner())
+    assert words(recorded.banner()) == "Faces: bp4d."
+    assert recorded.summary().kind == "recorded faces"
+    assert "no AU that is labelled but never drawn" in words(recorded.leak())
 
 
 # --- the page
@@ -541,9 +555,8 @@ def test_every_figure_has_alt_text_a_caption_a_file_and_its_data(page: Path) -> 
     )
 
 
-def test_curves_are_spoken_of_by_the_mean_of_an_arm_at_its_last_check(copy: FakeStudy) -> None:
-    collect(copy)  # type: ignore[arg-type]
-    shown = Report(copy.folder, out=str(copy.folder))
+def test_curves_are_spoken_of_by_the_mean_of_an_arm_at_its_last_check(tables: FakeStudy) -> None:
+    shown = Report(tables.folder, out=str(tables.folder))
     bce = (shown.history["arm"] == "BCE") & (shown.history["noise"] == "none")
     keys = list(pd.unique(shown.history.loc[bce, "key"]))
     assert len(keys) == 2
@@ -641,10 +654,9 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
 def test_a_table_that_is_gone_or_damaged_is_named_and_never_taken_for_no_runs(
-    copy: FakeStudy, name: str, damage: str
+    tables: FakeStudy, name: str, damage: str
 ) -> None:
-    collect(copy)  # type: ignore[arg-type]
-    path = copy.folder / name
+    path = tables.folder / name
     data = path.read_bytes()
     path.write_bytes({"half": data[: len(data) // 2], "nothing": b""}.get(damage, data))
     if damage == "gone":
@@ -652,7 +664,7 @@ def test_a_table_that_is_gone_or_damaged_is_named_and_never_taken_for_no_runs(
     if damage == "another":
         pd.read_parquet(path).iloc[:-1].to_parquet(path)
     with pytest.raises(UsageError, match=rf"not what was collected \({name}: .*; restore them, or make them again"):
-        render(copy)  # type: ignore[arg-type]
+        render(tables)  # type: ignore[arg-type]
 
 
 def test_texts_are_read_as_pandas_would_read_them(tmp_path: Path) -> None:

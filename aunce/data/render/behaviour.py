@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr
 
-from aunce.data.render.difficulty import Dials
+from aunce.data.render.difficulty import Difficulty
 
 Array = NDArray[np.float64]
 
@@ -124,16 +124,17 @@ class Subject:
     Args:
         name: the subject; with `seed` it fixes everything random.
         rates: AU -> target rate of the subject's part. Subjects with equal rates share the strength of co-occurrence.
-        dials: the dials.
+        difficulty: of the faces and of the recordings.
         seed: the seed of the population.
     """
 
-    def __init__(self, name: str, rates: Mapping[int, float], dials: Dials, seed: int) -> None:
-        self.name, self.dials, self.seed = name, dials, seed
+    def __init__(self, name: str, rates: Mapping[int, float], difficulty: Difficulty, seed: int) -> None:
+        self.name, self.difficulty, self.seed = name, difficulty, seed
         rng = stream(seed, name, "rates")
         target = np.array([rates.get(au, DEFAULT_RATES.get(au, _OTHER_RATE)) for au in _LABELLED])
-        deviation = dials.rate_spread * rng.standard_normal(len(_LABELLED))
-        centre = np.array([centred_logit(rate, dials.rate_spread) if 0 < rate < 1 else logit(rate) for rate in target])
+        spread = difficulty.rate_spread
+        deviation = spread * rng.standard_normal(len(_LABELLED))
+        centre = np.array([centred_logit(rate, spread) if 0 < rate < 1 else logit(rate) for rate in target])
         self.rates = expit(centre + deviation)  # (K+1,)
         part = ",".join(f"{au}:{rate:.6f}" for au, rate in sorted(rates.items()) if au != NULL_AU)
         self._strength = float(np.exp(0.15 * stream(seed, part, "strength").standard_normal()))
@@ -142,7 +143,7 @@ class Subject:
 
     def loadings(self, task: str) -> Array:
         """Loadings of the AUs on the factors in a task, (K+1, F); the squares of a row sum to at most 0.9."""
-        strength = self.dials.cooccurrence * self._strength
+        strength = self.difficulty.cooccurrence * self._strength
         if task in TASKS:
             strength *= float(np.exp(0.15 * stream(self.seed, task, "strength").standard_normal()))
         table = np.array([[loads.get(au, 0.0) for loads in FACTORS.values()] for au in _LABELLED]) * strength
@@ -183,11 +184,11 @@ class Subject:
         rate = np.clip(self.rates, 1e-9, 1 - 1e-9)
         above = np.clip(1 - tails / rate, 0, 1)
         below = np.clip((tails - rate) / (1 - rate), 0, 1)
-        fading = np.clip(1 - below / max(self.dials.trace, 1e-9), 0, 1) ** 1.5
-        return np.asarray(np.where(tails <= rate, 1 + 4 * above**self.dials.peak_skew, fading))
+        fading = np.clip(1 - below / max(self.difficulty.trace, 1e-9), 0, 1) ** 1.5
+        return np.asarray(np.where(tails <= rate, 1 + 4 * above**self.difficulty.peak_skew, fading))
 
     def sequence(self, task: str, times: NDArray[np.floating]) -> Behaviour:
-        """Behaviour in `task` at `times` (T,) in seconds, in any order and as sparse as you like."""
+        """Behaviour in `task` at `times` (T,) in seconds, in any order and at any distance."""
         seconds: Array = np.asarray(times, dtype=np.float64)
         intensity = self.intensity(self.tails(task, seconds)).astype(np.float32)
         present = (intensity >= 1.0).astype(np.int8)
@@ -232,18 +233,18 @@ def _follow(times: Array, edges: Array, widths: Array, levels: Array) -> Array:
 
 def scene(subject: Subject, task: str, times: Array) -> Scene:
     """Pose, light, camera and background of one sequence; slow drift within it, everything else fixed."""
-    dials, rng = subject.dials, stream(subject.seed, subject.name, task, "scene")
+    difficulty, rng = subject.difficulty, stream(subject.seed, subject.name, task, "scene")
     base = np.clip(rng.standard_normal(6), -2.2, 2.2)
     phases, periods = rng.uniform(0, 2 * np.pi, 6), rng.uniform(4.0, 14.0, 6)
     drift = np.sin(2 * np.pi * times[:, None] / periods + phases)  # (T, 6)
-    pose = base[:3] * (dials.yaw, dials.pitch, dials.roll) + drift[:, :3] * dials.drift
-    shift = dials.framing * (base[3:5] + 0.3 * drift[:, 3:5])
-    angle, around = np.radians(abs(dials.light_angle * base[5])), rng.uniform(0, 2 * np.pi)
+    pose = base[:3] * (difficulty.yaw, difficulty.pitch, difficulty.roll) + drift[:, :3] * difficulty.drift
+    shift = difficulty.framing * (base[3:5] + 0.3 * drift[:, 3:5])
+    angle, around = np.radians(abs(difficulty.light_angle * base[5])), rng.uniform(0, 2 * np.pi)
     # Light comes from above more often than from below.
     light = np.array([np.sin(angle) * np.cos(around), -abs(np.sin(angle) * np.sin(around)), np.cos(angle)])
     gaze = rng.normal(0, 0.012, 2) + 0.008 * drift[:, 4:6]
     starts = np.cumsum(
-        stream(subject.seed, subject.name, task, "blinks").exponential(60 / max(dials.blinks, 1e-6), 256)
+        stream(subject.seed, subject.name, task, "blinks").exponential(60 / max(difficulty.blinks, 1e-6), 256)
     )
     blink = np.clip(1 - np.abs(times[:, None] - starts[None] - 0.15) / 0.15, 0, 1).max(1)
     return Scene(
@@ -251,17 +252,17 @@ def scene(subject: Subject, task: str, times: Array) -> Scene:
         pitch=pose[:, 1],
         roll=pose[:, 2],
         shift=shift,
-        scale=np.exp(dials.framing * rng.standard_normal() + 0.1 * dials.framing * drift[:, 5]),
+        scale=np.exp(difficulty.framing * rng.standard_normal() + 0.1 * difficulty.framing * drift[:, 5]),
         gaze=gaze,
         blink=blink,
         key=np.round(times * 1000).astype(np.int64),
         light=light,
-        light_strength=dials.light_strength * rng.uniform(0.7, 1.1),
+        light_strength=difficulty.light_strength * rng.uniform(0.7, 1.1),
         exposure=float(np.exp(rng.normal(0, 0.1))),
         cast=np.exp(rng.normal(0, 0.02, 3)),
-        blur=dials.blur * rng.uniform(),
-        noise=dials.noise * rng.uniform(0.5, 1.0),
-        background=dials.background,
+        blur=difficulty.blur * rng.uniform(),
+        noise=difficulty.noise * rng.uniform(0.5, 1.0),
+        background=difficulty.background,
         seed=int(rng.integers(2**31)),
     )
 

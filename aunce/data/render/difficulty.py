@@ -1,6 +1,6 @@
-"""The dials of the renderer: how hard its faces are, and how the data sets' recordings differ.
+"""How hard the rendered faces are, and how the recordings of the data sets differ.
 
-Imports next to nothing: the name of a rendered data set follows from its dials, and `aunce status` needs a thousand.
+Imports next to nothing: the name of a rendered data set follows from its difficulty, and `aunce status` needs many.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from aunce.identity import hashed_fields
 
 VERSION = 1
-"""Of the renderer. It changes when the same dials and seed would give another face."""
+"""Of the renderer. It changes when the same difficulty and seed would give another face."""
 
 
 @dataclass(frozen=True)
-class Dials:
-    """Every dial of the renderer and of the label process."""
+class Difficulty:
+    """Every setting of the renderer and of the label process."""
 
     expression_gain: float = 1.2  # factor on movement and furrows of the AUs, 1 = as in the renderer's tables
     peak_skew: float = 1.8  # exponent of the intensity above level A, whose mean is then 1 + 4 / (1 + skew)
@@ -58,9 +58,9 @@ FIRST_DIALS = frozenset(
 """The dials of the first edition. Names of rendered data hash all of them, so this list never changes."""
 
 
-SETTINGS: Mapping[str, Dials] = {
-    "easy": Dials(),
-    "hard": Dials(
+SETTINGS: Mapping[str, Difficulty] = {
+    "easy": Difficulty(),
+    "hard": Difficulty(
         expression_gain=1.6,
         peak_skew=1.8,
         trace=0.35,
@@ -81,7 +81,7 @@ SETTINGS: Mapping[str, Dials] = {
     ),
 }
 
-# How recordings of the data sets differ: factors on the dials of a setting. BP4D is what the settings were made for; of
+# How recordings of the data sets differ: factors on the difficulty of a setting. The settings were made for BP4D. For
 # the others only the kind of difference is known (a still head before a screen, a group at a table, films from the
 # net), not its size.
 CAMERAS: Mapping[str, Mapping[str, float]] = {
@@ -105,11 +105,11 @@ CAMERAS: Mapping[str, Mapping[str, float]] = {
 }  # fmt: skip
 
 
-def dials_of(dataset: str, setting: str) -> Dials:
-    """The dials of a setting as one data set's recordings have them."""
-    dials = SETTINGS[setting]
-    factors = CAMERAS[dataset]
-    return dataclasses.replace(dials, **{name: getattr(dials, name) * factor for name, factor in factors.items()})
+def difficulty_of(dataset: str, setting: str) -> Difficulty:
+    """The difficulty of a setting with the camera of one data set; a data set without one has that of BP4D."""
+    setting_of_all, factors = SETTINGS[setting], CAMERAS.get(dataset, {})
+    changed = {name: getattr(setting_of_all, name) * factor for name, factor in factors.items()}
+    return dataclasses.replace(setting_of_all, **changed)
 
 
 def seed_of(dataset: str, seed: int) -> int:

@@ -7,36 +7,37 @@ with, and the same command continues after the last whole sequence.
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
 import shutil
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from aunce import files
 from aunce.data.layout import LATENTS, MARKER, UNFINISHED, read_marker
+from aunce.data.render.behaviour import AUS, NULL_AU, Behaviour
+from aunce.data.render.difficulty import SETTINGS, VERSION, difficulty_of, seed_of
+from aunce.data.render.population import Population
 from aunce.errors import RunError, UsageError
 from aunce.processes import leave_with_parent
 
-if TYPE_CHECKING:
-    from aunce.data.render.drawn import Behaviour, Population
-
-
 RATES = ("own", "dealt")
 OFTEN, RARE = 0.5, 0.02
-"""Ends of the dealt rates."""
+"""The largest and the smallest of the rates "dealt"."""
 PIXELS_A_WORKER = 4_000_000
 """Fewer are rendered sooner by one process: on 2 cores of an Intel Xeon two overtook one between 1 and 8 million, at
 sides of 32 to 128."""
@@ -82,32 +83,42 @@ class Rendered:
         return self.population.images(self.job.subject, self.behaviour, size=self.size)
 
     def landmarks(self) -> NDArray[np.float64]:
-        """(T, 49, 2): x and y in pixels of `images`, in the order of `drawn.LANDMARKS_49`."""
+        """(T, 49, 2): x and y in pixels of `images`, see `Population.landmarks`."""
         return self.population.landmarks(self.job.subject, self.behaviour, size=self.size)
 
 
 class Layout(ABC):
-    """The files of one data set, as far as writing them goes."""
+    """The files of one data set, as far as writing them goes.
+
+    Attributes:
+        dataset: name of the data set.
+        parts: part -> its subjects, in the published order.
+        rates: part -> AU -> positive rate.
+        folders: what a rendering leaves in the root besides its markers.
+        size: side of the images in pixels, unless asked otherwise.
+    """
 
     dataset: str
-    subjects: tuple[str, ...]
-    """Everybody, in the published order."""
-    size = 96
-    """Side of the images in pixels, unless asked otherwise."""
+    parts: Mapping[str, Sequence[str]]
+    rates: Mapping[str, Mapping[int, float]]
     folders: tuple[str, ...]
-    """What a rendering leaves in the root besides its markers."""
+    size = 96
 
-    @abstractmethod
+    @functools.cached_property
+    def part_of(self) -> dict[str, str]:
+        """Subject -> its part, in the published order."""
+        return {subject: part for part, subjects in self.parts.items() for subject in subjects}
+
     def people(self, count: int) -> list[str]:
-        """`count` subjects dealt evenly over the parts, in the published order."""
+        """The first `count` subjects, taken from each part in turn; in the published order."""
+        order = list(self.part_of)
+        longest = max(map(len, self.parts.values()))
+        turns = [some[turn] for turn in range(longest) for some in self.parts.values() if turn < len(some)]
+        return sorted(turns[:count], key=order.index)
 
     @abstractmethod
     def plan(self, people: list[str], frames: int | None) -> list[Job]:
         """The sequences of these people, with `frames` frames each, or as many as published."""
-
-    @abstractmethod
-    def rates(self, subject: str) -> Mapping[int, float]:
-        """AU -> positive rate of the subject's part."""
 
     @abstractmethod
     def labels(self, out: Path, job: Job) -> Path:
@@ -115,10 +126,14 @@ class Layout(ABC):
 
     @abstractmethod
     def write(self, out: Path, rendered: Rendered) -> None:
-        """Writes one sequence; `labels` comes last and by `replace`."""
+        """Writes one sequence: images, landmarks if the layout has any, then, by `write_file`, the labels."""
 
-    def finish(self, out: Path, jobs: list[Job]) -> None:  # noqa: B027 - most layouts have nothing of the kind
+    def finish(self, out: Path) -> None:  # noqa: B027 - most layouts have nothing of the kind
         """Writes what is there once for all sequences, such as a list of subjects."""
+
+    def render(self, out: str | PathLike[str], **options: Any) -> None:
+        """Writes rendered faces in this layout. Options and errors are those of the function `render`."""
+        render(self, out, **options)
 
 
 def render(
@@ -142,13 +157,13 @@ def render(
     Args:
         layout: of the data set.
         out: the root to write.
-        setting: a name in `drawn.SETTINGS`.
-        subjects: how many, dealt evenly over the parts. Default: all.
+        setting: a name in `difficulty.SETTINGS`.
+        subjects: how many, spread evenly over the parts. Default: all.
         frames: frames per sequence, spread evenly over the published ones. Default: all.
         seed: of everything random. The bytes do not depend on `workers`.
         size: side of the square images in pixels. Default: the layout's.
-        rates: "own", those of each subject's part; or "dealt": from 50 % to 2 % in equal ratios, dealt by chance to the
-            AUs that have a rate, and the same for all parts. So how rare an AU is tells nothing of which it is.
+        rates: "own", those of each subject's part; or "dealt": from 50 % to 2 % in equal ratios, assigned at random to
+            the AUs that have a rate, the same for all parts. So the rarity of an AU says nothing about its kind.
         workers: processes at most; few faces are rendered sooner by one.
         progress: called with sequences done and sequences in all.
 
@@ -156,15 +171,12 @@ def render(
         UsageError: an option out of range, or a folder that holds something else.
         RunError: a worker process died.
     """
-    # Imported here: reading needs no renderer.
-    from aunce.data.render import drawn
-
     out, size = Path(out), size or layout.size
-    subjects = len(layout.subjects) if subjects is None else subjects
-    if setting not in drawn.SETTINGS:
-        raise UsageError(f"unknown setting {setting!r}. Known: {', '.join(drawn.SETTINGS)}.")
-    if not 1 <= subjects <= len(layout.subjects):
-        raise UsageError(f"subjects is {subjects}. Expected 1 to {len(layout.subjects)}.")
+    subjects = len(layout.part_of) if subjects is None else subjects
+    if setting not in SETTINGS:
+        raise UsageError(f"unknown setting {setting!r}. Known: {', '.join(SETTINGS)}.")
+    if not 1 <= subjects <= len(layout.part_of):
+        raise UsageError(f"subjects is {subjects}. Expected 1 to {len(layout.part_of)}.")
     if rates not in RATES:
         raise UsageError(f"unknown rates {rates!r}. Known: {', '.join(RATES)}.")
     for name, value, least in (("frames", frames, 1), ("seed", seed, 0), ("size", size, 16), ("workers", workers, 1)):
@@ -176,10 +188,10 @@ def render(
         "format": 1,
         "dataset": layout.dataset,
         "setting": setting,
-        "dials": drawn.dials_of(layout.dataset, setting).content,
+        "dials": difficulty_of(layout.dataset, setting).content,
         "seed": seed,
-        "version": drawn.VERSION,
-        "null_au": drawn.NULL_AU,
+        "version": VERSION,
+        "null_au": NULL_AU,
         "subjects": people,
         "frames": frames,
         "size": size,
@@ -196,33 +208,26 @@ def render(
         intensities[name] = intensity
         if progress is not None:
             progress(done, len(jobs))
-    layout.finish(out, jobs)
-    _write_latents(out / LATENTS, jobs, intensities, drawn.AUS)
-    os.sync()  # the marker says that all is there
+    layout.finish(out)
+    _write_latents(out / LATENTS, jobs, intensities, AUS)
+    os.sync()  # all files are on the disk before the marker
     files.write(out / MARKER, _as_json(settings))
     (out / UNFINISHED).unlink(missing_ok=True)
 
 
-def deal(parts: Mapping[str, tuple[str, ...]], count: int) -> list[str]:
-    """The first `count` subjects, dealt one to each part in turn; in the order in which `parts` lists them."""
-    order = [subject for subjects in parts.values() for subject in subjects]
-    turns = [parts[part][turn] for turn in range(len(order)) for part in parts if turn < len(parts[part])]
-    return sorted(turns[:count], key=order.index)
-
-
 def dealt_rates(aus: Iterable[int], seed: int) -> dict[int, float]:
-    """AU -> rate: from `OFTEN` to `RARE` in equal ratios, in an order that `seed` deals."""
+    """AU -> rate: from `OFTEN` to `RARE` in equal ratios, assigned to the AUs at random by `seed`."""
     order = np.random.default_rng([seed, zlib.crc32(b"rates")]).permutation(sorted(aus))
     return dict(zip(order.tolist(), np.geomspace(OFTEN, RARE, len(order)).tolist(), strict=True))
 
 
-def spread(length: int, frames: int | None) -> NDArray[np.int64]:
+def evenly_spaced(length: int, frames: int | None) -> NDArray[np.int64]:
     """`frames` places in a sequence of `length`: the middles of as many equal stretches; all without `frames`."""
     count = length if frames is None else min(frames, length)
     return ((np.arange(count) + 0.5) * length / count).astype(np.int64)
 
 
-def replace(path: Path, content: str | bytes) -> None:
+def write_file(path: Path, content: str | bytes) -> None:
     """Writes a file that is whole or absent, and makes its folder. Not flushed: `render` does that once, for all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content, flush=False)
@@ -230,8 +235,6 @@ def replace(path: Path, content: str | bytes) -> None:
 
 def write_jpegs(folder: Path, images: NDArray[np.uint8], names: list[str]) -> None:
     """Writes images (T, H, W, 3) RGB as JPEG of quality 95."""
-    import cv2
-
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in zip(names, images, strict=True):
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
@@ -254,7 +257,7 @@ def _prepare(layout: Layout, out: Path, settings: dict[str, Any]) -> bool:
         for name in layout.folders:
             shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    replace(unfinished, _as_json(settings))
+    write_file(unfinished, _as_json(settings))
     return True
 
 
@@ -288,15 +291,16 @@ class _Writer:
     def __init__(
         self, layout: Layout, out: str, people: list[str], setting: str, seed: int, size: int, kind_of_rates: str
     ) -> None:
-        from aunce.data.render import drawn
-
         self.layout, self.out, self.size = layout, Path(out), size
-        rates = {subject: layout.rates(subject) for subject in people}
+        rates = {subject: layout.rates[layout.part_of[subject]] for subject in people}
         if kind_of_rates == "dealt":
             rates = dict.fromkeys(people, dealt_rates(rates[people[0]], seed))
-        dials = drawn.dials_of(layout.dataset, setting)
-        seed = drawn.seed_of(layout.dataset, seed)
-        self.population = drawn.Population(people, rates=rates, dials=dials, seed=seed)
+        self.population = Population(
+            people,
+            rates=rates,
+            difficulty=difficulty_of(layout.dataset, setting),
+            seed=seed_of(layout.dataset, seed),
+        )
 
     def write(self, job: Job) -> tuple[str, NDArray[np.float32]]:
         behaviour = self.population.sequence(job.subject, job.elicits or job.sequence, job.times)
@@ -310,8 +314,6 @@ _worker: _Writer | None = None
 
 def _start_worker(*arguments: Any) -> None:
     """Once per process. OpenCV gets one thread, because there is a process per core."""
-    import cv2
-
     global _worker
     leave_with_parent()
     cv2.setNumThreads(1)

@@ -1,0 +1,122 @@
+"""Backbones: tokens over families of models, and what is refused before any weight or code is read."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from aunce.backbones import BACKBONES, build_backbone, load_backbone, tokens
+from aunce.errors import UsageError
+from aunce.model import Encoder, build_encoder
+
+TINY_VIT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+FAMILIES = {
+    # configuration, tokens of a 32 px image, channels, tokens in front of the patches
+    "vit": (transformers.ViTConfig(image_size=32, patch_size=8, **TINY_VIT), 16, 16, 1),
+    "deit": (transformers.DeiTConfig(image_size=32, patch_size=8, **TINY_VIT), 16, 16, 2),
+    "dinov2-registers": (
+        transformers.Dinov2WithRegistersConfig(image_size=32, patch_size=8, num_register_tokens=4, **TINY_VIT),
+        16, 16, 5,
+    ),
+    "swin": (
+        transformers.SwinConfig(
+            image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4
+        ),
+        16, 16, 0,
+    ),
+    "convnext": (transformers.ConvNextConfig(hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1]), 1, 20, 0),
+    "resnet": (transformers.AutoConfig.for_model(**BACKBONES["small"]), 4, 96, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_are_the_patches_alone_for_every_family_of_backbones(family, tmp_path):
+    config, count, channels, front = FAMILIES[family]
+    config.save_pretrained(tmp_path)
+    backbone = build_backbone(str(tmp_path)).eval()
+    images = torch.randn(2, 3, 32, 32)
+    result = tokens(backbone, images)
+    assert result.shape == (2, count, channels)
+    full = backbone(images).last_hidden_state
+    if full.ndim == 4:
+        assert torch.equal(result[1, -1], full[1, :, -1, -1])
+    else:
+        assert torch.equal(result, full[:, front:])
+    encoder = Encoder(backbone, aus=3, channels=8)
+    assert encoder(torch.rand(2, 3, 32, 32)).shape == (2, 3, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "revision"), [("microsoft/a-model", None), ("microsoft/a-model", "main"), ("smal", None)]
+)
+def test_a_hub_name_without_a_pinned_revision_is_refused_before_any_network_is_touched(name, revision, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was touched"))
+    with pytest.raises(UsageError, match="needs a pinned revision"):
+        build_backbone(name, revision=revision)
+
+
+def test_a_revision_of_a_bundled_or_local_model_is_refused_because_it_would_mean_nothing(tmp_path):
+    for name in ("small", str(tmp_path)):
+        with pytest.raises(UsageError, match="belongs to a hub name only"):
+            build_backbone(name, revision="0" * 40)
+
+
+def test_a_folder_without_a_model_is_one_clear_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read as a vision model"):
+        build_backbone(str(tmp_path))
+
+
+def test_a_local_folder_with_weights_gives_these_weights(tmp_path):
+    saved = build_backbone("small")
+    saved.save_pretrained(tmp_path)
+    loaded = build_backbone(str(tmp_path))
+    assert loaded.training
+    for name, value in saved.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_a_backbone_is_taken_over_with_its_statistics_and_the_head_is_not(tmp_path):
+    giver, taker = (build_encoder("small", aus=aus, channels=8, seed=aus) for aus in (3, 5))
+    giver(torch.rand(4, 3, 32, 32))  # moves the statistics of the norms
+    path = tmp_path / "encoder.safetensors"
+    safetensors.torch.save_file({name: value.contiguous() for name, value in giver.state_dict().items()}, path)
+    head = {name: value.clone() for name, value in taker.state_dict().items() if not name.startswith("backbone.")}
+    load_backbone(taker.backbone, path)
+    for name, value in giver.backbone.state_dict().items():
+        assert torch.equal(value, taker.backbone.state_dict()[name]), name
+    for name, value in head.items():
+        assert torch.equal(value, taker.state_dict()[name]), name
+
+
+def test_weights_of_another_network_or_none_are_refused(tmp_path):
+    encoder = build_encoder("small", aus=3, channels=8, seed=0)
+    with pytest.raises(UsageError, match="does not hold weights"):
+        load_backbone(encoder.backbone, tmp_path / "none.safetensors")
+    (tmp_path / "pickle.pt").write_bytes(b"\x80\x04cos\nsystem\n.")
+    with pytest.raises(UsageError, match="does not hold weights"):
+        load_backbone(encoder.backbone, tmp_path / "pickle.pt")
+    safetensors.torch.save_file({"backbone.other": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="does not hold weights"):
+        load_backbone(encoder.backbone, tmp_path / "other.safetensors")
+
+
+def test_code_in_the_folder_of_a_backbone_is_never_run_nor_offered(tmp_path, monkeypatch):
+    """Where there is a terminal, transformers asks whether to run it."""
+    trap = tmp_path / "executed"
+    (tmp_path / "code.py").write_text(f"open({str(trap)!r}, 'w')\nclass Own: pass\n")
+    auto = {"AutoConfig": "code.Own", "AutoModel": "code.Own"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto}))
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    with pytest.raises(UsageError, match="cannot be read as a vision model"):
+        build_backbone(str(tmp_path))
+    assert not trap.exists()
+
+
+def test_a_folder_with_pickled_weights_alone_is_refused_and_never_random(tmp_path):
+    build_backbone("small").config.save_pretrained(tmp_path)
+    build_backbone(str(tmp_path))  # without weights they are random, as asked
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"holds pytorch_model.bin and no safetensors.*download model.safetensors"):
+        build_backbone(str(tmp_path))
