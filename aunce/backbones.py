@@ -3,6 +3,7 @@
 Importing this module needs torch alone. transformers and safetensors are imported when a backbone is built or read.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -55,30 +56,51 @@ def build_backbone(name: str, *, revision: str | None = None) -> nn.Module:
             f"backbone {name!r} is neither bundled ({', '.join(BACKBONES)}) nor a folder; a model of the hub needs a "
             f"pinned revision, the 40 hex digits of a commit, got {revision!r}"
         )
+    try:
+        return _build(name, folder, revision).train()
+    except UsageError:
+        raise
+    except Exception as error:  # a foreign configuration ends in errors of any kind
+        said = f"{type(error).__name__}: {error}"
+        raise UsageError(f"backbone {name!r} cannot be read as a vision model: {said}") from error
+
+
+def _build(name: str, folder: Path, revision: str | None) -> nn.Module:
     import transformers
 
     # Its classes build themselves and carry no types.
     auto_model: Any = transformers.AutoModel
+    if name in BACKBONES:
+        return cast(nn.Module, auto_model.from_config(transformers.AutoConfig.for_model(**BACKBONES[name])))
+    if not folder.is_dir():
+        import huggingface_hub
 
-    try:
-        if name in BACKBONES:
-            model = auto_model.from_config(transformers.AutoConfig.for_model(**BACKBONES[name]))
-        elif folder.is_dir() and not any(folder.glob("*.safetensors")):
-            pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".h5"))
-            if pickles:  # whoever brought weights does not mean random ones
-                raise UsageError(
-                    f"backbone {name!r}: holds {pickles[0]} and no safetensors, and nothing else is read; download "
-                    "model.safetensors into it, or remove the file to start from random weights"
-                )
-            model = auto_model.from_config(transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        else:
-            # Safetensors only: other weight files are pickles, which run code when they are read.
-            model = auto_model.from_pretrained(
-                name, revision=revision or "main", use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-            )
-    except (OSError, ValueError) as error:
-        raise UsageError(f"backbone {name!r} cannot be read as a vision model: {error}") from error
-    return cast(nn.Module, model.train())
+        wanted = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
+    if any(folder.glob("*.safetensors")):
+        _check_index(name, folder)
+        return cast(
+            nn.Module,
+            auto_model.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32),
+        )
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".h5"))
+    if pickles:  # whoever brought weights does not mean random ones
+        raise UsageError(
+            f"backbone {name!r}: holds {pickles[0]} and no safetensors, and nothing else is read; download "
+            "model.safetensors into it, or remove the file to start from random weights"
+        )
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return cast(nn.Module, auto_model.from_config(config))
+
+
+def _check_index(name: str, folder: Path) -> None:
+    """Refuse an index of weights that names anything but safetensors in its folder: other files are pickles, which run
+    code when they are read."""
+    for index in folder.glob("*.index.json"):
+        files = json.loads(index.read_text())["weight_map"].values()
+        for file in files:
+            if not (isinstance(file, str) and re.fullmatch(r"[\w.-]+\.safetensors", file)):
+                raise UsageError(f"backbone {name!r}: {index.name} names {file!r}; only safetensors beside it are read")
 
 
 def tokens(backbone: nn.Module, images: Tensor) -> Tensor:

@@ -120,3 +120,34 @@ def test_a_folder_with_pickled_weights_alone_is_refused_and_never_random(tmp_pat
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UsageError, match=r"holds pytorch_model.bin and no safetensors.*download model.safetensors"):
         build_backbone(str(tmp_path))
+
+
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "../other/model.safetensors", "/tmp/model.safetensors", 7])
+def test_an_index_may_name_safetensors_in_its_folder_only_and_no_pickle_is_loaded(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("a pickle was loaded"))
+    backbone = build_backbone("small")
+    backbone.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert (tmp_path / INDEX).is_file()
+    build_backbone(str(tmp_path))
+    index = json.loads((tmp_path / INDEX).read_text())
+    last = next(reversed(index["weight_map"]))
+    index["weight_map"][last] = file
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    torch.save({last: torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UsageError, match="only safetensors beside it are read"):
+        build_backbone(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "null", '{"model_type": 3}', '{"model_type": "resnet", "depths": "many"}'],
+)
+@pytest.mark.parametrize("name", ["config.json", INDEX])
+def test_every_bad_folder_of_a_backbone_is_one_message(name, content, tmp_path):
+    build_backbone("small").save_pretrained(tmp_path, max_shard_size="100KB")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match="cannot be read as a vision model"):
+        build_backbone(str(tmp_path))
