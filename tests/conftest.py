@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="agg", OMP_NUM_THREADS="1")
+os.environ.update(OPENCV_IO_MAX_IMAGE_PIXELS="100000000", HF_HUB_OFFLINE="1", MPLBACKEND="agg", OMP_NUM_THREADS="1")
 
 
 def pytest_collection_modifyitems(items):

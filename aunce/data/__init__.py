@@ -38,6 +38,10 @@ class DataSet:
     align: Literal["none", "landmarks", "detector"]
 
 
+MOST_PIXELS = 100_000_000
+"""Of one image, 300 MB decoded; cameras have half as many. A small file may ask for all memory."""
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # OpenCV asks when it is imported
+
 DATASETS: Mapping[str, DataSet] = {
     "bp4d": DataSet("BP4D", 256, "landmarks"),
     "bp4dplus": DataSet("BP4D+", 256, "landmarks"),

@@ -38,6 +38,7 @@ from scipy.io import loadmat, savemat
 
 from aunce.data import layout
 from aunce.data.frames import FrameTable, Protocol
+from aunce.data.images import read_image
 from aunce.data.labels import LabelFormat, read_labels
 from aunce.data.layout import ReadSequence
 from aunce.data.render import behaviour, writing
@@ -492,8 +493,11 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _check_whole_frames(root: Path, image: str, synthetic: dict[str, Any] | None) -> None:
     """Refuses landmarks for images that are not whole frames: eyes would be looked for in the wrong place."""
-    pixels = cv2.imread(str(root / image)) if image and "#" not in image else None
-    if pixels is None:  # a video, or broken, which is said when it is packed
+    if not image or "#" in image:  # a frame of a video
+        return
+    try:
+        pixels = read_image(root / image)
+    except DataError:  # broken, which is said when it is packed
         return
     size = (synthetic or {}).get("size")
     expected = (size, size) if size else _SIZE

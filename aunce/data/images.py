@@ -33,7 +33,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from aunce import files
-from aunce.data import faces, layout
+from aunce.data import MOST_PIXELS, faces, layout
 from aunce.data.frames import KEY, FrameTable
 from aunce.data.recipes import EYES, Recipe
 from aunce.errors import DataError, UsageError
@@ -535,7 +535,12 @@ def _decode(path: Path, scale: int = 1) -> NDArray[np.uint8]:
         data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]
     ):
         raise DataError(f"{path}: the file is truncated")
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[scale]) if data else None
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[scale]) if data else None
+    except cv2.error as error:  # among others of an image larger than `MOST_PIXELS`, before it is decoded
+        large = "CV_IO_MAX_IMAGE" in str(error)
+        said = f"images of more than {MOST_PIXELS:,} pixels are not read" if large else "no image that OpenCV can read"
+        raise DataError(f"{path}: {said}") from None
     if bgr is None:
         raise DataError(f"{path}: no image that OpenCV can read")
     return bgr.astype(np.uint8, copy=False)

@@ -3,7 +3,9 @@
 import collections
 import json
 import shutil
+import struct
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -136,16 +138,29 @@ def test_jpeg_cut_anywhere_is_refused_and_not_filled_with_grey(root, tmp_path, m
         pack(table, root, tmp_path / "pack")
 
 
+def png(width, height):
+    """The header of a PNG of this size, and nothing that it promises."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-30]), "the file is truncated"),
         (lambda path: path.write_bytes(b""), "no image that OpenCV can read"),
         (lambda path: path.write_text("<html>login</html>"), "no image that OpenCV can read"),
+        (lambda path: path.write_bytes(png(100_000, 100_000)), "images of more than 100,000,000 pixels are not read"),
+        (lambda path: path.write_bytes(png(20_000, 20_000)), "images of more than 100,000,000 pixels are not read"),
+        (lambda path: path.write_bytes(png(3, 3)), "no image that OpenCV can read"),
         (lambda path: path.unlink(), "cannot be read"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
     ],
-    ids=["truncated PNG", "empty", "web page", "gone", "folder"],
+    ids=["truncated PNG", "empty", "web page", "bomb", "too large", "no pixels", "gone", "folder"],
 )
 def test_unusable_image_is_named_with_its_reason(root, tmp_path, spoil, message):
     table = toy(root)
