@@ -542,6 +542,16 @@ def pack(
             click.echo(f"left out, because {why}: {len(frames)} frames, listed in {made.folder / 'skipped.csv'}")
 
 
+@data.command("verify")
+@click.argument("pack", type=click.Path(path_type=Path))
+def verify_pack(pack: Path) -> None:
+    """Compare labels and all pixels of PACK with their hashes; exit 1 unless they are what was packed."""
+    from aunce.data import images
+
+    checked = images.open_pack(pack, check=True)
+    click.echo(f"{pack}: labels and pixels of {len(checked.table):,} crops are what was packed, hash {checked.hash}")
+
+
 def _ticker(verb: str) -> Callable[[int, int], None]:
     """A progress callback that prints at most every five seconds; time left is by the pace since its first call."""
     first: tuple[float, int] | None = None

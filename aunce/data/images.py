@@ -12,6 +12,7 @@ interrupted. Crops are written, never mapped, and decoded in blocks: memory does
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -41,7 +42,9 @@ from aunce.errors import DataError, UsageError
 _IMAGES, _FRAMES, _LATENTS, _INDEX = "images.npy", "frames.parquet", "latents.parquet", "pack.json"
 _SKIPPED, _PROGRESS = "skipped.csv", "progress.npy"
 _FILES = {_IMAGES, _PROGRESS, *(f"{name}{files.PARTIAL}" for name in (_FRAMES, _LATENTS, _SKIPPED, _INDEX))}
-_FILES |= {_FRAMES, _LATENTS, _SKIPPED}
+_CHECKED = "checked.json"
+"""State of images.npy (size, times, inode) when its pixels were last compared with their hash."""
+_FILES |= {_FRAMES, _LATENTS, _SKIPPED, _CHECKED}
 _CHUNK = 64  # images per task of the thread pool
 _SPARE = 64 * 2**20  # bytes beyond the images: the tables, and room for others
 TO_DO, DONE, NO_FACE, BROKEN = range(4)
@@ -183,6 +186,7 @@ def _make(
     index = begun | {"pixels": digest, "hash": _pack_hash(_table_digest(table), recipe.content, digest)}
     files.write(out / _INDEX, json.dumps(index, indent=1) + "\n")
     (out / _PROGRESS).unlink()
+    _note_checked(out)  # the hash is of what was written just now
     return open_pack(out)
 
 
@@ -457,11 +461,15 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
     return _rgb(_decode(Path(path)))
 
 
-def open_pack(path: str | PathLike[str]) -> FaceCrops:
+def open_pack(path: str | PathLike[str], *, check: bool = False) -> FaceCrops:
     """Opens a finished pack. The images stay on disk.
 
+    Args:
+        path: the folder.
+        check: compare the pixels with their hash, even if they were compared since the file last changed.
+
     Raises:
-        DataError: no pack, an unfinished one, or files that do not belong together.
+        DataError: no pack, an unfinished one, files that do not belong together, or other pixels than were packed.
     """
     path = Path(path)
     if not (path / _INDEX).exists():
@@ -482,10 +490,41 @@ def open_pack(path: str | PathLike[str]) -> FaceCrops:
         )
     if _pack_hash(_table_digest(table), recipe, index["pixels"]) != index["hash"]:
         raise DataError(f"{path}: {_FRAMES} is not the table of this pack. Remove the pack and make it again.")
+    if check or not _is_checked(path):
+        if _hash_pixels(images) != index["pixels"]:
+            raise DataError(f"{path / _IMAGES}: not the pixels that were packed. Remove the pack and make it again.")
+        _note_checked(path)
     latents = pd.read_parquet(path / _LATENTS) if (path / _LATENTS).exists() else None
     skipped = pd.read_csv(path / _SKIPPED, dtype=str, keep_default_na=False)
     no_face, broken = (tuple(skipped["frame"][skipped["reason"] == reason]) for reason in ("no face", "broken"))
     return FaceCrops(table, images, latents, recipe, index["hash"], path, no_face, broken)
+
+
+def _hash_pixels(images: NDArray[np.uint8]) -> str:
+    """The hash of crops (n, H, W, 3) as `_Writer` has it, read in pieces."""
+    digest = hashlib.sha256()
+    for start in range(0, len(images), _CHUNK):
+        for crop in images[start : start + _CHUNK]:
+            digest.update(hashlib.blake2b(crop.tobytes(), digest_size=16).digest())
+    return digest.hexdigest()
+
+
+def _file_state(path: Path) -> list[int]:
+    state = (path / _IMAGES).stat()
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+
+
+def _is_checked(path: Path) -> bool:
+    """Whether the pixels of a pack were compared with their hash since the file last changed."""
+    try:
+        return bool(json.loads((path / _CHECKED).read_text(encoding="utf-8")) == _file_state(path))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _note_checked(path: Path) -> None:
+    with contextlib.suppress(OSError):  # a pack that only others may write to is compared each time
+        files.write(path / _CHECKED, json.dumps(_file_state(path)), flush=False)
 
 
 def _read_index(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import shutil
 import struct
 import threading
@@ -12,7 +13,9 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from aunce import cli
 from aunce.data import bp4d, faces, images, layout, load
 from aunce.data.frames import FrameTable, Protocol
 from aunce.data.images import open_pack, pack
@@ -505,3 +508,37 @@ def test_a_video_that_ends_early_or_cannot_be_opened_is_named(root, tmp_path):
     (root / "two.avi").write_bytes(b"RIFF")
     with pytest.raises(DataError, match=r"two\.avi: frame 0 of the video cannot be decoded"):
         pack(of_video("two.avi", [0]), root, tmp_path / "other", recipe=Recipe(16))
+
+
+def test_pixels_that_were_not_packed_are_refused_once_the_file_has_changed(root, tmp_path):
+    made = pack(toy(root), root, tmp_path / "pack")
+    path = tmp_path / "pack" / "images.npy"
+    hashed = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_hash_pixels", lambda crops: hashed.append(1) or made.hash)
+        open_pack(tmp_path / "pack")  # nothing has changed since it was made
+    assert hashed == []
+    whole = path.read_bytes()
+    path.write_bytes(whole[:128] + bytes(255 - byte for byte in whole[128:]))
+    for _ in range(2):
+        with pytest.raises(DataError, match="not the pixels that were packed"):
+            open_pack(tmp_path / "pack")
+    path.write_bytes(whole)
+    assert open_pack(tmp_path / "pack").hash == made.hash
+    state = path.stat()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    result = CliRunner().invoke(cli.main, ["data", "verify", str(tmp_path / "pack")])
+    assert result.exit_code == 1
+    assert "not the pixels that were packed" in result.output
+    path.write_bytes(whole)
+    result = CliRunner().invoke(cli.main, ["data", "verify", str(tmp_path / "pack")])
+    assert result.exit_code == 0, result.output
+    assert "labels and pixels of 6 crops are what was packed" in result.output
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null", "[" * 100_000])
+def test_a_damaged_note_of_what_was_compared_is_no_obstacle(root, tmp_path, content):
+    made = pack(toy(root), root, tmp_path / "pack")
+    (tmp_path / "pack" / "checked.json").write_text(content)
+    assert open_pack(tmp_path / "pack").hash == made.hash
