@@ -77,7 +77,7 @@ def test_open_pack_returns_what_was_packed_without_reading_the_images(root, tmp_
     assert not again.images.flags.writeable
     assert (again.images == made.images).all()
     pd.testing.assert_frame_equal(again.table.frames, table.frames)
-    files = {"images.npy", "frames.parquet", "pack.json", "skipped.csv"}
+    files = {"checked.json", "images.npy", "frames.parquet", "pack.json", "skipped.csv"}
     assert {path.name for path in (tmp_path / "pack").iterdir()} == files
 
 
