@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from cells import shown
 from scipy import stats
 
 from aunce.errors import UsageError
+from aunce.report import findings
 from aunce.report.ablation import Ablation
 from aunce.report.claims_report import _why_apart
 from aunce.report.decide import Comparison
@@ -48,7 +50,7 @@ def make(
                     place
                     | {"method": "bce" if arm == "BCE" else "aunce", "status": "done", "flat": True, "val_auc": 0.7}
                     | {"val_f1": 0.5, "reason": "", "data": json.dumps(facts), "provenance": "{}"}
-                    | {"spec": json.dumps({"method": "aunce", "pretext": False})}
+                    | {"spec": json.dumps({"method": "aunce", "backbone": "small", "pretext": False})}
                 )
                 curve = {"val_auc": 0.7, "val_f1": 0.5, "own_view": 0.9}
                 history += [place | {"epoch": epoch} | curve for epoch in (1, 2)]
@@ -211,18 +213,16 @@ def test_flips_are_counted_pair_by_pair_within_a_replicate(tmp_path: Path) -> No
         return value if reading.get("head") != "knn" else 0.9 - value / 2
 
     arms = ("BCE", "SupCon", "AUNCE", "AUNCE, 20 epochs")
-    tables = make(tmp_path / "t", score, arms=arms, noises=DEALS, readings={"head": "knn"})
-    report = Ablation(
-        tables, out=tmp_path, experiment="protocol", ranked=arms[:3], retrained={"20 epochs": "20 epochs"}
-    )
-    assert "0 to 100 % of the pairs of BCE, SupCon, AUNCE change places" in report.findings().data
-    report.flips()
+    tables = make(tmp_path / "protocol", score, arms=arms, noises=DEALS, readings={"head": "knn"})
+    text = shown("protocol", tables=tables, out=tmp_path)
+    assert "0 to 100 % of the pairs of BCE, SupCon, AUNCE change places" in text
+    assert findings.read(tmp_path).found.startswith("0 to 100 % of the pairs of BCE, SupCon, AUNCE change places")
     whole = pd.read_csv(tmp_path / "figures" / "flips.csv").set_index("change")
     assert whole["low"].min() == 0
     assert whole["high"].max() == 1
     assert whole.loc["another replicate", "high"] == pytest.approx(1 - 0.025 ** (1 / 4)), "four independent pairs"
     table = whole["estimate"]
-    assert table["20 epochs"] == pytest.approx(1 / 3), "AUNCE overtakes SupCon"
+    assert table["20 epochs in place of 40"] == pytest.approx(1 / 3), "AUNCE overtakes SupCon"
     assert table["head: kNN"] == 1
     assert table["subjects dealt anew (part 1)"] == pytest.approx(2 / 8)
     assert table["subjects dealt anew (part 2)"] == 0
@@ -255,14 +255,13 @@ def test_f1_over_parts_is_pooled_from_counts_or_a_mean_of_parts(tmp_path: Path) 
     def score(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
         return sizes[noise.rpartition("deal ")[2]]
 
-    tables = make(tmp_path, score, arms=("BCE",), noises=DEALS)
-    report = Ablation(tables, experiment="protocol", ranked=["BCE"])
+    arms = ("BCE", "SupCon", "AUNCE")
+    text = shown("protocol", tables=make(tmp_path / "protocol", score, arms=arms, noises=DEALS))
     found = [2 * value / (1 + value) for value in sizes.values()]  # fp = 0: F1 = 2 r / (1 + r) with the recall r
-    assert report._over_deals("BCE", ["part"]).to_numpy() == pytest.approx(np.full(8, np.mean(found)), abs=1e-3)
     recall = np.mean(list(sizes.values()))
     pooled = 2 * recall / (1 + recall)
-    assert report._over_deals("BCE", []).to_numpy() == pytest.approx(np.full(8, pooled), abs=1e-3)
-    assert f"| BCE | {pooled:.3f} | {np.mean(found):.3f} | −{pooled - np.mean(found):.4f} |" in report.averages().data
+    row = f"{pooled:.3f} | {np.mean(found):.3f} | −{pooled - np.mean(found):.4f} |"
+    assert all(f"| {arm} | {row}" in text for arm in arms)
 
 
 def test_the_same_study_again_is_compared_contrast_by_contrast(tmp_path: Path) -> None:
@@ -293,11 +292,12 @@ def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
     assert "No replicate" in report.rarity(("one", "other")).data
     for section in ("own_views", "identity"):
         assert "No replicate" in getattr(report, section)().data
-    assert "No replicate" in report.flips().data
     assert "No replicate" in report.against_kappa("one", "other").data
-    assert "No replicate" in report.averages().data
     report.discrepancies_table()
     report.again()
+    text = shown("protocol", tables=tmp_path / "none")
+    for section in ("## What turns the ranking", "## Mean of parts, or pooled", "## Who it is"):
+        assert "No replicate" in text.split(section)[1].split("\n## ")[0]
 
 
 def test_shares_and_identity_are_means_over_replicates(tmp_path: Path) -> None:
