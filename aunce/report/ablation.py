@@ -3,8 +3,6 @@
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,35 +13,21 @@ from aunce.report import figures, page
 from aunce.report.claims_report import NOTHING, ClaimsReport, spoken, with_replicates
 from aunce.report.decide import FEWEST, Comparison, Decisions, lines, rises
 from aunce.report.scores import estimate_of, estimated
-from aunce.report.sections import in_cells, in_text, shown_unless
+from aunce.report.sections import in_cells, in_text
 from aunce.report.verification import changed
 from aunce.statistics import Estimate
 from aunce.study.grid import without_size
 
-Samples = dict[Comparison, tuple["pd.Series[float]", "pd.Series[float]"]]
-
-with_both = shown_unless(
-    lambda report: NOTHING if report.shorter is None or report.empty or report.shorter.empty else ""
-)
-
 
 class Ablation(ClaimsReport):
-    """Sections of the ablation reports.
+    """Sections of the ablation reports; see `ClaimsReport` for the arguments."""
 
-    Args:
-        tables: see `ClaimsReport`, as are the other options.
-        shorter: name of the study of which this one is a longer training; its tables, in the same size, lie beside
-            these. The comparisons of its claims are compared, see `by_length`.
+    def sibling(self, name: str) -> Decisions:
+        """Another study, by its name, whose tables in the same size lie beside these.
 
-    Raises:
-        UsageError: the tables of the shorter study are not those that were collected.
-    """
-
-    def __init__(self, tables: str | Path, *, shorter: str = "", **options: Any) -> None:
-        super().__init__(tables, **options)
-        self.shorter = self._read_shorter(shorter) if shorter else None
-
-    def _read_shorter(self, name: str) -> Decisions:
+        Raises:
+            UsageError: its tables are not those that were collected.
+        """
         size = self.folder.name.removeprefix(without_size(self.folder.name))
         beside = self.folder.with_name(name + size)
         known = beside / "provenance.json"
@@ -54,11 +38,6 @@ class Ablation(ClaimsReport):
                 f"({'; '.join(wrong)}); restore them, or collect them again"
             )
         return Decisions(beside)
-
-    def _sentences(self) -> list[str]:
-        if self.shorter is not None:
-            return [*self._over_lengths(self.shorter), *super()._sentences()]
-        return super()._sentences()
 
     @with_replicates
     def rarity(self, *pairs: tuple[str, str]) -> str:
@@ -134,85 +113,6 @@ class Ablation(ClaimsReport):
             ),
         )
 
-    @with_both
-    def by_length(self) -> str:
-        """Comparisons and methods at the end of this training and of the shorter one, on the replicates of both."""
-        assert self.shorter is not None  # `with_both` has seen to that
-        short, long = (f"{_epochs(one)} epochs" for one in (self.shorter, self))
-        if not (samples := self._by_length(self.shorter)):
-            return NOTHING
-        many = page.count(min(len(one) for one, _ in samples.values()), "replicate")
-        table = pd.DataFrame(
-            {"contrast": str(comparison), "condition": "all" if level == "change" else "epochs", "level": level}
-            | estimated(sample)
-            for comparison, pair in samples.items()
-            for level, sample in zip((short, long, "change"), (*pair, pair[1] - pair[0]), strict=True)
-        )
-        changes = "; ".join(spoken(table[table["level"] == "change"], "contrast"))
-        drawn = self._figure(
-            "by_length",
-            figures.conditions(table, delta=self.delta),
-            table,
-            alt=f"Each contrast after {short} and after {long}; what it changes by: {changes}.",
-            caption=(
-                f"Each contrast in macro-AUC at the end of a training of {short} and of one of {long}, each with its "
-                f"own decay of the learning rate, on the same people and labels; in black, what it changes by. Means "
-                f"over {many} with 95 % intervals, each by itself; they decide nothing. The band counts as nothing."
-            ),
-        )
-        rows, curves = [], self._both_curves(self.shorter)
-        for noise, label in self.labels.items():
-            for method in self.methods:
-                one, other = self.shorter.scores(method, noise=noise), self.scores(method, noise=noise)
-                shared = one.index.intersection(other.index)
-                means = [page.number(float(values[shared].mean())) for values in (one, other)]
-                change = in_cells(estimate_of(other[shared] - one[shared]), "+.3f")
-                flat = curves[(curves["arm"] == method) & (curves["noise"] == noise)]
-                ended = [f"{flat[name].sum()} of {len(flat)}" for name in ("there", "here")]
-                rows.append([page.text(label), page.text(method), *means, *change, *ended])
-        headers = [self.condition, "Arm", f"AUC, {short}", f"AUC, {long}", "Change", "95 % interval"]
-        headers += [f"Curves flat, {short}", f"Curves flat, {long}"]
-        return f"{drawn}\n\n{page.table(headers, rows, 'llrrrlrr')}"
-
-    def _by_length(self, shorter: Decisions) -> Samples:
-        """The pairs of the shorter study's claims, without noise, and its claims' comparisons: there and here."""
-        asked = list(shorter.samples)
-        plain = dict.fromkeys(Comparison(one.better, one.worse) for one in asked)
-        pairs = {}
-        for comparison in [*plain, *asked]:
-            there, here = shorter.sample(comparison), self.sample(comparison)
-            shared = there.index.intersection(here.index)
-            if len(shared):
-                pairs[comparison] = there[shared], here[shared]
-        return pairs
-
-    def _over_lengths(self, shorter: Decisions) -> list[str]:
-        """What changes from the shorter training to this one."""
-        if self.empty or shorter.empty:
-            return []
-        short, long = map(_epochs, (shorter, self))
-        said = [
-            f"{comparison}: {in_text(estimate_of(there), '+.3f')} AUC after {short} epochs, "
-            f"{in_text(estimate_of(here), '+.3f')} after {long}, changed by "
-            f"{in_text(estimate_of(here - there), '+.3f')}, {page.count(len(here), 'replicate')}."
-            for comparison, (there, here) in self._by_length(shorter).items()
-        ]
-        curves = self._both_curves(shorter)
-        flat = (
-            f"Of {page.count(len(curves), 'curve')}, {curves['there'].sum()} are flat after {short} epochs and "
-            f"{curves['here'].sum()} after {long}."
-        )
-        return [flat, *said]
-
-    def _both_curves(self, shorter: Decisions) -> pd.DataFrame:
-        """Arm, noise and replicate of the runs that both studies have, and whether the curve is flat there and here."""
-        place = ["arm", "noise", "replicate"]
-        there, here = (
-            one.curves[place].assign(**{name: one.curves["flat"] == "True"})
-            for name, one in (("there", shorter), ("here", self))
-        )
-        return there.merge(here, on=place)
-
     @with_replicates
     def own_views(self) -> str:
         """Share of anchors whose most similar positive is their own view, over training, and where it ends."""
@@ -250,10 +150,6 @@ class Ablation(ClaimsReport):
     def scores_of(self, methods: Sequence[str], score: str = "auc", *, noise: str = "", **reading: str) -> pd.DataFrame:
         """Macro scores (replicates, methods) of the replicates that all methods have, see `Decisions.scores`."""
         return pd.DataFrame({method: self.scores(method, score, noise=noise, **reading) for method in methods}).dropna()
-
-
-def _epochs(study: Decisions) -> int:
-    return int(study.history["epoch"].max())
 
 
 def _shares(what: str, shares: Mapping[str, Estimate]) -> str:

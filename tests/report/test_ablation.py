@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -306,6 +307,11 @@ def test_shares_and_identity_are_means_over_replicates(tmp_path: Path) -> None:
     assert "| 0.40 |" in report.identity().data
 
 
+def by_length(tables: Path) -> str:
+    """That section of the page of `noise_long`."""
+    return shown("noise_long", tables=tables).split("\n## By length")[1].split("\n## ")[0]
+
+
 def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path: Path) -> None:
     arms = ("share of own views .2", "no own views")
     noises = ("none", "miss 0.3", "jitter 0.6", "flip 0.3")
@@ -323,8 +329,7 @@ def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path
     runs.to_parquet(tables / "runs.parquet")
     history = pd.read_parquet(tables / "history.parquet").assign(epoch=lambda table: 2 * table["epoch"])
     history.to_parquet(tables / "history.parquet")
-    report = Ablation(tables, out=tmp_path, experiment="noise_long", shorter="noise")
-    text = report.by_length().data
+    text = shown("noise_long", tables=tables, out=tmp_path)
     table = pd.read_csv(tmp_path / "figures" / "by_length.csv").set_index(["contrast", "level"])
     plain = "share of own views .2 minus no own views"
     assert table.loc[(plain, "2 epochs"), "estimate"] == pytest.approx(0.02), "replicates 6 and 7 have no longer run"
@@ -336,26 +341,23 @@ def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path
     assert table.loc[(plain, "4 epochs"), "high"] - table.loc[(plain, "4 epochs"), "estimate"] == pytest.approx(half)
     assert "| no own views | 0.600 | 0.650 | +0.050 |" in text
     assert "| 6 of 6 | 0 of 6 |" in text
-    assert "Of 48 curves, 48 are flat after 2 epochs and 36 after 4" in report.findings().data
-    assert "changed by +0.020" in report.findings().data
+    assert "Of 48 curves, 48 are flat after 2 epochs and 36 after 4" in text
+    assert "changed by +0.020" in findings.read(tmp_path).found
     again = make(tmp_path / "noise_long-again", partial(score, long=True), arms=arms, noises=noises, replicates=2)
-    assert "No replicate" in Ablation(again, experiment="noise_long", shorter="noise").by_length().data, (
-        "no noise-again"
-    )
+    assert "No replicate" in by_length(again), "no noise-again"
     make(tmp_path / "noise-again", partial(score, long=False), arms=arms, noises=("none",), replicates=1)
-    few = Ablation(again, experiment="noise_long", shorter="noise")
-    assert "| none | no own views | 0.600 | 0.650 | +0.050 |" in few.by_length().data, "of two replicates one is there"
+    assert "| none | no own views | 0.600 | 0.650 | +0.050 |" in by_length(again), "of two replicates one is there"
     for name in ("runs", "counts", "auc", "history"):
         table = pd.read_parquet(tables / f"{name}.parquet").assign(replicate=lambda table: table["replicate"] + 100)
         (tmp_path / "others").mkdir(exist_ok=True)
         table.to_parquet(tmp_path / "others" / f"{name}.parquet")
     (tmp_path / "others" / "provenance.json").write_text((tables / "provenance.json").read_text())
-    others = Ablation(tmp_path / "others", experiment="noise_long", shorter="noise")
-    assert "No replicate" in others.by_length().data
-    assert "Of 0 curves" in others.findings().data
-    alone = Ablation(tables, experiment="noise_long", shorter="none")
-    assert "No replicate" in alone.by_length().data
-    assert "No replicate" in Ablation(tmp_path / "none", experiment="noise_long", shorter="noise").by_length().data
+    assert "No replicate" in by_length(tmp_path / "others")
+    assert "Of 0 curves" in shown("noise_long", tables=tmp_path / "others")
+    alone = tmp_path / "alone" / "noise_long"
+    shutil.copytree(tables, alone)
+    assert "No replicate" in by_length(alone)
+    assert "No replicate" in by_length(tmp_path / "none")
     (tmp_path / "noise" / "auc.parquet").unlink()
     with pytest.raises(UsageError, match=r"noise, with which .* \(auc.parquet: is gone\); restore them"):
-        Ablation(tables, experiment="noise_long", shorter="noise")
+        shown("noise_long", tables=tables)
