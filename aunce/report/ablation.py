@@ -1,4 +1,4 @@
-"""What reports of ablations show beside verdicts: rarity, kappa, length, flips of the ranking, own views, identity."""
+"""What reports of ablations show beside verdicts: rarity, own views, identity; and the study beside this one."""
 
 import itertools
 import json
@@ -10,9 +10,9 @@ import pandas as pd
 from aunce.data.render.writing import OFTEN, RARE
 from aunce.errors import UsageError
 from aunce.report import figures, page
-from aunce.report.claims_report import NOTHING, ClaimsReport, spoken, with_replicates
+from aunce.report.claims_report import NOTHING, ClaimsReport, with_replicates
 from aunce.report.decide import FEWEST, Comparison, Decisions, lines, rises
-from aunce.report.scores import estimate_of, estimated
+from aunce.report.scores import estimate_of
 from aunce.report.sections import in_cells, in_text
 from aunce.report.verification import changed
 from aunce.statistics import Estimate
@@ -66,50 +66,6 @@ class Ablation(ClaimsReport):
                 f"dots, pale for AUs too rare for the means. With the {few} alone that enter the means, the "
                 f"lines are higher at {RARE:.0%} than at {OFTEN:.0%} by (looked at after the runs, decides nothing): "
                 f"{'; '.join(slopes)}."
-            ),
-        )
-
-    @with_replicates
-    def against_kappa(self, better: str, worse: str) -> str:
-        """Every method at every noise, and what `better` gains on `worse` beyond what it gains without, by kappa.
-
-        One row per noise, the least kappa at the bottom. The caption has the rise of a line of least squares through
-        the gains of a replicate, which is 0 at a kappa of 1 by definition, per 0.1 of kappa that is lost.
-        """
-        ended = self.finished[self.finished["noise"].isin(self.labels)]
-        places = ended.groupby(["noise", "replicate"])
-        kappa = pd.Series({place: float(np.mean(self.kappas(runs) or [np.nan])) for place, runs in places})
-        rows, gains = [], {}
-        for noise in self.labels:
-            samples = {method: self.scores(method, self.score, noise=noise) for method in self.methods}
-            if noise != self.first:
-                gains[noise] = samples["gain"] = self.sample(Comparison(better, worse, "noise", noise))
-            for name, sample in samples.items():
-                if len(sample):
-                    at = {"noise": self.labels[noise], "kappa": float(kappa[noise].mean())}
-                    rows.append({"measure": name} | at | estimated(sample))
-        if not any(map(len, gains.values())):  # as long as no replicate has ended with noise and without
-            return NOTHING
-        # without noise first, then from the noise that changes least on
-        table = pd.DataFrame(rows).sort_values("kappa", ascending=False, kind="stable").reset_index(drop=True)
-        lost = {noise: 1 - kappa[noise].reindex(gain.index) for noise, gain in gains.items()}
-        over = pd.concat([gains[noise] * lost[noise] for noise in gains]).groupby(level=0).sum()
-        rise = 0.1 * over / pd.concat([one**2 for one in lost.values()]).groupby(level=0).sum()
-        return self._figure(
-            "against_kappa",
-            figures.against_kappa(table, gain=f"{better} minus {worse}", delta=self.delta),
-            table,
-            alt=(
-                f"Macro-AUC of each arm at each noise, and {better} minus {worse} at it more than without noise: "
-                f"{'; '.join(spoken(table[table['measure'] == 'gain'], 'noise'))}."
-            ),
-            caption=(
-                f"Left: macro-AUC of each arm. Right: how much more {better} has than {worse}, beyond what it has "
-                "without noise; the band counts as nothing. Means over "
-                f"{page.count(len(self.conditions), 'replicate')} with 95 % intervals, each by itself: those that "
-                "decide the claim stand under Verdicts. For each 0.1 of κ that noise takes, whatever its kind, the "
-                f"right side rises by {in_text(estimate_of(rise.dropna()), '+.4f')} (a line of least squares "
-                "in each replicate; it decides nothing)."
             ),
         )
 

@@ -74,6 +74,11 @@ def make(
     return folder
 
 
+def section(notebook: str, heading: str, tables: Path) -> str:
+    """A section of the page of a notebook."""
+    return shown(notebook, tables=tables).split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
 IMBALANCE = ("exponents (.8, 1.2)", "exponents (1, 1)", "exponents (1.2, .8)", "batch of 128", "balanced sampler")
 
 
@@ -185,15 +190,14 @@ def test_what_is_gained_against_kappa_is_a_line_through_nothing_without_noise(tm
         return 0.6 + (share if arm == "share of own views .2" else 0)
 
     arms = ("share of own views .2", "no own views")
-    tables = make(tmp_path / "t", score, arms=arms, noises=tuple(kappas))
+    tables = make(tmp_path / "noise", score, arms=arms, noises=tuple(kappas))
     runs = pd.read_parquet(tables / "runs.parquet")
     runs["data"] = [
         json.dumps(json.loads(data) | {"kappa": {"AU1": kappas[noise], "AU4": kappas[noise], "AU9": 0.1, "AU6": None}})
         for data, noise in zip(runs["data"], runs["noise"], strict=True)
     ]
     runs.to_parquet(tables / "runs.parquet")
-    report = Ablation(tables, out=tmp_path, experiment="noise")
-    text = report.against_kappa(*arms).data
+    text = shown("noise", tables=tables, out=tmp_path)
     table = pd.read_csv(tmp_path / "figures" / "against_kappa.csv")
     assert list(dict.fromkeys(table["noise"])) == ["none (κ 1.00)", "shift 0.3 (κ 0.90)", "miss 0.3 (κ 0.50)"]
     gains = table[table["measure"] == "gain"].set_index("noise")["estimate"]
@@ -235,7 +239,7 @@ def test_a_study_whose_first_condition_did_not_end_well_compares_nothing_with_an
     def score(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
         return 0.7 + 0.001 * replicate
 
-    tables = make(tmp_path, score, arms=("share of own views .2", "no own views"), noises=NOISES)
+    tables = make(tmp_path / "noise", score, arms=("share of own views .2", "no own views"), noises=NOISES)
     for name in ("counts", "auc", "history"):
         table = pd.read_parquet(tables / f"{name}.parquet")
         table[table["noise"] != "none"].to_parquet(tables / f"{name}.parquet")
@@ -244,10 +248,9 @@ def test_a_study_whose_first_condition_did_not_end_well_compares_nothing_with_an
     runs.to_parquet(tables / "runs.parquet")
     report = Ablation(tables, experiment="noise")
     assert report.judge(report.claims[0])[0] is Verdict.UNDECIDED
-    assert "No replicate" in report.against_kappa("share of own views .2", "no own views").data
-    started = make(tmp_path / "first", score, arms=("share of own views .2", "no own views"))
-    shown = Ablation(started, experiment="noise").against_kappa("share of own views .2", "no own views")
-    assert "No replicate" in shown.data, "nothing has ended with noise yet"
+    assert "No replicate" in section("noise", "Arms by noise", tables)
+    started = make(tmp_path / "first" / "noise", score, arms=("share of own views .2", "no own views"))
+    assert "No replicate" in section("noise", "Arms by noise", started), "nothing has ended with noise yet"
 
 
 def test_f1_over_parts_is_pooled_from_counts_or_a_mean_of_parts(tmp_path: Path) -> None:
@@ -291,25 +294,19 @@ def test_the_same_study_again_is_compared_contrast_by_contrast(tmp_path: Path) -
 def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
     report = Ablation(tmp_path / "none", experiment="imbalance")
     assert "No replicate" in report.rarity(("one", "other")).data
-    for section in ("own_views", "identity"):
-        assert "No replicate" in getattr(report, section)().data
-    assert "No replicate" in report.against_kappa("one", "other").data
+    for name in ("own_views", "identity"):
+        assert "No replicate" in getattr(report, name)().data
+    assert "No replicate" in section("noise", "Arms by noise", tmp_path / "none")
     report.discrepancies_table()
     report.again()
-    text = shown("protocol", tables=tmp_path / "none")
-    for section in ("## What turns the ranking", "## Mean of parts, or pooled", "## Who it is"):
-        assert "No replicate" in text.split(section)[1].split("\n## ")[0]
+    for heading in ("What turns the ranking", "Mean of parts, or pooled", "Who it is"):
+        assert "No replicate" in section("protocol", heading, tmp_path / "none")
 
 
 def test_shares_and_identity_are_means_over_replicates(tmp_path: Path) -> None:
     report = Ablation(make(tmp_path / "t", rare_gain, arms=IMBALANCE), out=tmp_path, experiment="imbalance")
     assert "| 0.90 |" in report.own_views().data
     assert "| 0.40 |" in report.identity().data
-
-
-def by_length(tables: Path) -> str:
-    """That section of the page of `noise_long`."""
-    return shown("noise_long", tables=tables).split("\n## By length")[1].split("\n## ")[0]
 
 
 def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path: Path) -> None:
@@ -344,20 +341,22 @@ def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path
     assert "Of 48 curves, 48 are flat after 2 epochs and 36 after 4" in text
     assert "changed by +0.020" in findings.read(tmp_path).found
     again = make(tmp_path / "noise_long-again", partial(score, long=True), arms=arms, noises=noises, replicates=2)
-    assert "No replicate" in by_length(again), "no noise-again"
+    assert "No replicate" in section("noise_long", "By length", again), "no noise-again"
     make(tmp_path / "noise-again", partial(score, long=False), arms=arms, noises=("none",), replicates=1)
-    assert "| none | no own views | 0.600 | 0.650 | +0.050 |" in by_length(again), "of two replicates one is there"
+    assert "| none | no own views | 0.600 | 0.650 | +0.050 |" in section("noise_long", "By length", again), (
+        "of two replicates one is there"
+    )
     for name in ("runs", "counts", "auc", "history"):
         table = pd.read_parquet(tables / f"{name}.parquet").assign(replicate=lambda table: table["replicate"] + 100)
         (tmp_path / "others").mkdir(exist_ok=True)
         table.to_parquet(tmp_path / "others" / f"{name}.parquet")
     (tmp_path / "others" / "provenance.json").write_text((tables / "provenance.json").read_text())
-    assert "No replicate" in by_length(tmp_path / "others")
+    assert "No replicate" in section("noise_long", "By length", tmp_path / "others")
     assert "Of 0 curves" in shown("noise_long", tables=tmp_path / "others")
     alone = tmp_path / "alone" / "noise_long"
     shutil.copytree(tables, alone)
-    assert "No replicate" in by_length(alone)
-    assert "No replicate" in by_length(tmp_path / "none")
+    assert "No replicate" in section("noise_long", "By length", alone)
+    assert "No replicate" in section("noise_long", "By length", tmp_path / "none")
     (tmp_path / "noise" / "auc.parquet").unlink()
     with pytest.raises(UsageError, match=r"noise, with which .* \(auc.parquet: is gone\); restore them"):
         shown("noise_long", tables=tables)
