@@ -1,4 +1,4 @@
-"""What reports of ablations show beside verdicts: rarity, own views, identity; and the study beside this one."""
+"""What reports of ablations show beside verdicts: own views, identity; and the study beside this one."""
 
 import itertools
 import json
@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from aunce.data.render.writing import OFTEN, RARE
 from aunce.errors import UsageError
 from aunce.report import figures, page
 from aunce.report.claims_report import NOTHING, ClaimsReport, with_replicates
-from aunce.report.decide import FEWEST, Comparison, Decisions, lines, rises
+from aunce.report.decide import Decisions
 from aunce.report.scores import estimate_of
-from aunce.report.sections import in_cells, in_text
+from aunce.report.sections import in_cells
 from aunce.report.verification import changed
 from aunce.statistics import Estimate
 from aunce.study.grid import without_size
@@ -38,36 +37,6 @@ class Ablation(ClaimsReport):
                 f"({'; '.join(wrong)}); restore them, or collect them again"
             )
         return Decisions(beside)
-
-    @with_replicates
-    def rarity(self, *pairs: tuple[str, str]) -> str:
-        """Gain of one method over another, AU by AU, against prevalence, with the mean line of each pair."""
-        comparisons = [Comparison(*pair, "rarity") for pair in pairs]
-        gains = {f"{one.better} minus {one.worse}": self.gains(one) for one in comparisons}
-        table = pd.concat([own.assign(contrast=name, enters=self.is_scored(own)) for name, own in gains.items()])
-        means = [
-            {"contrast": name, "prevalence": at, "gain": float(np.mean([line(at) for line in lines(own).values()]))}
-            for name, own in gains.items()
-            for at in np.geomspace(RARE, OFTEN, 20).tolist()
-        ]
-        said = [f"{one}: {in_text(estimate_of(self.sample(one)), '+.3f')}" for one in comparisons]
-        strict = {name: own[self.is_scored(own)] for name, own in gains.items()}
-        slopes = [f"{name} {in_text(estimate_of(rises(own)), '+.3f')}" for name, own in strict.items()]
-        dots, few = (len(next(iter(of.values()))) for of in (gains, strict))
-        return self._figure(
-            "rarity",
-            figures.gains(table, pd.DataFrame(means)),
-            table,
-            alt=f"Gain in AUC of each AU against its prevalence. {'; '.join(said)}.",
-            caption=(
-                "One dot is one AU in one replicate: how rare it was, and how much more AUC the first arm has than the "
-                f"second. Lines are means over replicates of the lines of least squares from {RARE:.0%} to {OFTEN:.0%}."
-                f" An AU has a dot from {FEWEST} positive test frames on, of however many people: {dots} "
-                f"dots, pale for AUs too rare for the means. With the {few} alone that enter the means, the "
-                f"lines are higher at {RARE:.0%} than at {OFTEN:.0%} by (looked at after the runs, decides nothing): "
-                f"{'; '.join(slopes)}."
-            ),
-        )
 
     @with_replicates
     def own_views(self) -> str:

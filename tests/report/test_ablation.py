@@ -109,10 +109,10 @@ def test_a_control_of_the_same_sign_is_said_beside_the_verdict(tmp_path: Path) -
 
 
 def test_the_figure_of_rarity_draws_the_gains_that_it_saves(tmp_path: Path) -> None:
-    report = Ablation(make(tmp_path / "t", rare_gain, arms=IMBALANCE), out=tmp_path, experiment="imbalance")
-    text = report.rarity(("exponents (.8, 1.2)", "exponents (1, 1)")).data
+    text = shown("imbalance", tables=make(tmp_path / "imbalance", rare_gain, arms=IMBALANCE), out=tmp_path)
     table = pd.read_csv(tmp_path / "figures" / "rarity.csv")
-    assert len(table) == 8 * len(RATES)
+    assert len(table) == 2 * 8 * len(RATES)
+    table = table[table["contrast"] == "exponents (.8, 1.2) minus exponents (1, 1)"]
     line = stats.linregress(table["prevalence"], table["gain"])
     assert f"{line.slope * (0.02 - 0.5):+.3f}" in text
     assert (
@@ -293,7 +293,7 @@ def test_the_same_study_again_is_compared_contrast_by_contrast(tmp_path: Path) -
 
 def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
     report = Ablation(tmp_path / "none", experiment="imbalance")
-    assert "No replicate" in report.rarity(("one", "other")).data
+    assert "No replicate" in section("imbalance", "Gain against prevalence", tmp_path / "none")
     for name in ("own_views", "identity"):
         assert "No replicate" in getattr(report, name)().data
     assert "No replicate" in section("noise", "Arms by noise", tmp_path / "none")
