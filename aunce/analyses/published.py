@@ -8,7 +8,7 @@ determine the confusion matrix: see `solve`.
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,6 @@ import pandas as pd
 from aunce import literature
 from aunce.data import bp4d, disfa
 from aunce.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 DATASETS = ("BP4D", "DISFA")
 """The data sets that AUNCE released fold logs of."""
@@ -488,7 +485,8 @@ def rivals(dataset: str) -> pd.DataFrame:
     Returns:
         Columns: method; printed; margin, AUNCE's printed mean less this one; ahead, the number of AUs on which AUNCE's
         F1 is higher, and aus, of how many; one per way of `OTHER_ORDERS`, whether AUNCE is ahead; one_au_less, whether
-        AUNCE is ahead without any one AU; way_moves, whether pooling changes AUNCE's own F1 by more than the margin.
+        AUNCE is ahead without any one AU; survives, whether it is ahead by all of these; way_moves, whether pooling
+        changes AUNCE's own F1 by more than the margin.
     """
     printed = compared(dataset)
     table = printed.drop(columns="mean")
@@ -504,6 +502,7 @@ def rivals(dataset: str) -> pd.DataFrame:
             "aus": len(table.columns),
             **{name: ahead[name] for name in OTHER_ORDERS},
             "one_au_less": ahead[less].all(axis=1),
+            "survives": ahead[[*OTHER_ORDERS, *less]].all(axis=1),
         }
     ).drop(index="AUNCE")
     return rows.assign(way_moves=rows["margin"].abs() < moved).sort_values("margin").reset_index()

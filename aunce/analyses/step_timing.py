@@ -1,11 +1,13 @@
 """Measurements of training steps: this project beside the released path."""
 
+import datetime
+import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,11 +18,24 @@ from torch import Generator, Tensor
 from torch.utils import benchmark
 from torch.utils.data import DataLoader, Dataset
 
+from aunce import files
 from aunce.analyses.published_loss import published_loss
-from aunce.analyses.timing import Pair, Work, batch, branches, forward_backward, pair, timer
+from aunce.analyses.timing import (
+    Pair,
+    Place,
+    Work,
+    batch,
+    branches,
+    compare_losses,
+    forward_backward,
+    pair,
+    rates,
+    timer,
+)
 from aunce.backbones import build_backbone
 from aunce.losses import AUNCELoss, aunce_loss
 from aunce.model import Encoder, build_encoder, count_operations
+from aunce.study.results import hardware, provenance
 from aunce.training import Optimisation, Training, pretrain
 from aunce.views import two_views
 
@@ -64,6 +79,11 @@ class Setting:
         count = self.steps * self.images
         images = random.integers(0, 256, (count, self.pixels, self.pixels, 3), dtype=np.uint8)
         return images, (random.random((count, self.aus)) < np.linspace(0.15, 0.6, self.aus)).astype(np.int8)
+
+
+BIG = Setting("swin-base", 224, 64, 12, 1024, "cuda", "bf16", steps=10)
+"""The training whose speed counts on a GPU: the paper's network and size of images."""
+ROUNDS = 3  # of its pairs: the released path takes a second a step on a good GPU
 
 
 def compare_steps(setting: Setting, *, workers: int = 4, rounds: int = 5) -> pd.DataFrame:
@@ -274,3 +294,39 @@ def _released_epoch(setting: Setting, images: NDArray[np.uint8], labels: NDArray
         return float(benchmark.timer() - started)
 
     return epoch
+
+
+def measure_gpu(path: Path) -> dict[str, Any]:
+    """Measure what takes a GPU: a few minutes, on an idle one.
+
+    Args:
+        path: the record, written again after each part: what stands then is kept if the machine is taken away.
+
+    Returns:
+        Its content: date, revision, hardware, torch; rates (see `timing.rates`, bf16), operations (of a step of the
+        network), and rows of `losses` (at 512 images in bf16), `compiled` and `eager` (see `compare_steps`) and `disk`
+        (see `from_disk`).
+    """
+    place = Place("cuda", torch.bfloat16)
+    parts: dict[str, Callable[[], Any]] = {
+        "rates": lambda: rates(place),
+        "operations": lambda: operations(BIG),
+        "losses": lambda: _rows(compare_losses([512], place=place)),
+        "compiled": lambda: _rows(compare_steps(replace(BIG, compiled=True), rounds=ROUNDS)),
+        "eager": lambda: _rows(compare_steps(BIG, rounds=ROUNDS)),
+        "disk": lambda: _rows(from_disk(BIG, rounds=ROUNDS)),
+    }
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "revision": provenance("cuda", 1)["revision"],
+        "hardware": hardware("cuda"),
+        "torch": torch.__version__,
+    }
+    for name, measure in parts.items():
+        record[name] = measure()
+        files.write(path, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _rows(table: pd.DataFrame) -> Any:
+    return json.loads(table.to_json(orient="records"))

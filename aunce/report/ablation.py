@@ -1,73 +1,32 @@
-"""What reports of ablations show beside verdicts: rarity, kappa, length, flips of the ranking, own views, identity."""
+"""What reports of ablations show beside verdicts: own views, identity; and the study beside this one."""
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from aunce import evaluation
-from aunce.data.render.writing import OFTEN, RARE
 from aunce.errors import UsageError
 from aunce.report import figures, page
-from aunce.report.claims_report import NOTHING, ClaimsReport, spoken, with_replicates
-from aunce.report.collect import THRESHOLD
-from aunce.report.decide import FEWEST, Comparison, Decisions, lines, rises
-from aunce.report.scores import estimate_of, estimated
-from aunce.report.sections import in_cells, in_text, shown_unless
+from aunce.report.claims_report import NOTHING, ClaimsReport, with_replicates
+from aunce.report.decide import Decisions
+from aunce.report.scores import estimate_of
+from aunce.report.sections import in_cells
 from aunce.report.verification import changed
-from aunce.statistics import Estimate, share_interval
+from aunce.statistics import Estimate
 from aunce.study.grid import without_size
-
-Samples = dict[Comparison, tuple["pd.Series[float]", "pd.Series[float]"]]
-
-with_both = shown_unless(
-    lambda report: NOTHING if report.shorter is None or report.empty or report.shorter.empty else ""
-)
-
-
-class Change(NamedTuple):
-    """Something that is done in another way: macro scores (replicates, methods) as usual and as changed."""
-
-    group: str
-    name: str
-    usual: pd.DataFrame
-    changed: pd.DataFrame
 
 
 class Ablation(ClaimsReport):
-    """Sections of the ablation reports.
+    """Sections of the ablation reports; see `ClaimsReport` for the arguments."""
 
-    Args:
-        tables: see `ClaimsReport`, as are the other options.
-        ranked: methods in whose order the study is interested, see `flips`.
-        retrained: words for a change of training -> what the names of the methods trained so end in, after a comma; a
-            method without such a variant stays as it is.
-        shorter: name of the study of which this one is a longer training; its tables, in the same size, lie beside
-            these. The comparisons of its claims are compared, see `by_length`.
+    def sibling(self, name: str) -> Decisions:
+        """Another study, by its name, whose tables in the same size lie beside these.
 
-    Raises:
-        UsageError: the tables of the shorter study are not those that were collected.
-    """
-
-    def __init__(
-        self,
-        tables: str | Path,
-        *,
-        ranked: Sequence[str] = (),
-        retrained: Mapping[str, str] | None = None,
-        shorter: str = "",
-        **options: Any,
-    ) -> None:
-        self.ranked, self.retrained = list(ranked), dict(retrained or {})
-        super().__init__(tables, **options)
-        self.shorter = self._read_shorter(shorter) if shorter else None
-
-    def _read_shorter(self, name: str) -> Decisions:
+        Raises:
+            UsageError: its tables are not those that were collected.
+        """
         size = self.folder.name.removeprefix(without_size(self.folder.name))
         beside = self.folder.with_name(name + size)
         known = beside / "provenance.json"
@@ -78,174 +37,6 @@ class Ablation(ClaimsReport):
                 f"({'; '.join(wrong)}); restore them, or collect them again"
             )
         return Decisions(beside)
-
-    def _sentences(self) -> list[str]:
-        if self.shorter is not None:
-            return [*self._over_lengths(self.shorter), *super()._sentences()]
-        if not self.ranked or self.empty:
-            return super()._sentences()
-        *changes, between = self._flips.itertuples()
-        shares, widest = [change.estimate for change in changes], max(change.high for change in changes)
-        return [
-            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of the pairs of {', '.join(self.ranked)} change "
-            f"places by one of {len(changes)} other ways of scoring or training (the widest interval ends at "
-            f"{100 * widest:.0f} %), and {100 * between.estimate:.0f} % (up to {100 * between.high:.0f} %) between "
-            "replicates.",
-            *super()._sentences(),
-        ]
-
-    @with_replicates
-    def rarity(self, *pairs: tuple[str, str]) -> str:
-        """Gain of one method over another, AU by AU, against prevalence, with the mean line of each pair."""
-        comparisons = [Comparison(*pair, "rarity") for pair in pairs]
-        gains = {f"{one.better} minus {one.worse}": self.gains(one) for one in comparisons}
-        table = pd.concat([own.assign(contrast=name, enters=self._is_scored(own)) for name, own in gains.items()])
-        means = [
-            {"contrast": name, "prevalence": at, "gain": float(np.mean([line(at) for line in lines(own).values()]))}
-            for name, own in gains.items()
-            for at in np.geomspace(RARE, OFTEN, 20).tolist()
-        ]
-        said = [f"{one}: {in_text(estimate_of(self.sample(one)), '+.3f')}" for one in comparisons]
-        strict = {name: own[self._is_scored(own)] for name, own in gains.items()}
-        slopes = [f"{name} {in_text(estimate_of(rises(own)), '+.3f')}" for name, own in strict.items()]
-        dots, few = (len(next(iter(of.values()))) for of in (gains, strict))
-        return self._figure(
-            "rarity",
-            figures.gains(table, pd.DataFrame(means)),
-            table,
-            alt=f"Gain in AUC of each AU against its prevalence. {'; '.join(said)}.",
-            caption=(
-                "One dot is one AU in one replicate: how rare it was, and how much more AUC the first arm has than the "
-                f"second. Lines are means over replicates of the lines of least squares from {RARE:.0%} to {OFTEN:.0%}."
-                f" An AU has a dot from {FEWEST} positive test frames on, of however many people: {dots} "
-                f"dots, pale for AUs too rare for the means. With the {few} alone that enter the means, the "
-                f"lines are higher at {RARE:.0%} than at {OFTEN:.0%} by (looked at after the runs, decides nothing): "
-                f"{'; '.join(slopes)}."
-            ),
-        )
-
-    @with_replicates
-    def against_kappa(self, better: str, worse: str) -> str:
-        """Every method at every noise, and what `better` gains on `worse` beyond what it gains without, by kappa.
-
-        One row per noise, the least kappa at the bottom. The caption has the rise of a line of least squares through
-        the gains of a replicate, which is 0 at a kappa of 1 by definition, per 0.1 of kappa that is lost.
-        """
-        ended = self.finished[self.finished["noise"].isin(self.labels)]
-        places = ended.groupby(["noise", "replicate"])
-        kappa = pd.Series({place: float(np.mean(self.kappas(runs) or [np.nan])) for place, runs in places})
-        rows, gains = [], {}
-        for noise in self.labels:
-            samples = {method: self.scores(method, self.score, noise=noise) for method in self.methods}
-            if noise != self.first:
-                gains[noise] = samples["gain"] = self.sample(Comparison(better, worse, "noise", noise))
-            for name, sample in samples.items():
-                if len(sample):
-                    at = {"noise": self.labels[noise], "kappa": float(kappa[noise].mean())}
-                    rows.append({"measure": name} | at | estimated(sample))
-        if not any(map(len, gains.values())):  # as long as no replicate has ended with noise and without
-            return NOTHING
-        # without noise first, then from the noise that changes least on
-        table = pd.DataFrame(rows).sort_values("kappa", ascending=False, kind="stable").reset_index(drop=True)
-        lost = {noise: 1 - kappa[noise].reindex(gain.index) for noise, gain in gains.items()}
-        over = pd.concat([gains[noise] * lost[noise] for noise in gains]).groupby(level=0).sum()
-        rise = 0.1 * over / pd.concat([one**2 for one in lost.values()]).groupby(level=0).sum()
-        return self._figure(
-            "against_kappa",
-            figures.against_kappa(table, gain=f"{better} minus {worse}", delta=self.delta),
-            table,
-            alt=(
-                f"Macro-AUC of each arm at each noise, and {better} minus {worse} at it more than without noise: "
-                f"{'; '.join(spoken(table[table['measure'] == 'gain'], 'noise'))}."
-            ),
-            caption=(
-                f"Left: macro-AUC of each arm. Right: how much more {better} has than {worse}, beyond what it has "
-                "without noise; the band counts as nothing. Means over "
-                f"{page.count(len(self.conditions), 'replicate')} with 95 % intervals, each by itself: those that "
-                "decide the claim stand under Verdicts. For each 0.1 of κ that noise takes, whatever its kind, the "
-                f"right side rises by {in_text(estimate_of(rise.dropna()), '+.4f')} (a line of least squares "
-                "in each replicate; it decides nothing)."
-            ),
-        )
-
-    @with_both
-    def by_length(self) -> str:
-        """Comparisons and methods at the end of this training and of the shorter one, on the replicates of both."""
-        assert self.shorter is not None  # `with_both` has seen to that
-        short, long = (f"{_epochs(one)} epochs" for one in (self.shorter, self))
-        if not (samples := self._by_length(self.shorter)):
-            return NOTHING
-        many = page.count(min(len(one) for one, _ in samples.values()), "replicate")
-        table = pd.DataFrame(
-            {"contrast": str(comparison), "condition": "all" if level == "change" else "epochs", "level": level}
-            | estimated(sample)
-            for comparison, pair in samples.items()
-            for level, sample in zip((short, long, "change"), (*pair, pair[1] - pair[0]), strict=True)
-        )
-        changes = "; ".join(spoken(table[table["level"] == "change"], "contrast"))
-        drawn = self._figure(
-            "by_length",
-            figures.conditions(table, delta=self.delta),
-            table,
-            alt=f"Each contrast after {short} and after {long}; what it changes by: {changes}.",
-            caption=(
-                f"Each contrast in macro-AUC at the end of a training of {short} and of one of {long}, each with its "
-                f"own decay of the learning rate, on the same people and labels; in black, what it changes by. Means "
-                f"over {many} with 95 % intervals, each by itself; they decide nothing. The band counts as nothing."
-            ),
-        )
-        rows, curves = [], self._both_curves(self.shorter)
-        for noise, label in self.labels.items():
-            for method in self.methods:
-                one, other = self.shorter.scores(method, noise=noise), self.scores(method, noise=noise)
-                shared = one.index.intersection(other.index)
-                means = [page.number(float(values[shared].mean())) for values in (one, other)]
-                change = in_cells(estimate_of(other[shared] - one[shared]), "+.3f")
-                flat = curves[(curves["arm"] == method) & (curves["noise"] == noise)]
-                ended = [f"{flat[name].sum()} of {len(flat)}" for name in ("there", "here")]
-                rows.append([page.text(label), page.text(method), *means, *change, *ended])
-        headers = [self.condition, "Arm", f"AUC, {short}", f"AUC, {long}", "Change", "95 % interval"]
-        headers += [f"Curves flat, {short}", f"Curves flat, {long}"]
-        return f"{drawn}\n\n{page.table(headers, rows, 'llrrrlrr')}"
-
-    def _by_length(self, shorter: Decisions) -> Samples:
-        """The pairs of the shorter study's claims, without noise, and its claims' comparisons: there and here."""
-        asked = list(shorter.samples)
-        plain = dict.fromkeys(Comparison(one.better, one.worse) for one in asked)
-        pairs = {}
-        for comparison in [*plain, *asked]:
-            there, here = shorter.sample(comparison), self.sample(comparison)
-            shared = there.index.intersection(here.index)
-            if len(shared):
-                pairs[comparison] = there[shared], here[shared]
-        return pairs
-
-    def _over_lengths(self, shorter: Decisions) -> list[str]:
-        """What changes from the shorter training to this one."""
-        if self.empty or shorter.empty:
-            return []
-        short, long = map(_epochs, (shorter, self))
-        said = [
-            f"{comparison}: {in_text(estimate_of(there), '+.3f')} AUC after {short} epochs, "
-            f"{in_text(estimate_of(here), '+.3f')} after {long}, changed by "
-            f"{in_text(estimate_of(here - there), '+.3f')}, {page.count(len(here), 'replicate')}."
-            for comparison, (there, here) in self._by_length(shorter).items()
-        ]
-        curves = self._both_curves(shorter)
-        flat = (
-            f"Of {page.count(len(curves), 'curve')}, {curves['there'].sum()} are flat after {short} epochs and "
-            f"{curves['here'].sum()} after {long}."
-        )
-        return [flat, *said]
-
-    def _both_curves(self, shorter: Decisions) -> pd.DataFrame:
-        """Arm, noise and replicate of the runs that both studies have, and whether the curve is flat there and here."""
-        place = ["arm", "noise", "replicate"]
-        there, here = (
-            one.curves[place].assign(**{name: one.curves["flat"] == "True"})
-            for name, one in (("there", shorter), ("here", self))
-        )
-        return there.merge(here, on=place)
 
     @with_replicates
     def own_views(self) -> str:
@@ -281,96 +72,9 @@ class Ablation(ClaimsReport):
         named = [method for method in [*self.methods, *self.bounds] if method in table.index]
         return _shares("Subject read", {method: estimate_of(table[method]) for method in named})
 
-    @cached_property
-    def _flips(self) -> pd.DataFrame:
-        """Share of the ranked pairs that change places by each change, the last row by taking another replicate."""
-        rows = []
-        for change in [*self._scorings(), *self._trainings()]:
-            shares = _flipped(change.usual, change.changed)
-            if len(shares):  # a head, say, that these runs do not have
-                rows.append(_flip_row(change.group, change.name, share_interval(float(shares.mean()), len(shares))))
-        usual = self._each(self.ranked)
-        others = [_flipped(usual, pd.DataFrame([usual.loc[other]] * len(usual), usual.index)) for other in usual.index]
-        # a replicate beside itself does not flip, and is no other replicate
-        chance = float(np.mean(others)) * len(usual) / max(len(usual) - 1, 1)
-        # Pairs of replicates share replicates: independent are half as many as there are of these (Hoeffding 1963).
-        between = share_interval(chance, max(len(usual) // 2, 1))
-        return pd.DataFrame([*rows, _flip_row("everything anew", "another replicate", between)])
-
-    @with_replicates
-    def flips(self) -> str:
-        """How often two ranked methods change places when something is done in another way: all on one scale."""
-        table, count = self._flips, len(self.ranked)
-        said = [f"{row.change} {100 * row.estimate:.0f} %" for row in table.itertuples()]
-        replicates = page.count(len(self._each(self.ranked)), "replicate")
-        return self._figure(
-            "flips",
-            figures.flips(table),
-            table,
-            alt=f"Share of pairs of arms that change places: {'; '.join(said)}.",
-            caption=(
-                f"Share of the {page.count(count * (count - 1) // 2, 'pair')} of {', '.join(self.ranked)} that change "
-                f"places, mean over {replicates} with its 95 % interval. The last row is how "
-                "often two replicates disagree in which nothing but people, labels and seeds differs. Intervals are "
-                "those of Clopper and Pearson with a replicate, in the last row two, as one toss of a coin: too wide "
-                "rather than too narrow, and no narrower where no pair changed places."
-            ),
-        )
-
-    def _each(self, methods: Sequence[str], score: str = "auc", **reading: str) -> pd.DataFrame:
-        """Macro scores (replicates, methods) in the usual condition."""
-        return pd.DataFrame({method: self.scores(method, score, **reading) for method in methods}).dropna()
-
-    def _scorings(self) -> Iterator[Change]:
-        """The same runs scored in another way."""
-        ranked, group = self.ranked, "scored otherwise"
-        usual, f1 = self._each(ranked), self._each(ranked, "f1")
-        for name, reading in (
-            ("epoch: best on inner validation", {"epoch_rule": "inner_val"}),
-            ("epoch: best on the test", {"epoch_rule": "oracle"}),
-            ("labels of the test: noisy", {"labels": "noisy"}),
-            ("head: kNN", {"head": "knn"}),
-            ("head: probe in training mode", {"head": "moving"}),
-        ):
-            yield Change(group, name, usual, self._each(ranked, **reading))
-        yield Change(group, "F1 instead of AUC", usual, f1)
-        for name, threshold in (("threshold 0.5", "0.5"), ("best threshold on the test", "oracle")):
-            yield Change(group, f"F1: {name}", f1, self._each(ranked, "f1", threshold=threshold))
-        if self.crossed:
-            pooled, mean = (pd.DataFrame({one: self._over_deals(one, by) for one in ranked}) for by in ([], ["part"]))
-            yield Change(group, "F1: mean of parts, not pooled", pooled, mean)
-
-    def _trainings(self) -> Iterator[Change]:
-        """Other runs: other subjects held out, or trained in another way."""
-        ranked, group = self.ranked, "trained otherwise"
-        usual = self._each(ranked)
-        for name, ending in self.retrained.items():
-            variants = [one if (one := f"{method}, {ending}") in self.methods else method for method in ranked]
-            yield Change(group, name, usual, self._each(variants).set_axis(ranked, axis=1))
-        for noise in (noise for noise in self.labels if noise != self.first):
-            dealt = pd.DataFrame({method: self.scores(method, noise=noise) for method in ranked}).dropna()
-            yield Change(group, f"subjects dealt anew ({noise.rpartition(', deal ')[2]})", usual, dealt)
-
-    @with_replicates
-    def averages(self) -> str:
-        """Macro-F1 of the ranked methods over all parts that were held out: pooled, and as the mean of parts."""
-        rows = []
-        for method in self.ranked:
-            pooled, mean = self._over_deals(method, []), self._over_deals(method, ["part"])
-            cells = [page.number(pooled.mean()), page.number(mean.mean())]
-            rows.append([page.text(method), *cells, *in_cells(estimate_of(mean - pooled), "+.4f"), str(len(mean))])
-        headers = ["Arm", "F1 pooled over parts", "F1 mean of parts", "Mean minus pooled", "95 % interval"]
-        return page.table([*headers, "Replicates"], rows, "lrrrlr")
-
-    def _over_deals(self, method: str, by: list[str]) -> "pd.Series[float]":
-        """Macro-F1 by replicate over all parts that were held out: counts pooled, or the mean over `by`."""
-        counts = self.primary_counts
-        counts = counts[(counts["arm"] == method) & (counts["threshold"] == THRESHOLD) & self._is_scored(counts)]
-        return evaluation.f1(counts, ["replicate", *by, "au"]).groupby("replicate").mean()
-
-
-def _epochs(study: Decisions) -> int:
-    return int(study.history["epoch"].max())
+    def scores_of(self, methods: Sequence[str], score: str = "auc", *, noise: str = "", **reading: str) -> pd.DataFrame:
+        """Macro scores (replicates, methods) of the replicates that all methods have, see `Decisions.scores`."""
+        return pd.DataFrame({method: self.scores(method, score, noise=noise, **reading) for method in methods}).dropna()
 
 
 def _shares(what: str, shares: Mapping[str, Estimate]) -> str:
@@ -379,7 +83,7 @@ def _shares(what: str, shares: Mapping[str, Estimate]) -> str:
     return page.table(["Arm", what, "95 % interval", "Replicates"], rows, "lrrr")
 
 
-def _flipped(usual: pd.DataFrame, changed: pd.DataFrame) -> "pd.Series[float]":
+def flipped(usual: pd.DataFrame, changed: pd.DataFrame) -> "pd.Series[float]":
     """Per replicate that both have, the share of pairs of columns whose order is another one."""
     shared = usual.index.intersection(changed.index)
     turned = [
@@ -388,7 +92,3 @@ def _flipped(usual: pd.DataFrame, changed: pd.DataFrame) -> "pd.Series[float]":
         for one, other in itertools.combinations(usual.columns, 2)
     ]
     return pd.concat(turned, axis=1).mean(axis=1)
-
-
-def _flip_row(group: str, name: str, share: Estimate) -> dict[str, object]:
-    return {"group": group, "change": name, "estimate": share.value, "low": share.low, "high": share.high, "n": share.n}

@@ -37,10 +37,14 @@ class ClaimsReport(Report, Decisions):
         tables: folder that `report.collect` has filled.
         pilot: it decides nothing, and shows spreads and no differences.
         options: `out`, see `Report`; `experiment`, see `Decisions`.
+
+    Attributes:
+        opening: sentences that a notebook puts before those of the verdicts.
     """
 
     def __init__(self, tables: str | Path, *, pilot: bool = False, **options: Any) -> None:
         self.pilot = pilot
+        self.opening: list[str] = []
         super().__init__(tables, **options)
 
     def summary(self) -> Findings:
@@ -51,7 +55,7 @@ class ClaimsReport(Report, Decisions):
         return self._sizes() if self.pilot else " ".join(self._sentences()) or NO_CLAIM
 
     def _sentences(self) -> list[str]:
-        sentences = []
+        sentences = list(self.opening)
         for claim in self.claims:
             found, why = self.judge(claim)
             because = f", {why}" if why else ""
@@ -95,7 +99,7 @@ class ClaimsReport(Report, Decisions):
         if comparison.measure != "rarity" or self.empty:
             return ""
         gains = self.gains(comparison)
-        kept = gains[self._is_scored(gains)]
+        kept = gains[self.is_scored(gains)]
         rise = in_text(estimate_of(rises(kept)), "+.3f")
         return f"with the {len(kept)} of {len(gains)} gains alone of AUs that enter the means it would be {rise}"
 

@@ -165,7 +165,7 @@ class Decisions(Scores):
     def _scored_in(self, replicate: int) -> Collection[int]:
         return self.scored_in[replicate]
 
-    def _is_scored(self, table: pd.DataFrame) -> "pd.Series[bool]":
+    def is_scored(self, table: pd.DataFrame) -> "pd.Series[bool]":
         """Data set and test subjects of each replicate decide which AUs are scored."""
         pairs = zip(table["replicate"], table["au"], strict=True)
         return pd.Series([au in self.scored_in[replicate] for replicate, au in pairs], table.index, dtype=bool)

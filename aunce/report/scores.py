@@ -36,7 +36,8 @@ class Scores:
 
     Attributes:
         runs, counts, auc, history: the tables.
-        done: True if a run has finished. The attributes below are set only then.
+        done: True if a run has finished. The attributes below are set only then; before, `labels` and `methods` are
+            empty.
         scored_aus, null_aus: AUs in the macro scores of every replicate; AUs that are labelled but never drawn.
         facts: key of a run -> what it recorded about its data.
         synthetic: what the runs recorded about the renderer; empty for recorded faces.
@@ -56,6 +57,8 @@ class Scores:
             self._table(name) for name in ("runs", "counts", "auc", "history")
         )
         self.done = len(self.runs) > 0 and bool((self.runs["status"] == "done").any()) and len(self.counts) > 0
+        self.labels: dict[str, str] = {}
+        self.methods: list[str] = []
         if self.done:
             self._score()
 
@@ -133,7 +136,7 @@ class Scores:
         """The AUs in the means of a replicate."""
         return self.scored_aus
 
-    def _is_scored(self, table: pd.DataFrame) -> "pd.Series[bool]":
+    def is_scored(self, table: pd.DataFrame) -> "pd.Series[bool]":
         """Mask of the rows whose AU is in the means of its replicate."""
         return table["au"].isin(self.scored_aus)
 
@@ -158,7 +161,7 @@ class Scores:
 
     def _macro(self, per_au: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataFrame:
         """Mean over the scored AUs; not defined as soon as one of them is not."""
-        scored = per_au[self._is_scored(per_au)]
+        scored = per_au[self.is_scored(per_au)]
         groups = scored.groupby([*POINT, *by, *READING, "score"], sort=False)["value"]
         return groups.agg(_mean).reset_index()
 
@@ -208,7 +211,7 @@ class Scores:
     def _left_out(self, method: str, noise: str, score: str) -> "pd.Series[float]":
         """The primary macro score of each replicate without each of the test subjects, indexed by both, sorted."""
         table = self._kept(self.auc[is_primary(self.auc)] if score == "auc" else self.primary_counts)
-        table = table[self._is_scored(table) & (table["arm"] == method) & (table["noise"] == noise)]
+        table = table[self.is_scored(table) & (table["arm"] == method) & (table["noise"] == noise)]
         if score == "f1":
             table = table[table["threshold"] == THRESHOLD]
         place = ["replicate", "au"]
@@ -242,7 +245,7 @@ class Scores:
     def _blind(self) -> pd.DataFrame:
         clean = self._kept(self.primary_counts)
         place = ["noise", "replicate", "part", "subject", "au"]
-        clean = clean[self._is_scored(clean)].drop_duplicates(place)
+        clean = clean[self.is_scored(clean)].drop_duplicates(place)
         clean = clean.assign(p=clean["tp"] + clean["fn"], n=clean["fp"] + clean["tn"])
         if not clean.drop_duplicates([*place[1:], "p", "n"]).duplicated(place[1:]).any():
             clean = clean.drop_duplicates(place[1:]).assign(noise="any")

@@ -29,10 +29,6 @@ Column = tuple[str, str, dict[str, str]]
 """Heading of a column, its score, and how its reading differs from the primary one."""
 
 SMALL = ("small", "resnet-18")  # bundled backbones of the laptop and of the GPU size of studies, with random weights
-TRIED = ("learning_rate", "temperature", "weight_decay")
-"""What tuning varies."""
-F1_WANTED, PIXELS_WANTED = (0.5, 0.9), (0.0, 0.75)
-"""What the renderer was set to give for each AU: F1 of supervised training, AUC of a probe on raw pixels."""
 SCORES = {"auc": "Macro-AUC", "f1": "Macro-F1"}
 NO_RUN = "No run has finished yet."
 
@@ -334,49 +330,6 @@ class Report(Scores):
             alt=f"AUC of {result['au'].nunique()} AUs for each arm, one panel per condition. {grey}.",
             caption=f"AUC per AU on clean labels with 95 % intervals over {over}. {grey}.",
         )
-
-    @with_scores
-    def dials(self) -> str:
-        """Per AU and condition, means over replicates: F1 of supervised training, AUC of a probe on raw pixels."""
-        named = dict(zip(self.runs["method"], self.runs["arm"], strict=True))
-        measured = (
-            ("F1", self.of_au(named["bce"], "f1"), F1_WANTED),
-            ("pixels", self.of_au(named["pixels"], "auc"), PIXELS_WANTED),
-        )
-        rows = []
-        for au in sorted(self.per_au["au"].unique()):
-            note = "null AU" if au in self.null_aus else "" if au in self.scored_aus else "too rare"
-            cells, missed = [], []
-            for noise in self.labels:
-                for what, table, (low, high) in measured:
-                    value = table.get((noise, au), math.nan)
-                    cells.append(page.number(value))
-                    if not (note or low <= value <= high):
-                        missed.append(f"{what} ({noise})")
-            rows.append([f"AU{au}", *cells, note, ", ".join(missed)])
-        columns = [f"{name}, {noise}" for noise in self.labels for name in ("F1 of BCE", "AUC of raw pixels")]
-        headers = ["AU", *columns, "Outside the means", "Target missed"]
-        return page.table(headers, rows, "l" + "r" * len(columns) + "ll")
-
-    @with_scores
-    def trials(self) -> str:
-        """Inner-validation AUC (noisy labels) of every trial; the highest of those that differ in `TRIED` is marked.
-
-        The trials of a method are methods of the study; the numbers are means over replicates. No test score is shown.
-        """
-        runs = self.finished
-        specs = pd.DataFrame([json.loads(text) for text in runs["spec"]], index=runs.index)
-        family = specs.drop(columns=[*TRIED, "replicate"]).astype("str").agg(" ".join, axis=1)
-        runs = runs.assign(family=family, flat=runs["flat"].astype("str"))
-        rows = []
-        for (noise, _), family in runs.groupby(["noise", "family"], sort=False):
-            means = family.groupby("arm", sort=False)["val_auc"].mean()
-            for trial, value in means.items():
-                own = family[family["arm"] == trial]
-                flat = flat_of(own["flat"]) if (own["kind"] == "arm").all() else ""
-                chosen = "chosen" if len(means) > 1 and trial == means.idxmax() else ""
-                rows.append([page.text(self.labels[noise]), page.text(trial), page.number(float(value)), flat, chosen])
-        return page.table([self.condition, "Trial", "Inner-validation AUC", "Curves flat", "Choice"], rows, "llrrl")
 
     @with_scores
     def readings(self) -> str:

@@ -357,6 +357,8 @@ def test_leads_that_do_not_survive():
     assert margins["DISFA"].loc["SACL", ["ahead", "aus"]].tolist() == [3, 8]
     assert margins["DISFA"].query("way_moves").index.tolist() == ["MMA-Net", "SACL"]
     assert margins["BP4D"].query("way_moves").index.tolist() == ["CLEF"]
+    assert margins["BP4D"].query("not survives").index.tolist() == ["CLEF"]
+    assert margins["DISFA"]["survives"].sum() == 12
 
 
 def test_importing_it_and_the_literature_does_not_import_torch():

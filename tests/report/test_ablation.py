@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from cells import shown
 from scipy import stats
 
 from aunce.errors import UsageError
+from aunce.report import findings
 from aunce.report.ablation import Ablation
 from aunce.report.claims_report import _why_apart
 from aunce.report.decide import Comparison
@@ -48,7 +51,7 @@ def make(
                     place
                     | {"method": "bce" if arm == "BCE" else "aunce", "status": "done", "flat": True, "val_auc": 0.7}
                     | {"val_f1": 0.5, "reason": "", "data": json.dumps(facts), "provenance": "{}"}
-                    | {"spec": json.dumps({"method": "aunce", "pretext": False})}
+                    | {"spec": json.dumps({"method": "aunce", "backbone": "small", "pretext": False})}
                 )
                 curve = {"val_auc": 0.7, "val_f1": 0.5, "own_view": 0.9}
                 history += [place | {"epoch": epoch} | curve for epoch in (1, 2)]
@@ -69,6 +72,11 @@ def make(
     provenance |= {"hardware": [], "started": "", "rebuild": "aunce study x", "files": hashes(folder)}
     (folder / "provenance.json").write_text(json.dumps(provenance))
     return folder
+
+
+def section(notebook: str, heading: str, tables: Path) -> str:
+    """A section of the page of a notebook."""
+    return shown(notebook, tables=tables).split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
 IMBALANCE = ("exponents (.8, 1.2)", "exponents (1, 1)", "exponents (1.2, .8)", "batch of 128", "balanced sampler")
@@ -101,10 +109,10 @@ def test_a_control_of_the_same_sign_is_said_beside_the_verdict(tmp_path: Path) -
 
 
 def test_the_figure_of_rarity_draws_the_gains_that_it_saves(tmp_path: Path) -> None:
-    report = Ablation(make(tmp_path / "t", rare_gain, arms=IMBALANCE), out=tmp_path, experiment="imbalance")
-    text = report.rarity(("exponents (.8, 1.2)", "exponents (1, 1)")).data
+    text = shown("imbalance", tables=make(tmp_path / "imbalance", rare_gain, arms=IMBALANCE), out=tmp_path)
     table = pd.read_csv(tmp_path / "figures" / "rarity.csv")
-    assert len(table) == 8 * len(RATES)
+    assert len(table) == 2 * 8 * len(RATES)
+    table = table[table["contrast"] == "exponents (.8, 1.2) minus exponents (1, 1)"]
     line = stats.linregress(table["prevalence"], table["gain"])
     assert f"{line.slope * (0.02 - 0.5):+.3f}" in text
     assert (
@@ -182,15 +190,14 @@ def test_what_is_gained_against_kappa_is_a_line_through_nothing_without_noise(tm
         return 0.6 + (share if arm == "share of own views .2" else 0)
 
     arms = ("share of own views .2", "no own views")
-    tables = make(tmp_path / "t", score, arms=arms, noises=tuple(kappas))
+    tables = make(tmp_path / "noise", score, arms=arms, noises=tuple(kappas))
     runs = pd.read_parquet(tables / "runs.parquet")
     runs["data"] = [
         json.dumps(json.loads(data) | {"kappa": {"AU1": kappas[noise], "AU4": kappas[noise], "AU9": 0.1, "AU6": None}})
         for data, noise in zip(runs["data"], runs["noise"], strict=True)
     ]
     runs.to_parquet(tables / "runs.parquet")
-    report = Ablation(tables, out=tmp_path, experiment="noise")
-    text = report.against_kappa(*arms).data
+    text = shown("noise", tables=tables, out=tmp_path)
     table = pd.read_csv(tmp_path / "figures" / "against_kappa.csv")
     assert list(dict.fromkeys(table["noise"])) == ["none (κ 1.00)", "shift 0.3 (κ 0.90)", "miss 0.3 (κ 0.50)"]
     gains = table[table["measure"] == "gain"].set_index("noise")["estimate"]
@@ -211,18 +218,16 @@ def test_flips_are_counted_pair_by_pair_within_a_replicate(tmp_path: Path) -> No
         return value if reading.get("head") != "knn" else 0.9 - value / 2
 
     arms = ("BCE", "SupCon", "AUNCE", "AUNCE, 20 epochs")
-    tables = make(tmp_path / "t", score, arms=arms, noises=DEALS, readings={"head": "knn"})
-    report = Ablation(
-        tables, out=tmp_path, experiment="protocol", ranked=arms[:3], retrained={"20 epochs": "20 epochs"}
-    )
-    assert "0 to 100 % of the pairs of BCE, SupCon, AUNCE change places" in report.findings().data
-    report.flips()
+    tables = make(tmp_path / "protocol", score, arms=arms, noises=DEALS, readings={"head": "knn"})
+    text = shown("protocol", tables=tables, out=tmp_path)
+    assert "0 to 100 % of the pairs of BCE, SupCon, AUNCE change places" in text
+    assert findings.read(tmp_path).found.startswith("0 to 100 % of the pairs of BCE, SupCon, AUNCE change places")
     whole = pd.read_csv(tmp_path / "figures" / "flips.csv").set_index("change")
     assert whole["low"].min() == 0
     assert whole["high"].max() == 1
     assert whole.loc["another replicate", "high"] == pytest.approx(1 - 0.025 ** (1 / 4)), "four independent pairs"
     table = whole["estimate"]
-    assert table["20 epochs"] == pytest.approx(1 / 3), "AUNCE overtakes SupCon"
+    assert table["20 epochs in place of 40"] == pytest.approx(1 / 3), "AUNCE overtakes SupCon"
     assert table["head: kNN"] == 1
     assert table["subjects dealt anew (part 1)"] == pytest.approx(2 / 8)
     assert table["subjects dealt anew (part 2)"] == 0
@@ -234,7 +239,7 @@ def test_a_study_whose_first_condition_did_not_end_well_compares_nothing_with_an
     def score(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
         return 0.7 + 0.001 * replicate
 
-    tables = make(tmp_path, score, arms=("share of own views .2", "no own views"), noises=NOISES)
+    tables = make(tmp_path / "noise", score, arms=("share of own views .2", "no own views"), noises=NOISES)
     for name in ("counts", "auc", "history"):
         table = pd.read_parquet(tables / f"{name}.parquet")
         table[table["noise"] != "none"].to_parquet(tables / f"{name}.parquet")
@@ -243,10 +248,9 @@ def test_a_study_whose_first_condition_did_not_end_well_compares_nothing_with_an
     runs.to_parquet(tables / "runs.parquet")
     report = Ablation(tables, experiment="noise")
     assert report.judge(report.claims[0])[0] is Verdict.UNDECIDED
-    assert "No replicate" in report.against_kappa("share of own views .2", "no own views").data
-    started = make(tmp_path / "first", score, arms=("share of own views .2", "no own views"))
-    shown = Ablation(started, experiment="noise").against_kappa("share of own views .2", "no own views")
-    assert "No replicate" in shown.data, "nothing has ended with noise yet"
+    assert "No replicate" in section("noise", "Arms by noise", tables)
+    started = make(tmp_path / "first" / "noise", score, arms=("share of own views .2", "no own views"))
+    assert "No replicate" in section("noise", "Arms by noise", started), "nothing has ended with noise yet"
 
 
 def test_f1_over_parts_is_pooled_from_counts_or_a_mean_of_parts(tmp_path: Path) -> None:
@@ -255,14 +259,13 @@ def test_f1_over_parts_is_pooled_from_counts_or_a_mean_of_parts(tmp_path: Path) 
     def score(arm: str, noise: str, au: int, replicate: int, **_: str) -> float:
         return sizes[noise.rpartition("deal ")[2]]
 
-    tables = make(tmp_path, score, arms=("BCE",), noises=DEALS)
-    report = Ablation(tables, experiment="protocol", ranked=["BCE"])
+    arms = ("BCE", "SupCon", "AUNCE")
+    text = shown("protocol", tables=make(tmp_path / "protocol", score, arms=arms, noises=DEALS))
     found = [2 * value / (1 + value) for value in sizes.values()]  # fp = 0: F1 = 2 r / (1 + r) with the recall r
-    assert report._over_deals("BCE", ["part"]).to_numpy() == pytest.approx(np.full(8, np.mean(found)), abs=1e-3)
     recall = np.mean(list(sizes.values()))
     pooled = 2 * recall / (1 + recall)
-    assert report._over_deals("BCE", []).to_numpy() == pytest.approx(np.full(8, pooled), abs=1e-3)
-    assert f"| BCE | {pooled:.3f} | {np.mean(found):.3f} | −{pooled - np.mean(found):.4f} |" in report.averages().data
+    row = f"{pooled:.3f} | {np.mean(found):.3f} | −{pooled - np.mean(found):.4f} |"
+    assert all(f"| {arm} | {row}" in text for arm in arms)
 
 
 def test_the_same_study_again_is_compared_contrast_by_contrast(tmp_path: Path) -> None:
@@ -290,14 +293,14 @@ def test_the_same_study_again_is_compared_contrast_by_contrast(tmp_path: Path) -
 
 def test_without_tables_every_section_says_so(tmp_path: Path) -> None:
     report = Ablation(tmp_path / "none", experiment="imbalance")
-    assert "No replicate" in report.rarity(("one", "other")).data
-    for section in ("own_views", "identity"):
-        assert "No replicate" in getattr(report, section)().data
-    assert "No replicate" in report.flips().data
-    assert "No replicate" in report.against_kappa("one", "other").data
-    assert "No replicate" in report.averages().data
+    assert "No replicate" in section("imbalance", "Gain against prevalence", tmp_path / "none")
+    for name in ("own_views", "identity"):
+        assert "No replicate" in getattr(report, name)().data
+    assert "No replicate" in section("noise", "Arms by noise", tmp_path / "none")
     report.discrepancies_table()
     report.again()
+    for heading in ("What turns the ranking", "Mean of parts, or pooled", "Who it is"):
+        assert "No replicate" in section("protocol", heading, tmp_path / "none")
 
 
 def test_shares_and_identity_are_means_over_replicates(tmp_path: Path) -> None:
@@ -323,8 +326,7 @@ def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path
     runs.to_parquet(tables / "runs.parquet")
     history = pd.read_parquet(tables / "history.parquet").assign(epoch=lambda table: 2 * table["epoch"])
     history.to_parquet(tables / "history.parquet")
-    report = Ablation(tables, out=tmp_path, experiment="noise_long", shorter="noise")
-    text = report.by_length().data
+    text = shown("noise_long", tables=tables, out=tmp_path)
     table = pd.read_csv(tmp_path / "figures" / "by_length.csv").set_index(["contrast", "level"])
     plain = "share of own views .2 minus no own views"
     assert table.loc[(plain, "2 epochs"), "estimate"] == pytest.approx(0.02), "replicates 6 and 7 have no longer run"
@@ -336,26 +338,25 @@ def test_a_longer_training_is_compared_on_the_replicates_that_both_have(tmp_path
     assert table.loc[(plain, "4 epochs"), "high"] - table.loc[(plain, "4 epochs"), "estimate"] == pytest.approx(half)
     assert "| no own views | 0.600 | 0.650 | +0.050 |" in text
     assert "| 6 of 6 | 0 of 6 |" in text
-    assert "Of 48 curves, 48 are flat after 2 epochs and 36 after 4" in report.findings().data
-    assert "changed by +0.020" in report.findings().data
+    assert "Of 48 curves, 48 are flat after 2 epochs and 36 after 4" in text
+    assert "changed by +0.020" in findings.read(tmp_path).found
     again = make(tmp_path / "noise_long-again", partial(score, long=True), arms=arms, noises=noises, replicates=2)
-    assert "No replicate" in Ablation(again, experiment="noise_long", shorter="noise").by_length().data, (
-        "no noise-again"
-    )
+    assert "No replicate" in section("noise_long", "By length", again), "no noise-again"
     make(tmp_path / "noise-again", partial(score, long=False), arms=arms, noises=("none",), replicates=1)
-    few = Ablation(again, experiment="noise_long", shorter="noise")
-    assert "| none | no own views | 0.600 | 0.650 | +0.050 |" in few.by_length().data, "of two replicates one is there"
+    assert "| none | no own views | 0.600 | 0.650 | +0.050 |" in section("noise_long", "By length", again), (
+        "of two replicates one is there"
+    )
     for name in ("runs", "counts", "auc", "history"):
         table = pd.read_parquet(tables / f"{name}.parquet").assign(replicate=lambda table: table["replicate"] + 100)
         (tmp_path / "others").mkdir(exist_ok=True)
         table.to_parquet(tmp_path / "others" / f"{name}.parquet")
     (tmp_path / "others" / "provenance.json").write_text((tables / "provenance.json").read_text())
-    others = Ablation(tmp_path / "others", experiment="noise_long", shorter="noise")
-    assert "No replicate" in others.by_length().data
-    assert "Of 0 curves" in others.findings().data
-    alone = Ablation(tables, experiment="noise_long", shorter="none")
-    assert "No replicate" in alone.by_length().data
-    assert "No replicate" in Ablation(tmp_path / "none", experiment="noise_long", shorter="noise").by_length().data
+    assert "No replicate" in section("noise_long", "By length", tmp_path / "others")
+    assert "Of 0 curves" in shown("noise_long", tables=tmp_path / "others")
+    alone = tmp_path / "alone" / "noise_long"
+    shutil.copytree(tables, alone)
+    assert "No replicate" in section("noise_long", "By length", alone)
+    assert "No replicate" in section("noise_long", "By length", tmp_path / "none")
     (tmp_path / "noise" / "auc.parquet").unlink()
     with pytest.raises(UsageError, match=r"noise, with which .* \(auc.parquet: is gone\); restore them"):
-        Ablation(tables, experiment="noise_long", shorter="noise")
+        shown("noise_long", tables=tables)

@@ -8,8 +8,25 @@ import pytest
 from matplotlib.figure import Figure
 
 from aunce.analyses import anatomy, batches, costs
-from aunce.report import figures, findings
-from aunce.report.anatomy import SECTIONS, Anatomy
+from aunce.report import figures, findings, page
+from aunce.report.anatomy import verdicts
+from aunce.study.grid import NOTEBOOKS
+
+NOTEBOOK = NOTEBOOKS / "anatomy.ipynb"
+SECTIONS = (
+    "What the value says",
+    "How low it can go",
+    "What pulls and what pushes",
+    "The most similar positive",
+    "The divisor of the mean",
+    "One draw for all anchors",
+    "The denominator",
+    "What the exponents do",
+    "Half precision",
+    "Rare AUs in a batch",
+    "The code 9",
+    "Parameters and operations",
+)
 
 
 @pytest.fixture
@@ -18,7 +35,7 @@ def fresh(monkeypatch):
 
     def verdict(module, name, value, id):
         monkeypatch.setattr(module, name, lambda *args, **kwargs: value)
-        (entry,) = [entry for entry in Anatomy().entries if entry.id == id]
+        (entry,) = [entry for entry in verdicts() if entry.id == id]
         return entry.verdict
 
     return verdict
@@ -37,7 +54,7 @@ def test_the_claim_falls_with_the_operations_and_not_with_the_wording(fresh):
 
 
 def test_verdicts_flip_when_the_numbers_do(fresh):
-    assert {entry.verdict for entry in Anatomy().entries if entry.id != "C7"} == {"holds"}
+    assert {entry.verdict for entry in verdicts() if entry.id != "C7"} == {"holds"}
     assert fresh(anatomy, "max_branch", anatomy.max_branch("self"), "D1") == "does not hold"
     assert fresh(anatomy, "mean_divides_by_the_row", False, "D2") == "does not hold"
     assert fresh(anatomy, "anchors_share_a_draw", 0.4, "D3") == "does not hold"
@@ -49,40 +66,41 @@ def test_verdicts_flip_when_the_numbers_do(fresh):
     assert fresh(batches, "positives", many, "D18") == "does not hold"
 
 
-def test_every_section_is_shown_under_its_heading_and_findings_are_written(tmp_path):
-    shown = Anatomy(out=tmp_path)
-    sections = [name for name in vars(Anatomy) if not name.startswith("_") and name != "entries"]
-    text = {name: getattr(shown, name)().data for name in sections}
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"floors", "forces", "steps", "batches"}
-    for name, section in text.items():
-        assert " nan" not in section, name
-    written = findings.read(tmp_path)
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The folder of the page."""
+    folder = tmp_path_factory.mktemp("anatomy")
+    page.render(NOTEBOOK, {}, folder, title="Anatomy of the loss")
+    return folder
+
+
+def test_the_page_shows_every_verdict_and_figure_and_writes_findings(drawn):
+    shown = (drawn / "report.md").read_text(encoding="utf-8")
+    assert {path.stem for path in (drawn / "figures").iterdir()} == {"floors", "forces", "steps", "batches"}
+    assert " nan" not in shown
+    written = findings.read(drawn)
     assert written.kind == "computation"
     assert [entry.id for entry in written.entries] == ["C7", "D1", "D2", "D3", "D6", "D7", "D16", "D18"]
-    assert json.loads((tmp_path / "findings.json").read_text())["runs"] == 0
+    assert json.loads((drawn / "findings.json").read_text(encoding="utf-8"))["runs"] == 0
     for entry in written.entries:
-        assert entry.reason in text["verdicts"]
-        assert entry.section in SECTIONS.values()
-    assert set(SECTIONS) <= set(sections)
+        assert f"| {entry.verdict} | {entry.reason} |" in shown
 
 
-def test_the_notebook_has_the_sections_that_findings_point_to(request):
-    cells = nbformat.read(request.config.rootpath / "notebooks" / "anatomy.ipynb", 4).cells
-    place = 0
-    for name, heading in SECTIONS.items():
-        (found,) = [
-            i
-            for i, cell in enumerate(cells)
-            if cell.source.startswith(f"## {heading}\n") or cell.source == f"## {heading}"
-        ]
-        assert found > place
-        assert f"anatomy.{name}()" in cells[found + 1].source
-        place = found
+def test_every_section_shows_numbers_and_those_that_findings_point_to_exist(drawn):
+    shown = (drawn / "report.md").read_text(encoding="utf-8")
+    sections = dict(part.split("\n", 1) for part in shown.split("\n## ")[1:])
+    assert {entry.section for entry in findings.read(drawn).entries} <= set(sections)
+    tabled = [heading for heading, body in sections.items() if "| ---" in body]
+    assert tabled == [*SECTIONS, "Not decided here"]
 
 
 def test_nothing_is_written_without_a_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    Anatomy().title()
+    names = {}
+    for cell in nbformat.read(NOTEBOOK, 4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+    assert names["out"] == ""
     assert not list(tmp_path.iterdir())
 
 

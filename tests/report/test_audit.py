@@ -9,37 +9,46 @@ from matplotlib.figure import Figure
 
 from aunce.analyses import published
 from aunce.analyses.published import DATASETS
-from aunce.report import audit, figures, findings
-from aunce.report.audit import Audit, released_code
+from aunce.report import audit, figures, findings, page
+from aunce.report.audit import released_code
+from aunce.study.grid import NOTEBOOKS
 
 
-def test_every_section_is_shown_and_figures_are_saved_with_their_data(tmp_path):
-    shown = Audit(out=tmp_path)
-    sections = [
-        name for name in vars(Audit) if not name.startswith("_") and name not in ("cells", "numbers", "entries")
-    ]
-    text = {name: getattr(shown, name)().data for name in sections}
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The folder of the page, drawn once."""
+    folder = tmp_path_factory.mktemp("audit")
+    page.render(NOTEBOOKS / "audit.ipynb", {}, folder, title="Audit")
+    return folder
+
+
+def test_every_section_is_shown_and_figures_are_saved_with_their_data(drawn):
+    text = (drawn / "report.md").read_text(encoding="utf-8")
+    head, *sections = text.split("\n## ")
+    shown = {section.splitlines()[0]: section for section in sections}
+    assert {path.name for path in (drawn / "figures").iterdir()} == {
         *("ways.svg", "ways.csv", "prevalence.svg", "prevalence.csv")
     }
-    assert len(pd.read_csv(tmp_path / "figures" / "prevalence.csv")) == 60
+    assert len(pd.read_csv(drawn / "figures" / "prevalence.csv")) == 60
     for number in ("66.11", "66.33", "66.42", "65.47", "48.0", "18.6"):
-        assert number in text["findings"]
-    for name, section in text.items():
-        for row in [line for line in section.splitlines() if line.startswith("|")]:
-            assert "nan" not in row.lower(), (name, row)
+        assert number in head
+    for name, section in shown.items():
+        rows = [line for line in section.splitlines() if line.startswith("|")]
+        assert rows or name in ("Scores and prevalence", "How the numbers are computed")
+        assert not any("nan" in row.lower() for row in rows), name
+    assert {audit.AVERAGED, audit.TESTED_ON, audit.IN_CODE, audit.CHOSEN_ON} <= set(shown)
     for row in released_code()["undecidable"]:
-        assert row["statement"] in text["undecidable"]
-        assert f"undecidable here: {row['why']}" in text["undecidable"]
+        assert row["statement"] in shown["Undecidable here"]
+        assert f"undecidable here: {row['why']}" in shown["Undecidable here"]
 
 
-def test_gaps_are_decided_by_what_was_computed_or_read(tmp_path, monkeypatch):
-    shown = Audit(out=tmp_path)
-    shown.title()
-    assert findings.read(tmp_path).entries == shown.entries()
-    found = {entry.id: entry for entry in shown.entries()}
+def test_gaps_are_decided_by_what_was_computed_or_read(drawn, monkeypatch):
+    facts = released_code()
+    decided = audit.entries(facts)
+    assert findings.read(drawn).entries == decided
+    found = {entry.id: entry for entry in decided}
     assert {entry.verdict for entry in found.values()} == {"holds"}
-    read = released_code()["gaps"]
+    read = facts["gaps"]
     assert set(read) == set(found) - {"D13", "D14", "D15"}
     for number in ("66.11", "66.33", "66.42", "65.47"):
         assert number in found["D14"].reason
@@ -49,21 +58,21 @@ def test_gaps_are_decided_by_what_was_computed_or_read(tmp_path, monkeypatch):
     printed = published.compared("DISFA")
     printed.loc["AUNCE", "mean"] = 65.5  # as if the pooled score had been printed
     monkeypatch.setattr(published, "compared", lambda dataset: printed)
-    assert {entry.id: entry.verdict for entry in shown.entries()}["D14"] == "does not hold"
+    assert {entry.id: entry.verdict for entry in audit.entries(facts)}["D14"] == "does not hold"
     table = published.assignments("DISFA").assign(impossible=0)
     monkeypatch.setattr(published, "assignments", lambda dataset: table)
-    assert {entry.id: entry.verdict for entry in shown.entries()}["D15"] == "does not hold"
+    assert {entry.id: entry.verdict for entry in audit.entries(facts)}["D15"] == "does not hold"
 
 
 def test_where_others_choose_is_counted_from_the_table():
-    shown = Audit()
-    (entry,) = [entry for entry in shown.entries() if entry.id == "D13"]
-    best = [row for row in shown.facts["chosen"] if row["epoch"] == audit.BEST]
+    facts = released_code()
+    (entry,) = [entry for entry in audit.entries(facts) if entry.id == "D13"]
+    best = [row for row in facts["chosen"] if row["epoch"] == audit.BEST]
     assert f"in {len(best)} (" in entry.reason
     assert "FMAE-IAT; " in entry.reason
     assert all(row["repository"].split("/")[1].split(" at ")[0] in entry.reason for row in best)
-    shown.facts["chosen"] = [row | {"epoch": audit.HELD_OUT, "threshold": "0.5"} for row in shown.facts["chosen"]]
-    (entry,) = [entry for entry in shown.entries() if entry.id == "D13"]
+    facts["chosen"] = [row | {"epoch": audit.HELD_OUT, "threshold": "0.5"} for row in facts["chosen"]]
+    (entry,) = [entry for entry in audit.entries(facts) if entry.id == "D13"]
     assert entry.verdict == "does not hold"
 
 

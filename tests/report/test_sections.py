@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from cells import shown as shown_by
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
@@ -399,6 +400,21 @@ def test_no_tables_at_all_are_said_plainly(tmp_path: Path) -> None:
     assert words(shown.headline()) == "No run has finished yet."
     assert words(shown.footer()) == ""
     assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(("name", "heading"), [("tune", "All trials"), ("dials", "Each action unit")])
+def test_a_notebook_that_computes_a_table_says_that_nothing_has_run(tmp_path: Path, name: str, heading: str) -> None:
+    text = shown_by(name, tables=tmp_path / "nothing")
+    assert "No run has finished yet." in text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_trials_are_shown_by_inner_validation_alone(study, tmp_path: Path) -> None:
+    collect(study[0])
+    text = shown_by("tune", tables=study[0].folder)
+    table = text.split("\n## All trials\n")[1].split("\n## ")[0]
+    assert table.count("| none (κ 1.00) |") == len(ARMS)
+    assert "| AUNCE as_read | not defined | 0 of 2 |" in table
+    assert "chosen" not in table, "each method has one trial"
 
 
 def test_no_complete_replicate_still_gives_a_report(tmp_path: Path) -> None:

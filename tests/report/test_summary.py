@@ -5,13 +5,14 @@ import shutil
 
 import pandas as pd
 import pytest
+from cells import show
 
 from aunce.errors import UsageError
 from aunce.report import claims, findings, page
-from aunce.report.claims import VERDICTS, load_claims
+from aunce.report.claims import VERDICTS, Ledger, load_claims
 from aunce.report.findings import Entry, Findings
-from aunce.report.summary import FAILS, GROUPS, HOLDS, OPEN, Summary, load_advice
-from aunce.study.grid import NOTEBOOKS, PROJECT
+from aunce.report.summary import FAILS, GROUPS, HOLDS, OPEN, load_advice
+from aunce.study.grid import PROJECT
 
 CLAIMS = """
 written = 2026-01-01
@@ -65,6 +66,29 @@ rests_on = { D1 = ["holds"] }
 EFFECT = {"contrast": "one minus other", "value": -0.02, "low": -0.03, "high": -0.01, "unit": "AUC", "replicates": 16}
 REVERSED = {"id": "C1", "verdict": "reversed", "section": "Scores, and more", **EFFECT}
 HELD = {"id": "D1", "verdict": "holds", "section": "Proof"}
+SECTIONS = {
+    "title": ("summary23", "summary24", "summary02"),
+    "banner": ("summary03",),
+    "figure": ("summary25", "summary26", "summary18"),
+    "holds": ("summary27", "summary05"),
+    "fails": ("summary27", "summary07"),
+    "open": ("summary27", "summary09"),
+    "undecidable": ("summary28", "summary11"),
+    "authors": ("summary29", "summary13"),
+    "field": ("summary29", "summary15"),
+    "moves": ("summary30", "summary17"),
+}
+"""Section of the page -> the cells that make it."""
+
+
+def drawn(ledger, advice, folder=None):
+    """A function that gives the Markdown of a section."""
+
+    def section(name):
+        given = {"ledger": ledger, "advice": advice, "folder": folder}
+        return show("summary", "summary20", "summary22", *SECTIONS[name], **given)
+
+    return section
 
 
 @pytest.fixture
@@ -80,8 +104,8 @@ def summary(tmp_path):
             findings.write(tmp_path / "reports" / name, Findings(**about, entries=entries))
         (tmp_path / "claims.toml").write_text(CLAIMS)
         (tmp_path / "advice.toml").write_text(ADVICE.replace(old, new))
-        paths = tmp_path / "claims.toml", tmp_path / "advice.toml"
-        return Summary(*paths, reports=tmp_path / "reports", out=tmp_path)
+        ledger = Ledger(tmp_path / "claims.toml", reports=tmp_path / "reports")
+        return drawn(ledger, load_advice(ledger.said, tmp_path / "advice.toml"), tmp_path)
 
     return summary
 
@@ -100,7 +124,7 @@ def test_every_verdict_of_the_ledger_has_a_place():
 def test_a_verdict_without_a_place_is_refused_with_its_report(summary, monkeypatch):
     monkeypatch.setattr(claims, "VERDICTS", (*VERDICTS, "proven"))
     with pytest.raises(UsageError, match=r"main: C1 has the verdict 'proven', .*summary\.py"):
-        summary({"main": ({}, [REVERSED | {"verdict": "proven"}])})
+        summary({"main": ({}, [REVERSED | {"verdict": "proven"}])})("title")
 
 
 @pytest.mark.parametrize(
@@ -114,39 +138,37 @@ def test_a_claim_stands_in_the_section_of_its_verdict_with_effect_interval_and_l
         "Because. ([main](../main/index.html#scores-and-more))"
     )
     for name in ("holds", "fails", "open"):
-        assert (line in getattr(shown, name)().data) == (name == section)
+        assert (line in shown(name)) == (name == section)
 
 
 def test_a_claim_that_a_repetition_does_not_bear_out_is_counted_once_and_stands_with_both(summary):
     again = {"main-again": ({"kind": "rendered faces"}, [REVERSED | {"verdict": "undecided", "value": 0.01}])}
     shown = summary(both() | again)
-    assert (
-        "0 reversed, not supported or refuted by computation, 0 undecided, 1 not the same in two" in shown.title().data
-    )
-    assert "([main](" in shown.fails().data
-    assert "([main-again](" in shown.open().data
+    assert "0 reversed, not supported or refuted by computation, 0 undecided, 1 not the same in two" in shown("title")
+    assert "([main](" in shown("fails")
+    assert "([main-again](" in shown("open")
 
 
 def test_what_has_no_runs_and_what_none_can_decide_is_said(summary):
     shown = summary()
-    assert shown.holds().data == shown.fails().data == "None so far."
-    assert re.findall(r"\*\*(\w+)\*\*", shown.open().data) == ["C1", "C2"]
-    assert shown.open().data.count("*not run yet* ([ledger](../claims/index.html#claims))") == 2
-    undecidable = shown.undecidable().data
+    assert shown("holds") == shown("fails") == "None so far."
+    assert re.findall(r"\*\*(\w+)\*\*", shown("open")) == ["C1", "C2"]
+    assert shown("open").count("*not run yet* ([ledger](../claims/index.html#claims))") == 2
+    undecidable = shown("undecidable")
     assert "- **C2** *On real faces: no data*" in undecidable
     assert "- **U1** It is ahead. *No data*" in undecidable
     assert "- **D1** *Against the paper undecidable until it is read*" in undecidable
-    assert shown.moves().data.startswith("None so far.\n\nNot run yet: D1, D2.")
+    assert shown("moves").startswith("None so far.\n\nNot run yet: D1, D2.")
     assert "0 supported or proven, 0 reversed, not supported or refuted by computation, 0 undecided, 2 not run yet" in (
-        shown.title().data
+        shown("title")
     )
 
 
 def test_two_sizes_of_a_study_that_disagree_are_both_shown(summary):
     shown = summary(both() | {"main-gpu": ({"status": "partial"}, [REVERSED | {"verdict": "undecided"}])})
-    assert "*reversed*" in shown.fails().data
-    assert "*undecided (partial)*" in shown.open().data
-    assert "**Withdrawn**" in shown.advice("authors").data
+    assert "*reversed*" in shown("fails")
+    assert "*undecided (partial)*" in shown("open")
+    assert "**Withdrawn**" in shown("authors")
 
 
 def test_a_gap_that_matters_in_runs_has_a_row_and_the_others_are_named(summary, monkeypatch):
@@ -155,28 +177,27 @@ def test_a_gap_that_matters_in_runs_has_a_row_and_the_others_are_named(summary, 
     computed = HELD | {"value": 2.0, "unit": "times"}
     unclear = matters | {"id": "D2", "verdict": "undecided"}
     shown = summary({"anatomy": ({}, [computed]), "main": ({"kind": "rendered faces"}, [matters, unclear])})
-    text = shown.moves().data
+    text = shown("moves")
     assert (
         "| **D1** They differ. | [matters](../main/index.html#verdicts), one minus other, "
         "−0.020 AUC (−0.030 to −0.010) |"
     ) in text
     assert "Undecided in runs: D2. All gaps" in text
-    assert "D1" not in summary({"anatomy": ({}, [computed])}).moves().data, "no run has spoken of it"
-    alone = summary({"main": ({"kind": "rendered faces"}, [unclear | {"verdict": "does not matter"}])}).moves().data
+    assert "D1" not in summary({"anatomy": ({}, [computed])})("moves"), "no run has spoken of it"
+    alone = summary({"main": ({"kind": "rendered faces"}, [unclear | {"verdict": "does not matter"}])})("moves")
     assert "Do not matter in runs: D2. Not run yet: D1." in alone
 
 
 def test_the_banner_stands_where_verdicts_of_claims_or_gaps_rest_on_rendered_faces(summary):
-    assert "the verdicts of C1 rest on them" in summary(both()).banner().data
-    assert summary(both("computation")).banner().data == ""
+    assert "the verdicts of C1 rest on them" in summary(both())("banner")
+    assert summary(both("computation"))("banner") == ""
     gap = {"anatomy": ({"kind": "rendered faces"}, [HELD])}
-    assert "the verdicts of D1 rest on them" in summary(gap).banner().data
+    assert "the verdicts of D1 rest on them" in summary(gap)("banner")
 
 
-def test_the_index_gets_status_kind_and_counts(summary):
-    shown = summary(both())
-    shown.title()
-    found = findings.read(shown.out)
+def test_the_index_gets_status_kind_and_counts(summary, tmp_path):
+    summary(both())("title")
+    found = findings.read(tmp_path)
     assert (found.kind, found.status, found.entries) == ("rendered faces", "partial", [])
     assert "1 reversed, not supported or refuted by computation" in found.found
     assert "1 hold or matter, 0 undecided, 1 not run yet" in found.found
@@ -185,23 +206,23 @@ def test_the_index_gets_status_kind_and_counts(summary):
 def test_advice_stands_while_its_verdicts_do_and_is_withdrawn_with_the_reason_when_they_change(summary):
     shown = summary(both())
     carried = "(C1 [reversed](../main/index.html#scores-and-more); U1 [undecidable here](../claims/index.html))"
-    assert shown.advice("authors").data == f"- Do not claim it. {carried}"
-    assert shown.advice("field").data == "- Look at this. (D1 [holds](../anatomy/index.html#proof))"
+    assert shown("authors") == f"- Do not claim it. {carried}"
+    assert shown("field") == "- Look at this. (D1 [holds](../anatomy/index.html#proof))"
     changed = summary({"main": ({}, [REVERSED | {"verdict": "undecided"}])})
-    assert changed.advice("authors").data == (
+    assert changed("authors") == (
         "- **Withdrawn**: Do not claim it. (C1 is now [undecided](../main/index.html#scores-and-more), and this was "
         "written for *reversed or not supported*)"
     )
-    assert "D1 is now [not run yet](../claims/index.html)" in changed.advice("field").data
+    assert "D1 is now [not run yet](../claims/index.html)" in changed("field")
     # another report that says more than what the text was written for withdraws it as well
     more = summary(both() | {"audit": ({}, [HELD | {"verdict": "does not hold"}])})
-    assert "**Withdrawn**: Look at this." in more.advice("field").data
+    assert "**Withdrawn**: Look at this." in more("field")
 
 
 def test_advice_with_a_direction_needs_the_sign_of_what_was_measured(summary):
     measured = HELD | {"verdict": "matters", "contrast": "a minus b", "value": -0.02, "replicates": 8}
     for sign, stands in (("-", True), ("+", False)):
-        shown = summary({"main": ({}, [measured])}, '["holds"]', f'["matters {sign}"]').advice("field").data
+        shown = summary({"main": ({}, [measured])}, '["holds"]', f'["matters {sign}"]')("field")
         assert ("**Withdrawn**" not in shown) == stands
 
 
@@ -225,19 +246,18 @@ def test_advice_that_cannot_be_checked_is_refused_with_its_file(summary, old, ne
 
 def test_texts_are_no_markup(summary):
     shown = summary(both(), "Look at this.", "<script>x</script> [a](b)")
-    text = shown.advice("field").data
+    text = shown("field")
     assert "<script" not in text
     assert "[a](b)" not in text
 
 
 def test_the_committed_summary_is_drawn_from_the_committed_findings_and_its_links_lead_somewhere():
-    shown = Summary(reports=PROJECT / "reports")
+    ledger = Ledger(reports=PROJECT / "reports")
+    shown = drawn(ledger, load_advice(ledger.said))
     folder = PROJECT / "reports" / "summary"
     text = (folder / "report.md").read_text()
-    for part in (shown.title(), shown.banner(), shown.holds(), shown.fails(), shown.open(), shown.undecidable()):
-        assert page.between_markdown(part.data) in text, "draw it again: aunce report summary"
-    for part in (shown.advice("authors"), shown.advice("field"), shown.moves()):
-        assert page.between_markdown(part.data) in text, "draw it again: aunce report summary"
+    for name in SECTIONS.keys() - {"figure"}:
+        assert page.between_markdown(shown(name)) in text, "draw it again: aunce report summary"
     links = re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text)
     assert links
     for target, section in links:
@@ -249,7 +269,7 @@ def test_the_committed_summary_is_drawn_from_the_committed_findings_and_its_link
 
 def test_committed_advice_is_short_and_has_no_number_that_could_grow_old():
     ids = [one.id for one in load_claims()[0].both]
-    items = load_advice(NOTEBOOKS / "advice.toml", ids)
+    items = load_advice(ids)
     assert len(items) <= 14
     for item in items:
         assert len(item.text) < 220
@@ -257,10 +277,10 @@ def test_committed_advice_is_short_and_has_no_number_that_could_grow_old():
 
 
 def test_the_figure_shows_what_decides_each_claim_that_has_an_interval(summary, tmp_path):
-    assert "No claim" in summary().figure().data
+    assert "No claim" in summary()("figure")
     refuted = HELD | {"id": "C1", "verdict": "does not hold", "value": 2.0, "unit": "times the operations"}
-    assert "No claim" in summary({"main": ({}, [refuted])}).figure().data, "a proof has no interval"
-    text = summary(both()).figure().data
+    assert "No claim" in summary({"main": ({}, [refuted])})("figure"), "a proof has no interval"
+    text = summary(both())("figure")
     table = pd.read_csv(tmp_path / "figures" / "verdicts.csv")
     assert table.to_dict("records") == [
         {
