@@ -6,7 +6,6 @@ py-feat. AU01, AU02, ... are probabilities of occurrence by the frozen probe of 
 
 import contextlib
 import itertools
-import json
 import os
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from aunce.probe import centre, embed, probabilities
 from aunce.study.grid import BACKBONE, PROBE, WEIGHTS
 from aunce.study.results import Recorder
 from aunce.study.spec import RunSpec
+from aunce.study.state import read_state
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
@@ -94,8 +94,11 @@ def load(run: str | Path, *, detector: str = "") -> Model:
             "STUDY`, with the --root and --set of the study, lists those that are done. A run of the notebook alone is "
             "done if it ended well: rename its metrics.json.partial to metrics.json."
         )
+    state = read_state(run)
+    if state.name == "damaged":
+        raise DataError(f"{run}: damaged, {state.why}; the command that made the run does it again")
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = state.metrics
         facts = metrics["data"]
         aus = tuple(int(au) for au in facts["rates"])
         shown = tuple(au for au in aus if au not in facts["null_aus"])
@@ -305,7 +308,14 @@ def tiny_run() -> Path:
         "null_aus": pack.table.null_aus,
         "rates": dict(zip(pack.table.aus, (labels == 1).mean(axis=0), strict=True)),
     }
-    record.save(tables={}, history=trained.history, data=facts, scores={}, device=pick_device(spec.device))
+    nothing = {"counts": pd.DataFrame(), "auc": pd.DataFrame()}  # what a finished run has to leave
+    record.save(
+        tables=nothing,
+        history=trained.history,
+        data=facts,
+        scores={},
+        device=pick_device(spec.device),
+    )
     os.replace(record.folder / "metrics.json.partial", record.folder / "metrics.json")
     return record.folder
 

@@ -212,7 +212,7 @@ def test_a_run_whose_files_do_not_fit_is_refused_with_the_reason(run, tmp_path):
         prediction.load(damaged(run, tmp_path / "old", PROBE, lambda path: path.unlink()))
     with pytest.raises(DataError, match="weights are not those"):
         prediction.load(damaged(run, tmp_path / "cut", WEIGHTS, lambda path: path.write_bytes(b"nothing")))
-    with pytest.raises(DataError, match="not the metrics of a run"):
+    with pytest.raises(DataError, match="damaged, metrics"):
         prediction.load(damaged(run, tmp_path / "odd", "metrics.json", lambda path: path.write_text("{}")))
     pixels = damaged(run, tmp_path / "pixels", WEIGHTS, lambda path: path.unlink())
     metrics = json.loads((pixels / "metrics.json").read_text())

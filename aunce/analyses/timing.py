@@ -36,6 +36,7 @@ from aunce.evaluation import concordance, f1, occurrence_counts
 from aunce.losses import aunce_loss
 from aunce.statistics import leave_one_out_auc
 from aunce.study.grid import Study
+from aunce.study.state import UNSEALED, seal
 
 Work = Callable[[], object]
 Loss = Callable[[Tensor], Tensor]
@@ -423,11 +424,12 @@ def status_seconds(runs: int) -> float:
     with tempfile.TemporaryDirectory(prefix="aunce-") as folder:
         path = Path(folder) / "many.toml"
         path.write_text(text + f"replicate = {list(range(runs))}\n")
-        keys = [run.key for run in Study(path).runs]
-        for key in keys:
-            place = Path(folder) / "many" / "runs" / key
+        metrics = {"duration_s": 1.0, "spec": {}, "data": {}, "provenance": {}}
+        for run in Study(path).runs:
+            place = Path(folder) / "many" / "runs" / run.key
             place.mkdir(parents=True)
-            (place / "metrics.json").write_text('{"duration_s": 1.0}')
+            (place / UNSEALED).write_text(json.dumps(metrics))
+            seal(place, run.key)
         with mock.patch.dict(os.environ, AUNCE_REPORTS=folder):
             return command_seconds("status", str(path))
 
