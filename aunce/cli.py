@@ -17,7 +17,7 @@ from filelock import FileLock
 from aunce import files
 from aunce.data import data_set
 from aunce.errors import AunceError, DataError, RunError, UsageError, disk_remedy
-from aunce.processes import ENGINE, SAFE_PATH, first_process, leave_with_engine
+from aunce.processes import ENGINE, first_process, leave_with_engine, safe_path
 from aunce.study.grid import (
     NOTEBOOKS,
     REPORTS,
@@ -77,7 +77,7 @@ class ErrorsInOneLine(click.Group):
 @click.version_option(package_name="aunce")
 def main(debug: bool) -> None:
     """A reproducibility study of AUNCE, a contrastive loss for facial action unit detection."""
-    os.environ.update(SAFE_PATH)
+    os.environ.update(safe_path())
     click.get_current_context().with_resource(files.temporary())
 
 

@@ -9,15 +9,27 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import psutil
 
-SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-"""For the environment of whatever is started: Python does not import modules from the folder that one stands in, where
-a data set may have brought a `matplotlib.py`."""
-
 ENGINE = "AUNCE_ENGINE"
 """The environment variable with the process id of the `aunce study` that all of an engine leaves with."""
+
+
+def safe_path() -> dict[str, str]:
+    """For the environment of whatever is started: modules of the folder that one stands in are not imported.
+
+    A data set may have brought a `matplotlib.py`. The checkout that this process runs from is named instead.
+    """
+    known = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    if CHECKOUT is not None and str(CHECKOUT) not in known:
+        known.insert(0, str(CHECKOUT))
+    return {"PYTHONSAFEPATH": "1"} | ({"PYTHONPATH": os.pathsep.join(known)} if known else {})
+
+
+CHECKOUT = root if ((root := Path(__file__).resolve().parents[1]) / "notebooks").is_dir() else None
+"""The checkout of the project that this process runs from; None for an installed package."""
 
 
 def leave_with_engine() -> None:

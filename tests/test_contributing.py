@@ -40,7 +40,7 @@ for run in load_study("poly").runs:
     pd.DataFrame(curve).to_csv(run.folder / "history.csv", index=False)
     faces = {"setting": "easy", "version": 1, "null_au": 28, "seed": run.spec.replicate}
     facts = {"dataset": "bp4d", "entering_aus": aus, "null_aus": [], "kappa": {}, "rates": {}, "synthetic": faces}
-    metrics = {"spec": run.spec.model_dump(), "data": facts, "duration_s": 60.0, "flat": True}
+    metrics = {"key": run.key, "spec": run.spec.model_dump(), "data": facts, "duration_s": 60.0, "flat": True}
     metrics |= {"val_f1": 0.5, "val_auc": 0.7, "provenance": {}}
     (run.folder / "metrics.json").write_text(json.dumps(metrics))
 """

@@ -11,7 +11,7 @@ from typing import Any
 
 from aunce import files
 from aunce.errors import UsageError
-from aunce.processes import ENGINE, SAFE_PATH
+from aunce.processes import ENGINE, safe_path
 from aunce.study.grid import NOTEBOOKS, Run, Study
 
 WORK = ".engine-"
@@ -48,7 +48,7 @@ def execute_all(study: Study, runs: Sequence[Run], profile: str) -> bool:
         files.write(work / PLAN, json.dumps(plan(study, runs)))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(NOTEBOOKS / "Snakefile")]
         command += ["--directory", str(work), "--profile", str(folder)]
-        ended_well = subprocess.run(command, env=os.environ | SAFE_PATH | {ENGINE: str(os.getpid())}).returncode == 0
+        ended_well = subprocess.run(command, env=os.environ | safe_path() | {ENGINE: str(os.getpid())}).returncode == 0
         if ended_well:  # else its logs, which Snakemake has named, stay until the next call
             shutil.rmtree(work, ignore_errors=True)
             # Again, as what a killed call had started writes for a second or two, in a place that was just removed.

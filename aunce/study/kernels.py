@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from aunce.errors import TimeLimitError
+from aunce.processes import CHECKOUT
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 # jsonschema, which checks notebooks, compiles a grammar of IRIs when it is imported. That takes more than a second of
 # every run and page, and no notebook holds an IRI. Without this package jsonschema leaves that check out.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+ARGUMENTS = ["--IPKernelApp.log_level=50"]  # the kernel's own chatter at start and end
+if CHECKOUT is not None:  # ipykernel takes the folder that one stands in out of the path, even if PYTHONPATH names it
+    ARGUMENTS.append(f"--IPKernelApp.exec_lines=import sys; sys.path.insert(0, {str(CHECKOUT)!r})")
 
 
 def execute_notebook(
@@ -71,7 +76,7 @@ def execute_notebook(
                 request_save_on_cell_execute=False,
                 config=config,
                 shutdown_kernel="immediate",  # every cell is done; a kernel that leaves politely takes two seconds more
-                extra_arguments=["--IPKernelApp.log_level=50"],  # the kernel's own chatter at start and end
+                extra_arguments=ARGUMENTS,
                 stdout_file=log,
                 stderr_file=log,
             )

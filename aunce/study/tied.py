@@ -9,7 +9,7 @@ from typing import Any
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import Float
 
-from aunce.processes import SAFE_PATH, die_with_starter, end
+from aunce.processes import die_with_starter, end, safe_path
 
 
 class TiedKernel(AsyncKernelManager):
@@ -19,7 +19,7 @@ class TiedKernel(AsyncKernelManager):
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         """Start the kernel, tied to the thread that starts it (on Linux), and the clock of `seconds` with it."""
-        options["env"] = {**os.environ, **options.get("env", {}), **SAFE_PATH}
+        options["env"] = {**os.environ, **options.get("env", {}), **safe_path()}
         if os.name == "posix":
             options["preexec_fn"] = die_with_starter
         await super().start_kernel(**options)
