@@ -154,6 +154,7 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     if dry_run:
         click.echo("Nothing was started.")
         return
+    _keep_recorded(plan)
     started = time.monotonic()
     failed = not engine.execute_all(plan, to_do, profile)
     see_them = f"See them with: {shlex.join(['aunce', 'status', study, *_options(overrides)])}"
@@ -168,6 +169,15 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     if failed:
         raise AunceError(f"some runs failed, the report is marked partial: {page}\n{see_them}")
     click.echo(str(page))
+
+
+def _keep_recorded(plan: Study) -> None:
+    """Refuse settings of one's own where they would replace a page whose runs are not here, as those of the clone."""
+    if plan.overrides and (plan.folder / "provenance.json").is_file() and not (plan.folder / "runs").is_dir():
+        raise UsageError(
+            f"{plan.folder} holds a report whose runs are not here, and these settings would replace it; copy the "
+            "study file under another name, or name another folder for reports: AUNCE_REPORTS=FOLDER"
+        )
 
 
 def _options(overrides: Mapping[str, Any]) -> list[str]:

@@ -355,3 +355,14 @@ def test_synth_check_and_pack_are_one_path(aunce, tmp_path, monkeypatch):
     broken = aunce("data", "check", "bp4d", root)
     assert broken.exit_code == 1
     assert "F001_T1.csv" in broken.output
+
+
+def test_settings_of_ones_own_do_not_replace_a_report_whose_runs_are_not_here(aunce, project, monkeypatch):
+    monkeypatch.setattr("aunce.study.engine.execute_all", lambda plan, runs, profile: pytest.fail("runs were started"))
+    study = load_study(str(project()))
+    study.folder.mkdir(parents=True)
+    (study.folder / "provenance.json").write_text("{}")
+    result = aunce("study", study.path, "--set", "epochs=3")
+    assert result.exit_code == 2
+    assert "these settings would replace it" in result.output
+    assert "AUNCE_REPORTS=FOLDER" in result.output

@@ -119,7 +119,10 @@ def test_what_the_data_set_of_the_example_lacks_is_said(clone, mylab, tmp_path):
         assert "My laboratory cannot be rendered, as aunce/data/mylab.py defines no write and LAYOUT" in said
     broken = shutil.copytree(mylab, tmp_path / "broken")
     (broken / "labels.csv").write_text((mylab / "labels.csv").read_text().replace("S03,smile,8,1", "S03,smile,8,9"))
-    assert re.search(r"S03/smile/8.*AU1 is 9", clone.aunce("data", "check", "mylab", broken, code=1))
+    assert "labels.csv, line 7: AU1 is 9. Expected" in clone.aunce("data", "check", "mylab", broken, code=1)
+    (broken / "labels.csv").write_text((mylab / "labels.csv").read_text())
+    (broken / "images" / "S01" / "smile" / "7.jpg").unlink()
+    assert "1 labelled frames have no image" in clone.aunce("data", "check", "mylab", broken)
     whole = clone.read("aunce/data/mylab.py")
     (clone.folder / "aunce" / "data" / "mylab.py").write_text(whole.partition("def fingerprint")[0])
     said = clone.aunce("data", "check", "mylab", mylab, code=2)
