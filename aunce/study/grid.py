@@ -517,16 +517,8 @@ def progress(study: Study, runs: list[Run], *, hashes: bool = True) -> Progress:
     default = [sum(known) / len(known)] if known else [study.file.study.seconds_per_run]
     costs = [durations.get(run.spec.method, default) for run in left]
     seconds_left = sum(sum(cost) / len(cost) for cost in costs)
-    return Progress(
-        done=count["done"],
-        failed=count["failed"],
-        running=count["running"],
-        to_do=count["to do"],
-        damaged=count["damaged"],
-        seconds_left=seconds_left,
-        last_hour=last_hour,
-        unchecked=unchecked,
-    )
+    states = {name.replace(" ", "_"): number for name, number in count.items()}
+    return Progress(**states, seconds_left=seconds_left, last_hour=last_hour, unchecked=unchecked)
 
 
 def duration(seconds: float) -> str:

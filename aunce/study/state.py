@@ -97,11 +97,8 @@ def seal(folder: Path, key: str) -> None:
     metrics["key"] = key
     if why := _flaw(metrics):
         raise ValueError(why)
-    left = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.name not in VOLATILE and path.suffix != DAMAGED and path.is_file()
-    ]
+    skipped = (*VOLATILE, *(name + DAMAGED for name in VOLATILE))
+    left = [path for path in sorted(folder.iterdir()) if path.name not in skipped and path.is_file()]
     metrics["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": _hash(path)} for path in left}
     metrics["sha256"] = _own_hash(metrics)
     files.write(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False))
@@ -135,14 +132,14 @@ def read_json(path: Path) -> dict[str, Any] | str:
 
 def _flaw(metrics: Mapping[str, Any]) -> str:
     """What is wrong with the form of `metrics.json`, if anything."""
-    number = (int, float)
-    kinds: dict[str, Any] = {"key": str, "spec": dict, "data": dict, "provenance": dict, "duration_s": number}
-    for name, kind in kinds.items():
-        if not isinstance(metrics.get(name), kind):
+    for name in ("key", "spec", "data", "provenance"):
+        if not isinstance(metrics.get(name), str if name == "key" else dict):
             return f"{METRICS} has no valid '{name}'"
-    for name in ("duration_s", "val_f1", "val_auc"):
-        value = metrics.get(name, 0)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value)):
+    for name in ("duration_s", "val_f1", "val_auc"):  # NaN scores are null
+        value = metrics.get(name)
+        if value is None and name != "duration_s":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return f"{METRICS} has no valid '{name}'"
     if not isinstance(metrics.get("flat"), bool | None):
         return f"{METRICS} has no valid 'flat'"
