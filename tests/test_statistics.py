@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
@@ -97,11 +97,15 @@ def test_sign_flip_p_cannot_fall_below_its_bound(n: int) -> None:
     assert sign_flip_p(np.linspace(1, 2, n)) == pytest.approx(2 / 2**n)
 
 
+@example([-8, 11, -1, 9, -11])  # their sum is 0, and of their sevenths scipy says .9375, by rounding
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=12))
-def test_sign_flip_p_equals_scipys_permutation_test(values: list[int]) -> None:
-    sample = [value / 7 for value in values]
-    test = stats.permutation_test((sample,), np.mean, permutation_type="samples", n_resamples=2**13, vectorized=True)
-    assert sign_flip_p(sample) == pytest.approx(test.pvalue)
+def test_sign_flip_p_is_exact_and_equals_scipys_permutation_test(values: list[int]) -> None:
+    flipped = [abs(sum(signs)) for signs in itertools.product(*((value, -value) for value in values))]
+    exact = np.mean([one >= abs(sum(values)) for one in flipped])  # of integers, whose sums are not rounded
+    assert sign_flip_p([value / 7 for value in values]) == pytest.approx(exact)
+    sample = np.asarray(values, dtype=float)
+    test = stats.permutation_test((sample,), np.sum, permutation_type="samples", n_resamples=2**13, vectorized=True)
+    assert sign_flip_p(values) == pytest.approx(test.pvalue)
 
 
 def test_sign_flip_p_is_undefined_where_no_test_is_possible() -> None:
