@@ -121,7 +121,7 @@ def execute(study: Study, run: Run, *, workers: int = 1) -> bool:
 
 def _join(study: Study, run: Run, workers: int) -> bool:
     """Take part in a run that the first process executes; return when it is done there, too."""
-    if run.reach(hashes=False).name == "done":
+    if run.reach().name == "done":  # by hashes, as the first process: who disagrees would be waited for
         return False
     _compute(study, run, workers, None, None)
     while not (run.folder / METRICS).is_file():
