@@ -215,6 +215,14 @@ def text(value: object) -> str:
     return escaped.replace("$", "&#36;").replace("://", "&#58;//")
 
 
+def code(value: str) -> str:
+    """`value` as code, exactly as it is read and pasted: a command, or a name."""
+    if not re.search(r"[`|<>&$\\\r\n]", value):
+        return f"`{value}`"
+    # Within backticks a table would end its cell at a bar, and nothing escapes a backtick.
+    return f"<code>{text(value)}</code>"
+
+
 def number(value: float, form: str = ".3f") -> str:
     """`value` by a format, with a minus sign instead of a hyphen; NaN is "not defined".
 
