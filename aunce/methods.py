@@ -118,6 +118,7 @@ def train(
             learning_rate=spec.learning_rate,
             weight_decay=spec.weight_decay,
             schedule=spec.schedule,
+            lengths=tuple(spec.lengths),
         ),
         seed=spec.replicate,
         rows=split.train,
