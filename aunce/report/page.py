@@ -5,8 +5,10 @@ landmarks of the page, cells tagged `remove-cell` nowhere; of cells tagged `show
 Several studies may share a notebook: a cell tagged `only-NAME` is left out for every study but NAME.
 """
 
+import hashlib
 import html
 import itertools
+import json
 import math
 import os
 import re
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 
 ONLY = "only-"  # with the name of a study: the tag of a cell for that study alone
+DRAWN = "drawn.json"  # hashes of the page's files
 LONG = 90  # characters of a cell that gets a width of its own
 
 
@@ -87,6 +90,23 @@ def _render(notebook: Path, parameters: Mapping[str, Any], folder: Path, title: 
         os.replace(file, folder / file.name)
     files.write(folder / "report.md", between_markdown(parts["markdown"]))
     files.write(folder / "index.html", made)
+    record_drawn(folder)
+
+
+def drawn_hashes(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of the files of a page that drawing it has made."""
+    places = [folder / name for name in ("findings.json", "index.html", "report.md")]
+    places += sorted((folder / "figures").glob("*"))
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in places
+        if path.is_file()
+    }
+
+
+def record_drawn(folder: Path) -> None:
+    """Write the hashes of a page beside it: what is changed later is found, even where no page can be drawn again."""
+    files.write(folder / DRAWN, json.dumps(drawn_hashes(folder), indent=1) + "\n")
 
 
 def _of_study(notebook: Path, study: str, aside: Path) -> Path:
