@@ -221,7 +221,7 @@ def _demand(features: Array, labels: Array) -> None:
 
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 5))
-"""The grid of C. Steps of 10 suffice, as the best of a grid of half steps was at most .001 AUC better in trials."""
+"""The grid of C."""
 
 
 @dataclass(frozen=True)
