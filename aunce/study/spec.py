@@ -137,6 +137,9 @@ class RunSpec(StrictModel):
     checks: int = Field(2, ge=1, description="how often inner validation is scored during training")
     probe_epochs: int = Field(20, ge=1, description="epochs of the linear probe")
     probe_learning_rate: float = Field(1e-2, gt=0, description="learning rate of the linear probe")
+    probe: Literal["linear", "ridge"] = Field(
+        "linear", description="what decides: the linear probe by Adam, or the ridge probe beside it"
+    )
     moving_probe: bool = Field(False, description="score the probe as released, too: on a network in training mode")
     threads: int = Field(1, ge=1, description="CPU threads of the run")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
