@@ -110,7 +110,7 @@ def train(
     if spec.method == "random":
         return _untrained(monitor(embedding), encoder)
     head = None if spec.method in CONTRASTIVE else build_probe(len(table.aus), spec.channels, seed=spec.replicate)
-    scores = monitor(embedding, head=head, others_from=spec.epochs)
+    scores = monitor(embedding, head=head, others_from=spec.epochs, lengths=spec.lengths)
     training = Training(
         images=pack.images,
         labels=noisy,

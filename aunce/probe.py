@@ -413,7 +413,8 @@ class Monitor:
         knn_frames: training frames that kNN searches, evenly spaced over the training rows: neighbouring frames are
             near duplicates, and the search is quadratic.
         ridge: score the ridge probes, too.
-        others_from: with `ridge`, the epoch from which the other heads are scored beside them.
+        others_from: with `ridge`, the epoch from which the other heads, `ridge_all` included, are scored beside it.
+        lengths: epochs whose scores are kept under a rule of their own, `at 40` for 40.
         device: where the ridge probes are fitted.
     """
 
@@ -434,12 +435,14 @@ class Monitor:
         knn_frames: int = 4096,
         ridge: bool = False,
         others_from: int = 0,
+        lengths: Sequence[int] = (),
         device: str = "cpu",
     ) -> None:
         self.features, self.split, self.head = features, split, head
         self.noisy, self.clean, self.subjects = noisy, clean, np.asarray(subjects)
         self.aus, self.scored = tuple(aus), tuple(scored)
         self.knn_frames, self.ridge, self.others_from, self.device = knn_frames, ridge, others_from, device
+        self.lengths = tuple(lengths)
         self._fit = partial(fit_probe, seed=seed, epochs=probe_epochs, learning_rate=probe_learning_rate)
         self.scores: dict[str, dict[str, tuple[Array, Array]]] = {}
         """Epoch rule -> head -> probabilities (validation (m, K), test (n, K)), for `evaluation.score_tables`."""
@@ -463,12 +466,13 @@ class Monitor:
         split = self.split
         train, validation, test = (self.features(rows) for rows in (split.train, split.validation, split.test))
         scores, paths = {}, {}
+        others = not self.ridge or epoch >= self.others_from
         if self.ridge:
-            for head in RIDGE:
+            for head in RIDGE if others else RIDGE[:1]:
                 self.ridges[head], paths[head] = self._ridge(head, train, validation, test)
                 scores[head] = (self.ridges[head].scores(validation), self.ridges[head].scores(test))
             self.probe = self.ridges["ridge"].linear()
-        if not self.ridge or epoch >= self.others_from:
+        if others:
             probe = self._fit(train, self.noisy[split.train])
             self.probe = self.probe if self.ridge else probe
             scores["probe"] = (probabilities(probe, validation), probabilities(probe, test))
@@ -481,7 +485,8 @@ class Monitor:
         decides = scores["ridge" if self.ridge else "probe"]
         values = self._means("val", split.validation, self.noisy, decides[0])
         values |= self._means("test", split.test, self.clean, decides[1])
-        for rule, value in zip(RULES, (float(epoch), values["val_auc"], values["test_auc"]), strict=True):
+        ranks = dict(zip(RULES, (float(epoch), values["val_auc"], values["test_auc"]), strict=True))
+        for rule, value in (ranks | ({f"at {epoch}": 0.0} if epoch in self.lengths else {})).items():
             # A mean that is undefined is better than none and worse than any.
             value = -math.inf if math.isnan(value) else value
             if rule not in self._best or value > self._best[rule]:
@@ -570,7 +575,7 @@ class Monitor:
         for head in (head for head in RIDGE if f"{head}.weight" in state):
             c, unsettled = state[f"{head}.fit"].tolist()
             self.ridges[head] = RidgeProbe(c, state[f"{head}.weight"], state[f"{head}.bias"], int(unsettled))
-        for rule in (rule for rule in RULES if rule in state):
+        for rule in (rule for rule in (*RULES, *(f"at {length}" for length in self.lengths)) if rule in state):
             self._best[rule], epoch = state[rule][0].item(), int(state[rule][1])
             self.epochs[rule] = epoch
             self.scores[rule] = {

@@ -268,10 +268,10 @@ def test_the_own_head_of_a_supervised_arm_is_scored_beside_probe_and_knn():
 
 
 def test_the_c_of_a_run_is_that_of_the_best_macro_auc_on_noisy_inner_validation():
-    encoder, monitor, data, _ = monitored(ridge=True, others_from=2)
+    encoder, monitor, data, _ = monitored(ridge=True, others_from=1)
     monitor.noisy[monitor.split.train, 2] = 0  # no probe for AU 12
     values = monitor(1)
-    assert list(monitor.scores["last"]) == ["ridge", "ridge_all"]
+    assert list(monitor.scores["last"]) == ["ridge", "ridge_all", "probe", "knn"]
     train, validation, test = (embed(encoder, data[0], rows) for rows in vars(monitor.split).values())
     table = monitor.ridge_table()
     assert table["warning"].str.contains("no probe of AU12, whose known labels are all alike").all()
@@ -308,6 +308,7 @@ def test_the_c_of_a_run_is_that_of_the_best_macro_auc_on_noisy_inner_validation(
         {"clean": monitor.clean[monitor.split.test], "noisy": monitor.clean[monitor.split.test]},
         monitor.subjects[monitor.split.test], AUS,
     )  # fmt: skip
+    counts, pairs = (table[table["head"].str.startswith("ridge")] for table in (counts, pairs))
     assert set(pairs["au"]) == {1, 2}, "an AU without a probe has no AUC"
     assert (counts[counts["au"] == 12][["tp", "fp", "fn", "tn"]] == 0).all(axis=None), "nor counts"
     monitor(2)
@@ -332,7 +333,7 @@ def test_monitoring_changes_nothing_in_the_training():
     assert same(encoder, alone)
 
 
-@pytest.mark.parametrize("monitoring", [{}, {"ridge": True, "others_from": 4}])
+@pytest.mark.parametrize("monitoring", [{}, {"ridge": True, "others_from": 4, "lengths": (2, 4)}])
 def test_a_killed_run_continues_with_the_scores_of_its_earlier_checks(monitoring, tmp_path):
     def dying_log(line):
         if line.startswith("epoch 2/"):
@@ -353,6 +354,9 @@ def test_a_killed_run_continues_with_the_scores_of_its_earlier_checks(monitoring
         for name, pair in heads.items():
             for mine, theirs in zip(monitor.scores[rule][name], pair, strict=True):
                 assert np.array_equal(mine, theirs)
+    for length in monitoring.get("lengths", ()):
+        heads = monitor.scores[f"at {length}"]
+        assert list(heads) == (["ridge"] if length < 4 else ["ridge", "ridge_all", "probe", "knn"])
     assert monitor.ridge_table().equals(whole.ridge_table())
     assert whole.ridge_table().empty == (not monitoring)
 

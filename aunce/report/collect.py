@@ -46,9 +46,11 @@ def collect(study: Study) -> Path:
         The folder of the tables, `reports/<study>`.
 
     Raises:
-        UsageError: a run was made with smoke settings, or two runs differ in nothing that the report tells apart.
+        UsageError: a run was made with smoke settings, runs on the same data saw other images, or two runs differ in
+            nothing that the report tells apart.
     """
     rows, tables = [], {"counts": [], "auc": [], "history": []}  # type: ignore[var-annotated]
+    seen: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for run in study.runs:
         state = run.reach()
         found: dict[str, pd.DataFrame] = {}
@@ -65,11 +67,14 @@ def collect(study: Study) -> Path:
                     f"study '{study.name}', run {run.key}: made with smoke settings, which reports refuse; remove "
                     f"{run.folder} and run the study again with smoke = false"
                 )
+            pixels = seen.setdefault(tuple(data.name for data in run.data), {})
+            pixels.setdefault(str(state.metrics["data"].get("hash", "")), []).append(run.key)
             place = {name: row[name] for name in ("key", "arm", "kind", "noise", "replicate", "part")}
             for name, table in found.items():
                 table = table.drop(columns=[column for column in place if column in table])
                 tables[name].append(pd.DataFrame(place, index=table.index).join(table))
         rows.append(row)
+    _check_pixels(study, seen)
     folder = study.folder
     folder.mkdir(parents=True, exist_ok=True)
     runs = pd.DataFrame(rows)
@@ -87,6 +92,23 @@ def collect(study: Study) -> Path:
     provenance = _provenance(study, runs) | {"files": hashes(folder)}
     files.write(folder / "provenance.json", json.dumps(provenance, indent=1, ensure_ascii=False) + "\n")
     return folder
+
+
+def _check_pixels(study: Study, seen: Mapping[tuple[str, ...], Mapping[str, list[str]]]) -> None:
+    """Refuse runs on the same data that saw different crops: an image was replaced between them, or drawn elsewhere.
+
+    Args:
+        study: for the message.
+        seen: names of the data of a run -> hash of its crops -> keys of the runs.
+    """
+    for names, crops in seen.items():
+        if len(crops) > 1:
+            runs = "; ".join(f"{', '.join(keys)} saw {value}" for value, keys in crops.items())
+            raise UsageError(
+                f"study '{study.name}': runs on {' and '.join(names)} did not see the same images ({runs}). Find out "
+                "which are right, remove the folders of the other runs, and of the data if they are wrong now, and run "
+                "the study again"
+            )
 
 
 def _row(run: Run, state: State) -> dict[str, Any]:

@@ -445,6 +445,22 @@ def test_runs_that_the_report_cannot_tell_apart_are_refused(tmp_path: Path) -> N
         collect(FakeStudy(tmp_path / "fake", [run, replace(run, key="other")]))  # type: ignore[arg-type]
 
 
+def test_runs_on_the_same_data_that_saw_different_images_are_refused(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "fake", arm, "none", k) for arm in ("BCE", "SupCon") for k in (0, 1)]
+    for run in runs:
+        finish(run)
+        path = run.folder / "metrics.json"
+        metrics = json.loads(path.read_text())
+        metrics["data"]["hash"] = f"pixels of {run.spec.replicate}"
+        path.write_text(json.dumps(metrics))
+    study = FakeStudy(tmp_path / "fake", runs)
+    collect(study)  # type: ignore[arg-type]
+    metrics["data"]["hash"] = "other pixels"
+    path.write_text(json.dumps(metrics))
+    with pytest.raises(UsageError, match=f"{runs[1].key} saw pixels of 1; {runs[3].key} saw other pixels"):
+        collect(study)  # type: ignore[arg-type]
+
+
 # --- tables and provenance
 
 
