@@ -18,14 +18,9 @@ from pathlib import Path
 import pandas as pd
 from faults.harness import LONGEST_S, Trial, _same, found
 
-FOUND, HEALED, HARMLESS, TAKEN, TRACEBACK = (
-    "found and said",
-    "healed by the same command",
-    "harmless",
-    "taken for valid",
-    "traceback",
-)
-OUTCOMES = (FOUND, HEALED, HARMLESS, TAKEN, TRACEBACK)
+from aunce.report.reliability import OUTCOMES
+
+FOUND, HEALED, HARMLESS, TAKEN, TRACEBACK = OUTCOMES
 CRASHED = "Traceback (most recent call last)"
 PACK_GONE, RUN_TO_DO = ("rendered faces",), ("pack", "rendered faces")
 """Groups of files that nothing opens while a pack is there, and while all runs are done."""

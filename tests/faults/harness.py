@@ -1,4 +1,4 @@
-"""Kills the parts of a study at seeded random moments, does it again until it is done, and looks at what is left.
+"""Strikes the parts of a study at seeded random moments, does it again until it is done, and looks at what is left.
 
 Used by tests/test_faults.py, and by record.py for the page in reports/reliability.
 """
@@ -6,6 +6,7 @@ Used by tests/test_faults.py, and by record.py for the page in reports/reliabili
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import psutil
 
 from aunce.data.layout import MARKER
 from aunce.processes import lives
+from aunce.report.reliability import SIGNALS
 from aunce.study import engine
 from aunce.study.grid import PROJECT, load_study
 
@@ -51,17 +53,22 @@ VICTIMS = {
         lambda words, parent, drawn: "ipykernel_launcher" in words and "-m aunce study " in parent,
     ),
     "aunce study": (4, lambda words, parent, drawn: "-m aunce study " in words),
+    "aunce study and its process group": (8, lambda words, parent, drawn: "-m aunce study " in words),
 }
 """Kind of process -> seconds within which it is killed, about as long as it lives at least; and whether a process is of
 it, by its own command line, its parent's, and whether all faces are drawn. In the order of a study."""
+STOPPED_S = 3  # after which what was stopped goes on
 LONGEST_S = 900
 
 
 def order(count, seed):
-    """`count` kinds of victims: all of them in turn, those that come early in a study first."""
+    """`count` strikes, a kind of victim and a signal each: all of them in turn, what comes early in a study first."""
     kinds = list(VICTIMS)
-    turns = [kinds[(seed + number) % len(kinds)] for number in range(count)]
-    return sorted(turns, key=kinds.index)
+    turns = [
+        (kinds[(seed + number) % len(kinds)], SIGNALS[(number + 2 * seed + seed // 3) % len(SIGNALS)])
+        for number in range(count)
+    ]
+    return sorted(turns, key=lambda turn: kinds.index(turn[0]))
 
 
 class Trial:
@@ -82,7 +89,8 @@ class Trial:
     def start(self):
         with (self.folder / "log").open("a") as log:
             command = [sys.executable, "-m", "aunce", "study", self.study.path]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self.places)
+            options = {"stdout": log, "stderr": log, "env": os.environ | self.places, "start_new_session": True}
+            self.process = subprocess.Popen(command, **options)
 
     def look(self):
         """Note who is at work and which runs are done; True while the study is at work."""
@@ -95,8 +103,8 @@ class Trial:
         self.family |= {one.pid: one for one in [parent, *parent.children(recursive=True)]}
         return True
 
-    def kill(self, kind, choose):
-        """Kill one process of this kind at a random moment after it turned up; the seconds that it lived since.
+    def strike(self, kind, name, choose):
+        """Send a signal to one process of this kind at a random moment after it turned up; the seconds it lived since.
 
         None if it ended before that moment, so that the study is not over before the next kind had its turn; or if the
         study ended without one: nothing of the kind was left to do.
@@ -114,14 +122,23 @@ class Trial:
                 seen = time.monotonic()
             if found and time.monotonic() - seen >= wait:
                 try:
-                    choose.choice(found).kill()
-                except psutil.NoSuchProcess:  # it has ended by itself in this moment
+                    self._send(kind, choose.choice(found), name)
+                except (psutil.NoSuchProcess, ProcessLookupError):  # it has ended by itself in this moment
                     return None
                 return time.monotonic() - seen
             if seen is not None and not found:
                 return None
             time.sleep(0.02)
         raise TimeoutError(f"no {kind} in {LONGEST_S} s; see {self.folder / 'log'}")
+
+    def _send(self, kind, process, name):
+        def send(number):
+            os.killpg(process.pid, number) if "group" in kind else process.send_signal(number)
+
+        send(getattr(signal, name))
+        if name == "SIGSTOP":
+            time.sleep(STOPPED_S)
+            send(signal.SIGCONT)
 
     def _is(self, kind, process):
         try:
@@ -178,17 +195,17 @@ def _same(one, two):
     return one.keys() == two.keys() and all(table.equals(two[name]) for name, table in one.items())
 
 
-def interrupted(folder, kills, seed):
-    """A study with so many kills, done to its end.
+def interrupted(folder, strikes, seed):
+    """A study with so many strikes, done to its end.
 
     Returns:
-        The trial, and a row per kill: trial (its seed), victim, lived_s.
+        The trial, and a row per strike: trial (its seed), victim, signal, lived_s.
     """
     trial, choose, rows = Trial(folder), random.Random(seed), []
-    for kind in order(kills, seed):
-        lived = trial.kill(kind, choose)
+    for kind, name in order(strikes, seed):
+        lived = trial.strike(kind, name, choose)
         if lived is not None:
-            rows.append({"trial": seed, "victim": kind, "lived_s": round(lived, 2)})
+            rows.append({"trial": seed, "victim": kind, "signal": name, "lived_s": round(lived, 2)})
     code = trial.finish()
     if code:
         raise AssertionError((folder / "log").read_text())

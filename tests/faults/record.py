@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -19,7 +20,7 @@ import pandas as pd
 TESTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TESTS))
 
-from faults import harness  # noqa: E402
+from faults import damage, harness  # noqa: E402
 
 from aunce import files  # noqa: E402
 from aunce.report.reliability import TABLES, WHERE  # noqa: E402
@@ -30,13 +31,15 @@ from aunce.study.results import provenance  # noqa: E402
 STUBS = [(100, 1), (500, 1), (500, 2), (2000, 1), (2000, 7)]  # commands, how many of them share a job
 
 
-def kills(folder, small):
+def strikes(folder, small):
     whole = harness.Trial(folder / "whole")
     assert whole.finish() == 0, (whole.folder / "log").read_text()
     rows = []
-    for seed in range(1, 2 if small else 10):
-        trial, killed = harness.interrupted(folder / str(seed), kills=len(harness.VICTIMS), seed=seed)
+    for seed in range(1, 2 if small else 11):
+        began = time.monotonic()
+        trial, struck = harness.interrupted(folder / str(seed), strikes=len(harness.VICTIMS), seed=seed)
         found = {
+            "seconds": round(time.monotonic() - began, 1),
             "runs": len(trial.runs),
             "lost": sum(run.state != "done" for run in trial.runs),
             "repeated": len(trial.repeated()),
@@ -44,8 +47,35 @@ def kills(folder, small):
             "orphans": len(trial.orphans()),
             "left": len(trial.left()),
         }
-        rows += [row | found for row in killed]
-        print(f"trial {seed}: {len(killed)} kills, {found}", flush=True)
+        rows += [row | found for row in struck]
+        print(f"trial {seed}: {len(struck)} strikes, {found}", flush=True)
+    return rows
+
+
+def damages(folder, small):
+    trial = harness.Trial(folder / "whole")
+    assert trial.finish() == 0, (trial.folder / "log").read_text()
+    half = damage.stopped(folder / "half").folder
+    seed, each = 1, 1 if small else 7
+    tasks = []
+    for groups, place in (
+        (("run", "pack", "rendered faces", "tables and page"), None),
+        (("stopped run", "engine"), half),
+    ):
+        study = damage.Undamaged(trial, place)
+        tasks += [(study, one) for one in damage.plan(study.template, groups, each, seed)]
+
+    def judged(numbered):
+        number, (study, one) = numbered
+        began = time.monotonic()
+        row, said = study.try_out(one, folder / f"damage-{number}")
+        if row["outcome"] in (damage.TAKEN, damage.TRACEBACK):
+            print(f"{row}\n{said[-2000:]}", flush=True)
+        return row | {"seconds": round(time.monotonic() - began, 1)}
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = list(pool.map(judged, enumerate(tasks)))
+    print(pd.Series([row["outcome"] for row in rows]).value_counts(), flush=True)
     return rows
 
 
@@ -122,7 +152,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=REPORTS / "reliability")
     parser.add_argument("--small", action="store_true")
     arguments = parser.parse_args()
-    record = {"kills": kills, "inputs": inputs, "slurm": slurm, "engine": cost}[arguments.table]
+    record = {"strikes": strikes, "damages": damages, "inputs": inputs, "slurm": slurm, "engine": cost}[arguments.table]
     about = provenance("cpu", 1)
     about["revision"] += " (modified)" if about["modified"] else ""
     with tempfile.TemporaryDirectory(prefix="aunce-faults-") as folder:
