@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from aunce import files
 from aunce.data import data_set
-from aunce.errors import AunceError, DataError, RunError, UsageError, disk_remedy
+from aunce.errors import AunceError, DataError, RunError, UsageError, machine_remedy
 from aunce.processes import ENGINE, first_process, leave_with_engine, safe_path
 from aunce.study.grid import (
     NOTEBOOKS,
@@ -61,14 +61,19 @@ class ErrorsInOneLine(click.Group):
         except BrokenPipeError:  # `head`, for instance, has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
             ctx.exit(0)
-        except (AunceError, OSError) as error:
+        except AunceError as error:
             if ctx.params.get("debug"):
                 raise
-            if isinstance(error, AunceError):
-                click.echo(f"aunce: {error}", err=True)
-                ctx.exit(error.exit_code)
-            said = f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
-            click.echo(f"aunce: {said}. {disk_remedy(said, error.errno)}".rstrip(), err=True)
+            click.echo(f"aunce: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except (OSError, MemoryError, ImportError, RuntimeError) as error:
+            said, number = f"{type(error).__name__}: {error}", None
+            if isinstance(error, OSError):
+                said, number = f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), error.errno
+            remedy = machine_remedy(said, number)
+            if ctx.params.get("debug") or not (remedy or isinstance(error, OSError)):
+                raise
+            click.echo(f"aunce: {said}. {remedy}".rstrip(), err=True)
             ctx.exit(1)
 
 

@@ -4,6 +4,7 @@ Whatever says *done* is written here: neither a kill nor a full disk leaves half
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -44,6 +45,16 @@ def beside(path: Path, *, flush: bool = True) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno is not None and not error.filename:
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
+
+
+def sha256(path: Path) -> str:
+    """Hash of the content of a file, in hex digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(path: Path, content: str | bytes, *, flush: bool = True) -> None:

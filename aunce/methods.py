@@ -134,6 +134,7 @@ def train(
         check=scores,
         checks=spec.checks,
         measure=(lambda z, y: {"own_view": own_view_share(z, y)}) if spec.method == "aunce" else None,
+        name=folder.name,
         checkpoint=folder / "checkpoint",
         log=log,
     )

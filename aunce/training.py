@@ -178,6 +178,7 @@ class Training:
         1  # after how many epochs, evenly spaced and always with the last; wsd is checked at each of its lengths
     )
     measure: Measure | None = None  # called with the last batch of each of these epochs
+    name: str = ""  # of the run: a checkpoint of another one is refused
     checkpoint: Path | None = None  # a folder, written after each epoch; an earlier state of this training is continued
     log: Callable[[str], None] = print  # takes one line per epoch
 
@@ -347,7 +348,7 @@ def _identity(
     return {
         "format": 3,
         "optimisation": {name: value for name, value in asdict(training.optimisation).items() if name != "lengths"},
-        **{name: getattr(training, name) for name in ("seed", "two_forwards", "crop", "precision")},
+        **{name: getattr(training, name) for name in ("name", "seed", "two_forwards", "crop", "precision")},
         "loss": f"{loss.item():.5g}",
         "checks": sorted(stage.epoch for stage in checked),
         "stages": zlib.crc32(repr(training.optimisation.stages).encode()),
@@ -488,11 +489,13 @@ class _Checkpoint:
             "check": {} if self.check is None else self.check.state(),
         }
         tensors |= {f"trajectory_{name}": group for name, group in self.trajectory.items()}
+        hashes = {}
         for name, group in tensors.items():
             path = partial / f"{name}.safetensors"
             safetensors.torch.save_file({key: value.contiguous() for key, value in group.items()}, path)
             files.sync(path)
-        state = {"epoch": len(history), "history": history, "identity": self.identity, "tensors": sorted(tensors)}
+            hashes[path.name] = files.sha256(path)
+        state = {"epoch": len(history), "history": history, "identity": self.identity, "files": hashes}
         files.write(partial / "state.json", json.dumps(state, indent=1))
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -519,27 +522,37 @@ class _Checkpoint:
                 state = json.loads((place / "state.json").read_text())
                 history: list[dict[str, float]] = state["history"]
                 stored = state["identity"]
-                always = ("weights", "optimizer", "check")
-                names = state.get("tensors", always)  # an earlier revision did not list them
-                tensors = {name: safetensors.torch.load_file(place / f"{name}.safetensors") for name in names}
-                weights, moments, check = (tensors[name] for name in always)
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                differing = [key for key, value in self.identity.items() if stored.get(key) != value]
+                tensors = {} if differing else _tensors(place, state["files"])
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
                 self.log(f"{place} is not a whole checkpoint and is left out: {error}")
                 continue
-            if differing := [key for key, value in self.identity.items() if stored.get(key) != value]:
+            if differing:
                 raise RunError(
                     f"{place} belongs to another training: its {', '.join(differing)} differ. Remove the folder to "
                     "start anew, or name another"
                 )
-            self.network.load_state_dict(weights)
-            _restore(self.optimizer, moments)
+            self.network.load_state_dict(tensors["weights"])
+            _restore(self.optimizer, tensors["optimizer"])
             if self.check is not None:
-                self.check.restore(check)
+                self.check.restore(tensors["check"])
             kept = [name for name in tensors if name.startswith("trajectory_")]
             self.trajectory = {name.removeprefix("trajectory_"): tensors[name] for name in kept}
             self.log(f"continues after epoch {len(history)} from {place}")
             return history
         return []
+
+
+def _tensors(place: Path, hashes: Mapping[str, str]) -> dict[str, dict[str, Tensor]]:
+    """The groups of tensors of a checkpoint.
+
+    Raises:
+        ValueError: a file is not the one that was saved.
+    """
+    for name, wanted in hashes.items():
+        if files.sha256(place / name) != wanted:
+            raise ValueError(f"{name} is not the file that was saved")
+    return {Path(name).stem: safetensors.torch.load_file(place / name) for name in hashes}
 
 
 def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from aunce import cli, files
-from aunce.errors import disk_remedy
+from aunce.errors import machine_remedy
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
@@ -61,7 +61,7 @@ def test_a_full_disk_leaves_the_old_file_and_names_place_and_remedy(small_disk, 
     files.write(folder / "table", "old")
     with pytest.raises(Exception, match="No space left on device") as raised, files.beside(folder / "table") as partial:
         save(partial)
-    assert disk_remedy(str(raised.value)).startswith("Free some space")
+    assert machine_remedy(str(raised.value)).startswith("Free some space")
     assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("table", "old")]
 
 

@@ -1,7 +1,9 @@
 """The training loop: its schedule, what it hands to a loss, how it continues, and what it says."""
 
+import errno
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -10,8 +12,8 @@ import pytest
 import torch
 from trainings import AUS, IMAGES, LABELS, Killed, contrast, fit, quiet, same, settings, swin, timeless, tiny
 
-from aunce import training
-from aunce.errors import DataError, RunError, UsageError
+from aunce import files, training
+from aunce.errors import DataError, RunError, UsageError, machine_remedy
 from aunce.losses import supcon
 from aunce.model import LinearProbe, build_probe
 from aunce.probe import embed
@@ -166,6 +168,33 @@ def branched(encoder, **options):
     return fit(encoder, optimisation=plan, check=check, **options), ends
 
 
+@pytest.mark.parametrize("written", ["weights.safetensors", "optimizer.safetensors", "state.json.partial"])
+def test_a_disk_that_fills_within_a_checkpoint_leaves_the_one_before_and_the_training_goes_on(
+    written, tmp_path, monkeypatch
+):
+    whole = tiny()
+    expected = fit(whole)
+    place, sync, saves = tmp_path / "c", files.sync, []
+
+    def full(path):
+        saves.append(path.name)
+        if saves.count(written) == 3:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        sync(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync", full)
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            fit(tiny(), checkpoint=place)
+    assert machine_remedy(str(raised.value)).startswith("Free some space")
+    lines, again = [], tiny()
+    history = fit(again, checkpoint=place, log=lines.append)
+    assert lines[0].startswith("continues after epoch 2 ")
+    assert same(whole, again)
+    assert timeless(history).equals(timeless(expected))
+
+
 @pytest.fixture(scope="module")
 def with_branches():
     encoder = tiny()
@@ -220,11 +249,14 @@ def test_a_finished_training_is_given_back_and_not_repeated(finished):
     assert (place / "state.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_torn_checkpoint_is_said_and_the_training_starts_anew(name, finished, tmp_path):
+def test_a_torn_or_flipped_checkpoint_is_said_and_the_training_starts_anew(name, flipped, finished, tmp_path):
     whole, expected, place = finished
     torn = shutil.copytree(place, tmp_path / "c") / name
-    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    content = bytearray(torn.read_bytes())
+    content[-1] ^= 1  # in a tensor, where nothing but its hash tells
+    torn.write_bytes(content if flipped else content[: len(content) // 2])
     lines, again = [], tiny()
     history = fit(again, epochs=2, checkpoint=tmp_path / "c", log=lines.append)
     assert "is not a whole checkpoint and is left out" in lines[0]
@@ -236,6 +268,7 @@ def test_a_torn_checkpoint_is_said_and_the_training_starts_anew(name, finished, 
     ("changes", "named"),
     [
         ({"seed": 1}, "seed"),
+        ({"name": "another run"}, "name"),
         ({"optimisation": settings(epochs=2, learning_rate=2e-2)}, "optimisation"),
         ({"loss": lambda *batch: 2 * contrast(*batch)}, "loss"),
         ({"two_forwards": True}, "two_forwards"),

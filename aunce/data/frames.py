@@ -19,7 +19,7 @@ import pyarrow
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from aunce.errors import DataError, UsageError
+from aunce.errors import DataError, UsageError, machine_remedy
 
 KEY = ("subject", "sequence", "frame")
 """The columns that name a frame."""
@@ -280,16 +280,28 @@ class FrameTable:
         try:
             table = pyarrow.parquet.read_table(path)
             rest = json.loads((table.schema.metadata or {})[_METADATA])
-        except (pyarrow.ArrowInvalid, OSError, KeyError) as error:
-            raise DataError(f"{path}: not a frame table. Expected the Parquet file of a pack; pack again.") from error
-        return cls(
-            table.to_pandas(),
-            Protocol.from_dict(rest["protocol"]),
-            tuple(rest["null_aus"]),
-            rest["synthetic"],
-            tuple(rest["missing_images"]),
-            tuple(rest["absent_subjects"]),
-        )
+            return cls(
+                table.to_pandas(),
+                Protocol.from_dict(rest["protocol"]),
+                tuple(rest["null_aus"]),
+                rest["synthetic"],
+                tuple(rest["missing_images"]),
+                tuple(rest["absent_subjects"]),
+            )
+        # pandas and Protocol raise these for metadata and columns of another form.
+        except (
+            pyarrow.ArrowException,
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            remedy = machine_remedy(str(error), getattr(error, "errno", None)) or "Pack again."
+            raise DataError(
+                f"{path}: not the frame table of a pack ({type(error).__name__}: {error}). {remedy}"
+            ) from error
 
 
 def guard_subjects(subjects: NDArray[Any], split: Split) -> None:

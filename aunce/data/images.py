@@ -30,6 +30,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -37,12 +38,13 @@ from aunce import files
 from aunce.data import MOST_PIXELS, faces, layout
 from aunce.data.frames import KEY, FrameTable
 from aunce.data.recipes import EYES, Recipe
-from aunce.errors import DataError, UsageError
+from aunce.errors import DataError, UsageError, machine_remedy
 
 _IMAGES, _FRAMES, _LATENTS, _INDEX = "images.npy", "frames.parquet", "latents.parquet", "pack.json"
 _SKIPPED, _PROGRESS = "skipped.csv", "progress.npy"
 _FILES = {_IMAGES, _PROGRESS, *(f"{name}{files.PARTIAL}" for name in (_FRAMES, _LATENTS, _SKIPPED, _INDEX))}
 _CHECKED = "checked.json"
+_HASHES = ("source", "pixels", "hash")  # texts in the index
 """State of images.npy (size, times, inode) when its pixels were last compared with their hash."""
 _FILES |= {_FRAMES, _LATENTS, _SKIPPED, _CHECKED}
 _CHUNK = 64  # images per task of the thread pool
@@ -184,6 +186,7 @@ def _make(
         with files.beside(out / _LATENTS) as partial:
             latents.to_parquet(partial, index=False)
     index = begun | {"pixels": digest, "hash": _pack_hash(_table_digest(table), recipe.content, digest)}
+    index["files"] = {name: files.sha256(out / name) for name in (_FRAMES, _SKIPPED, _LATENTS) if (out / name).exists()}
     files.write(out / _INDEX, json.dumps(index, indent=1) + "\n")
     (out / _PROGRESS).unlink()
     _note_checked(out)  # the hash is of what was written just now
@@ -477,27 +480,41 @@ def open_pack(path: str | PathLike[str], *, check: bool = False) -> FaceCrops:
             raise DataError(f"{path}: packing was not finished. Run `aunce data pack` again.")
         raise DataError(f"{path}: no pack ({_INDEX} is not there). Make one with `aunce data pack`.")
     index = _read_index(path)
-    recipe, table = index["recipe"], FrameTable.from_parquet(path / _FRAMES)
-    expected = (len(table), recipe["size"], recipe["size"], 3)
-    try:
+    recipe, size = index["recipe"], index["recipe"]["size"]
+    for name, wanted in index.get("files", {}).items():  # packs of before 0.2.0 have no such hashes
+        with _reading(path / name):
+            if files.sha256(path / name) != wanted:
+                raise ValueError("it is not the file that was written with this pack")
+    table = FrameTable.from_parquet(path / _FRAMES)
+    with _reading(path / _IMAGES):
         images = np.load(path / _IMAGES, mmap_mode="r")
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path / _IMAGES}: cannot be opened ({error}). Remove the pack and make it again.") from error
-    if images.shape != expected or images.dtype != np.uint8:
-        raise DataError(
-            f"{path / _IMAGES}: {images.dtype} {images.shape}. Expected uint8 {expected}: remove the pack and "
-            "make it again."
-        )
-    if _pack_hash(_table_digest(table), recipe, index["pixels"]) != index["hash"]:
-        raise DataError(f"{path}: {_FRAMES} is not the table of this pack. Remove the pack and make it again.")
+        if images.shape != (len(table), size, size, 3) or images.dtype != np.uint8:
+            raise ValueError(f"it holds {images.dtype} {images.shape}, and not uint8 {(len(table), size, size, 3)}")
+    with _reading(path / _FRAMES):
+        if _pack_hash(_table_digest(table), recipe, index["pixels"]) != index["hash"]:
+            raise ValueError("it is not the table of this pack")
     if check or not _is_checked(path):
-        if _hash_pixels(images) != index["pixels"]:
-            raise DataError(f"{path / _IMAGES}: not the pixels that were packed. Remove the pack and make it again.")
+        with _reading(path / _IMAGES):
+            if _hash_pixels(images) != index["pixels"]:
+                raise ValueError("these are not the pixels that were packed")
         _note_checked(path)
-    latents = pd.read_parquet(path / _LATENTS) if (path / _LATENTS).exists() else None
-    skipped = pd.read_csv(path / _SKIPPED, dtype=str, keep_default_na=False)
-    no_face, broken = (tuple(skipped["frame"][skipped["reason"] == reason]) for reason in ("no face", "broken"))
+    with _reading(path / _LATENTS):
+        latents = pd.read_parquet(path / _LATENTS) if (path / _LATENTS).exists() else None
+    with _reading(path / _SKIPPED):
+        skipped = pd.read_csv(path / _SKIPPED, dtype=str, keep_default_na=False)
+        no_face, broken = (tuple(skipped["frame"][skipped["reason"] == reason]) for reason in ("no face", "broken"))
     return FaceCrops(table, images, latents, recipe, index["hash"], path, no_face, broken)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say of what goes wrong with a file of a pack where it is and what to do: no whole file is to be removed."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, pyarrow.ArrowException) as error:
+        said = f"{type(error).__name__}: {error}" if type(error) is not ValueError else str(error)
+        remedy = machine_remedy(said, getattr(error, "errno", None)) or "Remove the pack and make it again."
+        raise DataError(f"{path}: cannot be used, {said}. {remedy}") from error
 
 
 def _hash_pixels(images: NDArray[np.uint8]) -> str:
@@ -528,14 +545,13 @@ def _note_checked(path: Path) -> None:
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    try:
+    with _reading(path / _INDEX):
         index: dict[str, Any] = json.loads((path / _INDEX).read_text(encoding="utf-8"))
-        missing = {"recipe", "source", "pixels", "hash"} - set(index)
-    except ValueError as error:
-        raise DataError(f"{path / _INDEX}: not JSON ({error}). Remove the pack and make it again.") from error
-    if missing:
-        raise DataError(f"{path / _INDEX}: lacks {', '.join(sorted(missing))}. Remove the pack and make it again.")
-    return index
+        if type(index["recipe"]["size"]) is not int or any(type(index[name]) is not str for name in _HASHES):
+            raise ValueError(f"expected a recipe with its size, and the texts {', '.join(_HASHES)}")
+        if not isinstance(index.get("files", {}), dict):
+            raise ValueError("its files are no table of hashes")
+        return index
 
 
 def _latents(table: FrameTable, root: Path) -> pd.DataFrame | None:

@@ -18,7 +18,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from aunce import files
-from aunce.errors import RunError, TimeLimitError, UsageError, disk_remedy
+from aunce.errors import RunError, TimeLimitError, UsageError, machine_remedy
 from aunce.processes import first_process
 from aunce.study.grid import NOTEBOOKS, WEIGHTS, Data, Run, Study
 from aunce.study.kernels import execute_notebook
@@ -159,11 +159,11 @@ def describe(error: Exception) -> dict[str, Any]:
 
     if isinstance(error, PapermillExecutionError):
         ours = error.ename in ("RunError", "DataError", "UsageError")  # their messages stand for themselves
-        cause, remedy = error.ename, disk_remedy(error.evalue) or "Mend it and run again."
+        cause, remedy = error.ename, machine_remedy(f"{error.ename} {error.evalue}") or "Mend it and run again."
         if error.ename == "OutOfMemoryError" or "CUDA out of memory" in error.evalue:
             cause, remedy = GPU_MEMORY, "Use a smaller batch_size, or see with nvidia-smi who else uses this GPU."
-        elif error.ename == "MemoryError" or "allocate memory" in error.evalue:
-            cause, remedy = "memory ran out", "Use a smaller batch_size or fewer runs at once."
+        elif remedy.startswith("Memory"):
+            cause = "memory ran out"
         return {
             "message": error.evalue if ours else f"{error.ename}: {error.evalue}",
             "cause": cause,
@@ -171,13 +171,13 @@ def describe(error: Exception) -> dict[str, Any]:
             "cell": error.cell_index,
             "traceback": re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)),
         }
-    if type(error).__name__ == "DeadKernelError":
+    if type(error).__name__ == "DeadKernelError" or str(error).startswith("Kernel died before replying"):
         remedy = "Usually memory ran out: use a smaller batch_size or fewer runs at once."
         return {"message": f"{DEAD_KERNEL}.", "cause": DEAD_KERNEL, "remedy": remedy}
     if isinstance(error, TimeLimitError):
         remedy = "If it was still at work, set a longer limit_minutes in [study]: it continues where it was."
         return {"message": str(error), "cause": TIME_LIMIT, "remedy": remedy}
-    remedy = disk_remedy(str(error), getattr(error, "errno", None)) or "Run again once it is mended."
+    remedy = machine_remedy(str(error), getattr(error, "errno", None)) or "Run again once it is mended."
     return {"message": str(error), "cause": type(error).__name__, "remedy": remedy}
 
 

@@ -187,5 +187,4 @@ def _hash(path: Path) -> str:
 @lru_cache(maxsize=4096)
 def _hash_of(path: Path, *state: int) -> str:
     """sha256 of a file, computed once for each state of it: `aunce status --watch` asks every few seconds."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(path)

@@ -260,7 +260,7 @@ def test_a_file_that_is_no_frame_table_is_refused(frames, tmp_path):
     frames.to_parquet(tmp_path / "plain.parquet")
     (tmp_path / "text.parquet").write_text("AU1,AU2")
     for name in ("plain.parquet", "text.parquet", "absent.parquet"):
-        with pytest.raises(DataError, match=f"{name}: not a frame table"):
+        with pytest.raises(DataError, match=f"{name}: not the frame table of a pack"):
             FrameTable.from_parquet(tmp_path / name)
 
 

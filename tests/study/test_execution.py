@@ -7,6 +7,7 @@ import threading
 import nbformat
 import psutil
 import pytest
+from papermill.exceptions import PapermillExecutionError
 
 from aunce.data import load, tiny
 from aunce.data.images import open_pack
@@ -108,6 +109,22 @@ if len(tries.read_text()) <= {times}:
     pathlib.Path(out, "child").write_text(str(subprocess.Popen(["sleep", "600"]).pid))
     {how}
 """
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "cause", "remedy"),
+    [
+        ("MemoryError", "Unable to allocate 9.0 TiB for an array", "memory ran out", "batch_size"),
+        ("RuntimeError", "DefaultCPUAllocator: can't allocate memory", "memory ran out", "fewer runs at once"),
+        ("ImportError", "a.so: failed to map segment from shared object", "memory ran out", "ulimit -v"),
+        ("OSError", "[Errno 24] Too many open files: 'images.npy'", "OSError", "ulimit -n"),
+        ("OSError", "[Errno 37] No locks available: '.lock'", "OSError", "local disk"),
+    ],
+)
+def test_limits_of_the_machine_are_named_with_their_remedy(name, value, cause, remedy):
+    error = PapermillExecutionError(3, 3, "", name, value, [])
+    assert execution.describe(error)["cause"] == cause
+    assert remedy in execution.describe(error)["remedy"]
 
 
 @pytest.mark.parametrize(
