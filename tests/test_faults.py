@@ -111,6 +111,38 @@ def test_two_at_once_do_each_run_once(whole, tmp_path):
     assert trial.differing(whole) == []
 
 
+@pytest.mark.long
+def test_three_studies_at_once_share_one_data_set(whole, tmp_path):
+    trials = [harness.Trial(tmp_path / str(number)) for number in range(3)]
+    for trial in trials:
+        trial.places["AUNCE_DATA"] = str(tmp_path / "data")
+        trial.start()
+    while any([trial.look() for trial in trials]):
+        time.sleep(0.1)
+    for trial in trials:
+        assert trial.process.returncode == 0, (trial.folder / "log").read_text()
+        check(trial)
+        assert trial.differing(whole) == []
+    assert len(list((tmp_path / "data").glob("*/pack"))) == 1
+
+
+@pytest.mark.long
+def test_a_clock_that_was_set_back_loses_nothing_and_does_nothing_twice(whole, tmp_path):
+    trial = harness.Trial(tmp_path / "study")
+    assert trial.finish() == 0
+    done, again = trial.runs[1:], trial.runs[0]
+    (again.folder / "metrics.json").unlink()
+    left = {run.key: (run.folder / "metrics.json").read_bytes() for run in done}
+    tomorrow = time.time() + 86400
+    for path in [trial.folder, *trial.folder.rglob("*")]:
+        os.utime(path, (tomorrow, tomorrow))
+    assert trial.finish() == 0, (trial.folder / "log").read_text()
+    assert {run.key: (run.folder / "metrics.json").read_bytes() for run in done} == left
+    assert [run.state for run in trial.runs] == ["done"] * 3
+    assert trial.differing(whole) == []
+    assert trial.left() == []
+
+
 NVIDIA = """#!/bin/sh
 echo "GPU 0: Fake (UUID: GPU-aaaaaaaa-0000)"
 echo "GPU 1: Fake (UUID: GPU-bbbbbbbb-1111)"

@@ -510,7 +510,7 @@ def progress(study: Study, runs: list[Run], *, hashes: bool = True) -> Progress:
             durations.setdefault(run.spec.method, []).append(float(state.metrics["duration_s"]))
             unchecked += not state.checked
             with contextlib.suppress(OSError):  # removed since it was read
-                last_hour += now - (run.folder / METRICS).stat().st_mtime < 3600
+                last_hour += 0 <= now - (run.folder / METRICS).stat().st_mtime < 3600  # not of a clock since set back
         elif state.name != "failed":
             left.append(run)
     known = [seconds for values in durations.values() for seconds in values]

@@ -1,7 +1,9 @@
 """Executing runs: failures that must be told, work that must not be done twice. Notebooks are stubs, no training."""
 
+import errno
 import json
 import os
+import re
 import threading
 
 import nbformat
@@ -11,7 +13,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from aunce.data import load, tiny
 from aunce.data.images import open_pack
-from aunce.errors import RunError, UsageError
+from aunce.errors import RunError, UsageError, machine_remedy
 from aunce.processes import lives
 from aunce.study import execution
 from aunce.study.grid import Data, load_study
@@ -65,6 +67,20 @@ def test_a_run_gets_its_parameters_and_is_done_once(stub):
     written = (run.folder / "metrics.json").stat().st_mtime_ns
     assert not execution.execute(study, run)
     assert (run.folder / "metrics.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_starts_no_run(stub, number, monkeypatch):
+    study = stub(SAVE)
+
+    def refuse(*_arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        execution.execute(study, study.runs[0])
+    assert not (study.runs[0].folder / "metrics.json").exists()
+    assert "local disk" in machine_remedy(os.strerror(number), number)
 
 
 def test_a_failing_cell_leaves_notebook_log_and_error_but_no_metrics(stub):
