@@ -83,7 +83,7 @@ def verify_page(folder: Path) -> Verified:
 
 def _others(folder: Path, there: Mapping[str, str]) -> list[str]:
     """Files and links below the folder of a page that are neither drawn nor a table, without those of its runs."""
-    known, found = {*there, page.DRAWN, "provenance.json"}, []
+    known, found = {*there, page.DRAWN}, []
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
         if place.parts[0] == "runs" or place.parts[0].startswith(".") or place.as_posix() in known:
