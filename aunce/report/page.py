@@ -37,6 +37,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 ONLY = "only-"  # with the name of a study: the tag of a cell for that study alone
 DRAWN = "drawn.json"  # hashes of the page's files
+ALWAYS = ("findings.json", "index.html", "report.md")  # of every page
 LONG = 90  # characters of a cell that gets a width of its own
 
 
@@ -94,8 +95,8 @@ def _render(notebook: Path, parameters: Mapping[str, Any], folder: Path, title: 
 
 
 def drawn_hashes(folder: Path) -> dict[str, str]:
-    """Name -> sha256 of the files of a page that drawing it has made."""
-    places = [folder / name for name in ("findings.json", "index.html", "report.md")]
+    """Name -> sha256 of the files of a page that drawing it has made, and of what its tables were collected as."""
+    places = [folder / name for name in (*ALWAYS, "provenance.json")]
     places += sorted((folder / "figures").glob("*"))
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()

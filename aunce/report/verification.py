@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from aunce.errors import RunError, UsageError
 from aunce.report import page
 from aunce.study.grid import NOTEBOOKS, Study
-from aunce.study.state import read_json, read_state
+from aunce.study.state import read_json
 
 _NUMBER = re.compile(r"([-−]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
 _ROUNDING = 1e-4
@@ -23,7 +24,8 @@ _ROUNDING = 1e-4
 
 def hashes(folder: Path) -> dict[str, str]:
     """Name -> sha256 of the tables in `folder`, for `provenance.json`."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.parquet"))}
+    tables = (path for path in sorted(folder.glob("*.parquet")) if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tables}
 
 
 def changed(folder: Path, collected: Mapping[str, Any]) -> list[str]:
@@ -66,13 +68,30 @@ def verify_page(folder: Path) -> Verified:
     names = [name for name in there if not name.startswith("figures/")]
     listed = [*names, *(f"{count} {kind} of figures" for kind, count in sorted(Counter(kinds).items()))]
     drawn = read_json(folder / page.DRAWN)
-    if not (folder / page.DRAWN).exists():
+    if not os.path.lexists(folder / page.DRAWN):
+        found.wrong += [f"{name}: is gone" for name in page.ALWAYS if name not in there]
         found.unchecked.append(f"the bytes of {', '.join(listed)}, as the page has no {page.DRAWN}")
     elif isinstance(drawn, str):
         found.wrong.append(f"{page.DRAWN}: {drawn}")
     else:
         found.wrong += _changed(there, drawn, "is not the file that was drawn")
         found.checked += listed
+    if others := _others(folder, there):
+        found.unchecked.append(f"{', '.join(others)}, as drawing the page has not made them")
+    return found
+
+
+def _others(folder: Path, there: Mapping[str, str]) -> list[str]:
+    """Files and links below the folder of a page that are neither drawn nor a table, without those of its runs."""
+    known, found = {*there, page.DRAWN}, []
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder)
+        if place.parts[0] == "runs" or place.parts[0].startswith(".") or place.as_posix() in known:
+            continue
+        if place.suffix == ".parquet" and len(place.parts) == 1 and path.is_file():
+            continue  # has its hash in provenance.json
+        if path.is_symlink() or not path.is_dir():
+            found.append(place.as_posix())
     return found
 
 
@@ -86,9 +105,10 @@ def verify(study: Study) -> Verified:
         UsageError: there is no report.
     """
     folder, name = study.folder, "provenance.json"
-    if not (folder / name).exists():
+    if not os.path.lexists(folder / name):
         raise UsageError(f"study '{study.name}': no report that can be verified in {folder}")
     found = verify_page(folder)
+    all_done = False
     provenance = read_json(folder / name)
     if not isinstance(provenance, str) and not isinstance(provenance.get("files"), dict):
         provenance = f"{name} has no valid 'files'"
@@ -99,7 +119,9 @@ def verify(study: Study) -> Verified:
             found.wrong.append(f"{study.path.name}: not the file that the runs were made from")
         found.wrong += changed(folder, provenance["files"])
         found.checked.append(page.count(len(provenance["files"]), "table"))
-    _verify_runs(study, found)
+        tally = provenance.get("runs")
+        all_done = isinstance(tally, dict) and not any(tally[name] for name in tally if name != "done")
+    _verify_runs(study, found, all_done)
     notebook, parameters = NOTEBOOKS / f"{study.report}.ipynb", {"tables": str(folder)}
     with TemporaryDirectory(prefix="aunce-verify-") as again:
         try:
@@ -113,24 +135,27 @@ def verify(study: Study) -> Verified:
     return found
 
 
-def _verify_runs(study: Study, found: Verified) -> None:
-    done = unsealed = 0
+def _verify_runs(study: Study, found: Verified, all_done: bool) -> None:
+    """Check the runs whose folders are here.
+
+    Args:
+        study: its runs, and those that they start from.
+        found: grows by what is found.
+        all_done: every run was done when the tables were collected, so that one that is not has lost files.
+    """
+    reached: Counter[str] = Counter()
     for run in (*study.pretexts, *study.runs):
-        if not run.folder.is_dir():
-            continue
-        state = read_state(run.folder, run.key, run.spec.model_dump())
-        if state.name == "damaged":
-            found.wrong.append(f"runs/{run.key}: {state.why}")
-        done, unsealed = (
-            done + (state.name == "done" and state.checked),
-            unsealed + (state.name == "done" and not state.checked),
-        )
-    if done:
+        state = run.reach() if os.path.lexists(run.folder) else None
+        name = state.name if state else "not here"
+        reached["unsealed" if state and name == "done" and not state.checked else name] += 1
+        if state and (name == "damaged" or (all_done and name in ("to do", "failed"))):
+            found.wrong.append(f"runs/{run.key}: {state.why or f'is {name}, and was done when it was collected'}")
+    if done := reached.pop("done", 0):
         found.checked.append(f"every file of {page.count(done, 'finished run')}")
-    else:
-        found.unchecked.append("runs, as none with hashes is here")
-    if unsealed:
+    if unsealed := reached.pop("unsealed", 0):
         found.unchecked.append(f"{page.count(unsealed, 'run')} of an earlier version, without hashes")
+    if rest := [f"{page.count(reached[name], 'run')} {name}" for name in sorted(reached) if name != "damaged"]:
+        found.unchecked.append(", ".join(rest))
 
 
 def _differences(folder: Path, again: Path) -> Iterator[tuple[str, str]]:
