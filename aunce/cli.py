@@ -403,7 +403,7 @@ def verify(name: str) -> None:
     if found.wrong:
         raise AunceError(
             f"{len(found.wrong)} of the files above are not what they should be; `git checkout` brings committed ones "
-            f"back, `aunce report {name}` draws the page again, and `aunce study` does damaged runs again"
+            f"back, `aunce report {shlex.quote(name)}` draws the page again, and `aunce study` does damaged runs again"
         )
     click.echo(f"all as it should be: {'; '.join(found.checked) or 'nothing'}")
 

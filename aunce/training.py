@@ -496,6 +496,7 @@ class _Checkpoint:
             files.sync(path)
             hashes[path.name] = files.sha256(path)
         state = {"epoch": len(history), "history": history, "identity": self.identity, "files": hashes}
+        state["crc"] = _crc(state)
         files.write(partial / "state.json", json.dumps(state, indent=1))
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -522,6 +523,8 @@ class _Checkpoint:
                 state = json.loads((place / "state.json").read_text())
                 history: list[dict[str, float]] = state["history"]
                 stored = state["identity"]
+                if "crc" in state and state["crc"] != _crc(state):
+                    raise ValueError("state.json is not the file that was saved")
                 differing = [key for key, value in self.identity.items() if stored.get(key) != value]
                 tensors = {} if differing else _tensors(place, state["files"])
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
@@ -553,6 +556,10 @@ def _tensors(place: Path, hashes: Mapping[str, str]) -> dict[str, dict[str, Tens
         if files.sha256(place / name) != wanted:
             raise ValueError(f"{name} is not the file that was saved")
     return {Path(name).stem: safetensors.torch.load_file(place / name) for name in hashes}
+
+
+def _crc(state: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps({name: state[name] for name in ("epoch", "history", "identity", "files")}).encode())
 
 
 def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:

@@ -67,7 +67,8 @@ class DataCard:
         what = "**The data set itself**, read from its distributed layout."
         if self.table.synthetic:
             made = {name: page.text(value) for name, value in self.table.synthetic.items()}
-            frames = made["frames"] if self.table.synthetic["frames"] else "all"
+            made = dict.fromkeys(("setting", "seed", "size", "version"), "unknown") | made
+            frames = made["frames"] if self.table.synthetic.get("frames") else "all"
             what = (
                 f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}` (setting "
                 f"{made['setting']}, seed {made['seed']}, {made['size']} px, {frames} frames a sequence, renderer "

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -127,9 +128,9 @@ class ClaimsReport(Report, Decisions):
             return f"{asked} {self._sizes()}"
         listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences() or [NO_CLAIM])
         if self.twin is not None:
-            name, both = page.text(self.twin.folder.name), self._beside_twin(self.twin)
+            name, both = self.twin.folder.name, self._beside_twin(self.twin)
             said = "; ".join(f"{one}: {here} here, {there} there" for one, here, there, _ in both)
-            listed += f"\n- **Done twice, on other people**: {said} ([{name}](../{name}/index.html))."
+            listed += f"\n- **Done twice, on other people**: {said} ([{page.text(name)}](../{quote(name)}/index.html))."
         curves = self._not_flat() if self.done else ""
         started = self.provenance["started"][:10]  # the date
         when = "not after" if not started or self.written.isoformat() <= started else "**AFTER**"
@@ -274,7 +275,7 @@ class ClaimsReport(Report, Decisions):
             both = t_interval(samples[0] + samples[1])
             ends = [in_text(one, "+.3f") for one in (both, apart[comparison])]
             rows.append([page.text(str(comparison)), *found, *ends])
-        headers = ["Contrast", "Here", f"In {twin.folder.name}", "Both together", "Apart by"]
+        headers = ["Contrast", "Here", f"In {page.text(twin.folder.name)}", "Both together", "Apart by"]
         listed = "\n".join(
             f"- {name}: {here} here, {there} there{_why_apart(here, there, apart[decisive])}."
             for name, here, there, decisive in self._beside_twin(twin)

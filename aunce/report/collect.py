@@ -168,6 +168,8 @@ def _tables_of(run: Run) -> dict[str, pd.DataFrame]:
     by = [*PRIMARY, "au", "within"]
     summed = auc[~primary].groupby(by, sort=False, observed=True)[["concordant", "pairs"]].sum().reset_index()
     tables = {"counts": counts, "auc": pd.concat([auc[primary], summed.assign(subject="", other="")])}
+    if not all(pd.api.types.is_integer_dtype(table["au"]) for table in tables.values()):
+        raise TypeError("the action units are not numbers")
     with contextlib.suppress(pd.errors.EmptyDataError, FileNotFoundError):  # a run without training has no curve
         checks = pd.read_csv(run.folder / "history.csv").dropna(subset="val_auc")
         tables["history"] = checks[[name for name in ("epoch", "val_auc", "val_f1", "own_view") if name in checks]]

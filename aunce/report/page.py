@@ -238,10 +238,10 @@ def text(value: object) -> str:
 
 def code(value: str) -> str:
     """`value` as code, exactly as it is read and pasted: a command, or a name."""
-    if not re.search(r"[`|<>&$\\\r\n]", value):
+    if re.fullmatch(r"[^`|<>&$\\\r\n]+", value):
         return f"`{value}`"
     # Within backticks a table would end its cell at a bar, and nothing escapes a backtick.
-    return f"<code>{text(value)}</code>"
+    return f"<code>{re.sub(r'[^A-Za-z0-9 ./=-]', lambda one: f'&#{ord(one[0])};', value)}</code>"
 
 
 def number(value: float, form: str = ".3f") -> str:

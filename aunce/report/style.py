@@ -47,6 +47,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "text.parse_math": False,  # a name with a dollar sign is a name
     "svg.hashsalt": "aunce",
     "svg.fonttype": "path",  # the reader's machine may lack the font, and an image cannot fetch one
 }

@@ -13,7 +13,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -152,8 +152,11 @@ class Study:
         self.hash = hashlib.sha256(text).hexdigest()[:8]
         try:
             content = tomllib.loads(text.decode())
+            controls = re.search("[\0-\x08\x0b-\x1f\x7f\ufffe\uffff]", " ".join(_texts(content)))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"{path}: not a TOML file: {error}") from None
+        if controls:
+            raise UsageError(f"{path}: a text has the character U+{ord(controls[0]):04X}, which no page can show")
         self.file = self._sized(StudyFile.checked(content, str(path)), size)
         for name in (self.file.study.notebook, self.file.study.report):
             if not (NOTEBOOKS / f"{name}.ipynb").is_file():
@@ -458,6 +461,15 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
             f"no study '{name}'; known: {known}; a study of your own is named by the path of its .toml file"
         )
     return Study(studies[name], overrides, size=size)
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """All texts in the content of a study file, names included."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for one in [*content, *(content.values() if isinstance(content, dict) else ())]:
+            yield from _texts(one)
 
 
 def without_size(name: str) -> str:

@@ -80,7 +80,7 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # a disk that cannot be written to, where no run can be going on
+    except OSError:  # a disk that cannot be written to, or gives no locks: no run can start there
         return False
 
 
@@ -143,6 +143,11 @@ def _flaw(metrics: Mapping[str, Any]) -> str:
             return f"{METRICS} has no valid '{name}'"
     if not isinstance(metrics.get("flat"), bool | None):
         return f"{METRICS} has no valid 'flat'"
+    for name in ("entering_aus", "null_aus"):
+        if not all(type(au) is int for au in metrics["data"].get(name, [])):
+            return f"{METRICS} has no valid '{name}'"
+    if not isinstance(metrics["provenance"].get("threads"), int | None):
+        return f"{METRICS} has no valid 'threads'"
     if "files" not in metrics:
         return ""
     return "" if metrics.get("sha256") == _own_hash(metrics) else f"{METRICS} is not what the run left"

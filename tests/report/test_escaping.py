@@ -16,16 +16,17 @@ from test_sections import FakeStudy, finish, make_run
 
 from aunce import data
 from aunce.data import adapter
-from aunce.errors import DataError
+from aunce.errors import DataError, UsageError
 from aunce.report import findings, index, page
 from aunce.report.claims import Claim, Claims
 from aunce.report.collect import collect
 from aunce.report.findings import Findings
 from aunce.report.sections import Report
+from aunce.study import grid
 
 EVIL = """\
 <script>alert(1)</script><img src=x onerror=alert(2)> [a](javascript:alert(3)) ![b](https://evil.example/x.png) \
-`touch x` "q" 'r' | $(touch x) $y$ &lt;b&gt; https://evil.example <https://evil.example> **w** ~~v~~
+`touch x` "q" 'r' | $(touch x) $y$ $\\frac$ $x^$ &lt;b&gt; https://evil.example <https://evil.example> **w** ~~v~~
 
 # head
 
@@ -81,7 +82,10 @@ def test_an_escaped_text_makes_nothing_but_text(made, form: str) -> None:
     assert shown.cells == harmless.cells
 
 
-@pytest.mark.parametrize("command", ["aunce study laptop", "aunce study 'a`b|c'", "a $(b) <c> && d \\ e", "``", "` `"])
+COMMANDS = ["aunce study laptop", "aunce study 'a`b|c'", "a\nb", "", "a $(b) <c> && d \\ e", "``", "` `"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_read_on_the_page_as_it_is_pasted(command: str) -> None:
     made = page.from_markdown("A page", header="# A page", main=f"| a |\n| --- |\n| {page.code(command)} |", footer="")
     (inside,) = re.findall(r"<code>(.*?)</code>", made, re.DOTALL)
@@ -95,9 +99,13 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for text in (EVIL, "plain"):
         folder = tmp_path_factory.mktemp("reports") / "fake"
         runs = []
-        for arm in ("BCE", "SupCon", "random encoder"):
+        for arm in ("BCE", "SupCon", "random encoder", "raw pixels"):
             for replicate in (0, 1):
-                run = make_run(folder, arm, "none", replicate)
+                run = make_run(folder, arm.replace("raw pixels", "random encoder"), "none", replicate)
+                if arm == "raw pixels":  # of the page of the difficulty
+                    key = run.key.replace("random-encoder", "raw-pixels")
+                    spec = run.spec.model_copy(update={"method": "pixels"})
+                    run = replace(run, spec=spec, key=key, folder=run.folder.with_name(key))
                 labels = {"replicate": str(replicate), "noise": f"noise {text}", "arm": f"{arm} {text}"}
                 run = replace(run, labels=labels)
                 finish(run, revision=text, hardware=text)
@@ -135,7 +143,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.filterwarnings("ignore:constrained_layout")  # names are longer than the figure
-@pytest.mark.parametrize("notebook", ["laptop", "benchmark", "tune", "main", "pilot"])
+@pytest.mark.parametrize("notebook", ["laptop", "benchmark", "tune", "main", "pilot", "dials"])
 def test_no_text_of_a_study_is_live_on_its_page(
     notebook: str, planted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +208,13 @@ def test_no_finding_is_live_on_the_index(tmp_path: Path) -> None:
         assert evil.found == plain.found
         assert evil.tags == plain.tags
         assert evil.cells == plain.cells
+
+
+def test_a_character_that_no_page_can_show_is_refused_with_the_study(tmp_path: Path) -> None:
+    path = tmp_path / "fake.toml"
+    path.write_text((grid.NOTEBOOKS / "studies" / "laptop.toml").read_text().replace('"BCE" =', r'"BCE\u001b" ='))
+    with pytest.raises(UsageError, match=r"U\+001B"):
+        grid.load_study(str(path))
 
 
 def test_the_command_that_rebuilds_a_study_is_one_command_for_a_shell(planted: tuple[Path, Path]) -> None:

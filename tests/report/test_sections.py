@@ -32,7 +32,7 @@ AUS = (1, 2, 4, 12, 28)  # AU2 is too rare to enter, AU28 is never drawn
 ENTERING = [1, 4, 12]
 EVIL = "<script>alert(1)</script>"
 ARMS = {"BCE": "bce", "SupCon": "supcon", "AUNCE as_read": "aunce", "random encoder": "random", "latent": "latent"}
-SEPARATION = {"bce": 1.5, "supcon": 1.2, "aunce": 0.9, "random": 0.4, "latent": 4.0}
+SEPARATION = {"bce": 1.5, "supcon": 1.2, "aunce": 0.9, "random": 0.4, "latent": 4.0, "pixels": 0.3}
 
 
 @dataclass

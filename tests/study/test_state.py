@@ -93,6 +93,18 @@ def test_no_content_of_metrics_or_error_ends_in_a_traceback(folder, content):
     assert state.why or state.error == {"duration_s": "4"} or "duration_s" in state.error
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("data", "entering_aus", ["<b>"]), ("data", "null_aus", ["28"]), ("provenance", "threads", "<b>1</b>")],
+)
+def test_numbers_that_a_page_shows_are_numbers_in_runs_without_hashes_too(folder, part, name, value):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics[part][name] = value
+    del metrics["files"], metrics["sha256"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert reach(folder).why == f"metrics.json has no valid '{name}'"
+
+
 def test_a_number_that_was_changed_in_the_metrics_is_seen(folder):
     metrics = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps(metrics | {"val_auc": 0.99}))
