@@ -504,6 +504,7 @@ def synth(
 @click.option("--show-faces", is_flag=True, help="Show faces on the page that are not rendered. Keep it to yourself.")
 def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: bool) -> None:
     """Print the data card of the data set NAME at ROOT; exit 1, with file and line, if something is wrong."""
+    from aunce.evaluation import scored_aus
     from aunce.report.card import DataCard
 
     if page is not None:
@@ -516,6 +517,12 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
         if missing == len(card.table):
             raise DataError(f"{root}: none of the {missing:,} labelled frames has an image; is this the root?")
         click.echo(f"{missing:,} labelled frames have no image, and would be left out", err=True)
+    labels, subjects = card.table.labels, card.table.frames["subject"].to_numpy()
+    rows = [(card.table.frames["part"] == part).to_numpy() for part in card.table.parts]
+    if not any(scored_aus(labels[part], subjects[part], card.table.aus, card.table.null_aus) for part in rows):
+        click.echo(
+            "No part has an AU with 10 positive frames in each of 5 people: runs would have no macro score", err=True
+        )
     if page is not None:
         from aunce.report import page as pages
 

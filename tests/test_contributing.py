@@ -109,6 +109,7 @@ def test_the_data_set_of_the_example_is_checked_shown_and_packed(clone, mylab):
     clone.call("-c", f"import aunce.data; assert aunce.data.load('mylab', {str(mylab)!r}).labels.tolist() == {labels}")
     said = clone.aunce("data", "check", "mylab", mylab, "--page", "card")
     assert "Rates compared with: no published numbers are known" in said
+    assert "No part has an AU with 10 positive frames in each of 5 people" in said
     assert "| AU12" in clone.read("card/report.md")
     assert "6 crops of 16 px" in clone.aunce("data", "pack", "mylab", mylab, "--pixels", 16, "--align", "none")
 
@@ -120,6 +121,16 @@ def test_what_the_data_set_of_the_example_lacks_is_said(clone, mylab, tmp_path):
     broken = shutil.copytree(mylab, tmp_path / "broken")
     (broken / "labels.csv").write_text((mylab / "labels.csv").read_text().replace("S03,smile,8,1", "S03,smile,8,9"))
     assert "labels.csv, line 7: AU1 is 9. Expected" in clone.aunce("data", "check", "mylab", broken, code=1)
+    for content, what in (
+        (b"subject,sequence,frame,AU1,AU12\n", "cannot be read as mylab"),
+        ("subject,sequence,frame,AU1,AU12\nJörg,smile,7,0,1\n".encode("latin-1"), "codec"),
+        (b"", "No columns"),
+    ):
+        (broken / "labels.csv").write_bytes(content)
+        said = clone.aunce("data", "pack", "mylab", broken, code=1)
+        assert said.startswith(f"aunce: {broken}: ")
+        assert what in said
+        assert "Traceback" not in said
     (broken / "labels.csv").write_text((mylab / "labels.csv").read_text())
     (broken / "images" / "S01" / "smile" / "7.jpg").unlink()
     assert "1 labelled frames have no image" in clone.aunce("data", "check", "mylab", broken)

@@ -138,7 +138,14 @@ def load(
         if protocol not in known:
             raise UsageError(f"unknown protocol {protocol!r} of {name}. Known: {', '.join(known)}.")
         protocol = known[protocol]
-    return module.read(root, protocol=protocol, images=images)
+    try:
+        return module.read(root, protocol=protocol, images=images)
+    except UsageError:
+        raise
+    except DataError as error:  # a frame table knows its rows, and not where they come from
+        raise error if str(root) in str(error) else DataError(f"{root}: {error}") from error
+    except ValueError as error:  # of pandas, a number or a text that is not UTF-8
+        raise DataError(f"{root}: cannot be read as {name} ({type(error).__name__}: {error})") from error
 
 
 def data_set(name: str) -> DataSet:
