@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from aunce.data.frames import FrameTable, Protocol
+from aunce.data.render.difficulty import VERSIONS
 from aunce.errors import DataError, UsageError
 
 MARKER, UNFINISHED = "synthetic.json", "synthetic.json.partial"
@@ -70,6 +71,8 @@ def read_marker(root: Path, dataset: str, title: str) -> dict[str, Any] | None:
         content: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
         int(content["null_au"])
         rendered = str(content["dataset"])
+        if content.get("faces", "drawn") not in VERSIONS:  # without the entry: from before there was a choice
+            raise ValueError(f"unknown faces {content['faces']!r}")
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{marker}: not what the renderer writes ({error}). Render into a new folder.") from error
     if rendered != dataset:

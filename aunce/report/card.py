@@ -65,8 +65,9 @@ class DataCard:
         """Name of the data set, and whether its faces are rendered. Writes `findings.json`, for the index."""
         write_findings(self.out, self.found())
         made = self.table.synthetic
+        faces = f" --faces {made['faces']}" if made and "faces" in made else ""
         what = (
-            f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}` (setting "
+            f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}{faces}` (setting "
             f"{made['setting']}, seed {made['seed']}, {made['size']} px, {made['frames'] or 'all'} frames a sequence, "
             f"renderer version {made['version']}) in the layout of the data set. Nothing here was measured on people."
             if made

@@ -1,6 +1,7 @@
 """Rendered faces and behaviour: determinism, appearance of the AUs, no private markers, structure of the labels."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -176,6 +177,25 @@ def test_what_cannot_be_drawn_is_refused():
             faces(wrong, identity_seed=0)
 
 
+@pytest.mark.parametrize(
+    ("dials", "message"),
+    [
+        ({"mimicry": 1.1, "yaw": -1.0}, "difficulty: mimicry = 1.1, yaw = -1.0. Expected 0 or more, and at most 1 of"),
+        ({"noise": float("nan")}, "difficulty: noise = nan"),
+        ({"accessories": 2}, "difficulty: accessories = 2"),
+    ],
+)
+def test_dials_out_of_range_are_refused_in_one_message(dials, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Difficulty(**dials)
+
+
+@pytest.mark.parametrize("rate", [1.2, -0.1, float("nan")])
+def test_a_rate_that_is_no_share_is_refused(rate):
+    with pytest.raises(UsageError, match=r"subject F001: rates of AUs \{4: .*Expected 0 to 1"):
+        population(rates={**RATES, 4: rate})
+
+
 def test_faces_in_a_drawn_scene_differ_from_the_plain_one():
     plain, scene = (faces(levels({}), identity_seed=4, neutral_scene=neutral) for neutral in (True, False))
     assert change(plain[0], scene[0]).mean() > 3
@@ -184,7 +204,7 @@ def test_faces_in_a_drawn_scene_differ_from_the_plain_one():
 @pytest.mark.parametrize("factor", [0.0, 4.0])
 def test_extreme_dials_do_not_crash(factor):
     values = {f.name: getattr(Difficulty(), f.name) * factor for f in fields(Difficulty)}
-    values["light_strength"] = min(values["light_strength"], 1.0)
+    values |= {name: min(values[name], 1.0) for name in ("trace", "mimicry", "accessories", "light_strength")}
     people = population(difficulty=Difficulty(**values))
     for name in NAMES:
         shown = people.sequence(name, "T1", TIMES)
