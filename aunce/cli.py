@@ -518,7 +518,9 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
         from aunce.report import page as pages
 
         parameters = {"dataset": name, "root": str(root.resolve()), "protocol": protocol, "show_faces": show_faces}
-        click.echo(pages.render(NOTEBOOKS / "data.ipynb", parameters, page, title=f"Data card: {data_set(name).title}"))
+        kind = "rendered" if card.table.synthetic else "recorded"  # faces of the generators are on rendered cards alone
+        title = f"Data card: {data_set(name).title}"
+        click.echo(pages.render(NOTEBOOKS / "data.ipynb", parameters, page, title=title, study=kind))
         if REPORTS.resolve() in page.resolve().parents:
             draw_index(REPORTS)
 

@@ -79,10 +79,14 @@ def many() -> tuple[np.ndarray, np.ndarray]:
 def test_bytes_do_not_depend_on_the_order_of_asking_nor_on_the_process():
     here = digest(NAMES)
     assert here == digest(NAMES[::-1])
-    code = "import sys; sys.path.insert(0, 'tests/data'); import test_drawn as t; print(t.digest(t.NAMES))"
+    code = (
+        "import sys; sys.path.insert(0, 'tests/data'); import test_drawn as t; print(t.digest(t.NAMES), *sys.modules)"
+    )
     root = Path(__file__).parents[2]
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert there.stdout.strip() == here
+    found, *modules = there.stdout.split()
+    assert found == here
+    assert "aunce.data.render.modelled" not in modules  # nobody waits for what was not asked for
 
 
 def test_a_frame_does_not_depend_on_the_other_frames_asked_for():

@@ -103,7 +103,7 @@ def test_the_drawn_faces_keep_their_keys_and_the_modelled_have_data_of_their_own
 
 
 def test_an_unknown_generator_is_refused_with_the_known_ones(write):
-    with pytest.raises(UsageError, match="'data.faces' = 'sculpted': input should be 'drawn' or 'modelled'"):
+    with pytest.raises(UsageError, match=r"'data\.faces' = 'sculpted': input should be 'drawn' or 'modelled'"):
         _ = write(("frames = 2", 'frames = 2\nfaces = "sculpted"')).runs
 
 
