@@ -283,7 +283,7 @@ Arguments = tuple[Layout, Path, Population, int]
 def _run(arguments: Arguments, jobs: list[Job], workers: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Writes the sequences and yields the intensities of each as it is done."""
     if workers == 1:  # one process is enough, and keeps errors and debuggers close
-        yield from map(_Writer(*arguments).write, jobs)
+        yield from (_write(*arguments, job) for job in jobs)
         return
     # Spawned, not forked: the parent may hold threads of OpenCV or torch, and forked locks hang.
     context = multiprocessing.get_context("spawn")
@@ -301,33 +301,28 @@ def _run(arguments: Arguments, jobs: list[Job], workers: int) -> Iterator[tuple[
             pool.shutdown(cancel_futures=True)
 
 
-class _Writer:
-    """Writes one sequence after the other."""
-
-    def __init__(self, layout: Layout, out: Path, population: Population, size: int) -> None:
-        self.layout, self.out, self.population, self.size = layout, out, population, size
-
-    def write(self, job: Job) -> tuple[str, NDArray[np.float32]]:
-        behaviour = self.population.sequence(job.subject, job.elicits or job.sequence, job.times)
-        if not self.layout.labels(self.out, job).exists():
-            self.layout.write(self.out, Rendered(job, behaviour, self.population, self.size))
-        return job.name, behaviour.intensity
+def _write(layout: Layout, out: Path, population: Population, size: int, job: Job) -> tuple[str, NDArray[np.float32]]:
+    """Writes one sequence, unless it is there, and returns its name and its intensities."""
+    behaviour = population.sequence(job.subject, job.elicits or job.sequence, job.times)
+    if not layout.labels(out, job).exists():
+        layout.write(out, Rendered(job, behaviour, population, size))
+    return job.name, behaviour.intensity
 
 
-_worker: _Writer | None = None
+_arguments: Arguments | None = None
 
 
 def _start_worker(*arguments: Any) -> None:
     """Once per process. OpenCV gets one thread, because there is a process per core."""
-    global _worker
+    global _arguments
     leave_with_parent()
     cv2.setNumThreads(1)
-    _worker = _Writer(*arguments)
+    _arguments = arguments
 
 
 def _work(job: Job) -> tuple[str, NDArray[np.float32]]:
-    assert _worker is not None
-    return _worker.write(job)
+    assert _arguments is not None
+    return _write(*_arguments, job)
 
 
 def _write_latents(
