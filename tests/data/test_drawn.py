@@ -89,6 +89,17 @@ def test_bytes_do_not_depend_on_the_order_of_asking_nor_on_the_process():
     assert "aunce.data.render.modelled" not in modules  # nobody waits for what was not asked for
 
 
+def test_people_are_not_all_kept_and_come_back_as_they_were(monkeypatch):
+    monkeypatch.setattr("aunce.data.render.population.KEPT", 2)
+    people = population()
+    shown = people.sequence("F001", "T1", TIMES)
+    first = people.images("F001", shown, size=32)
+    for name in NAMES[1:]:
+        people.images(name, shown, size=32)
+    assert len(people._identities) == 2
+    assert np.array_equal(people.images("F001", shown, size=32), first)
+
+
 def test_a_frame_does_not_depend_on_the_other_frames_asked_for():
     people = population(difficulty=SETTINGS["hard"])
     whole, some = people.sequence("F001", "T2", TIMES), people.sequence("F001", "T2", TIMES[[2, 0]])

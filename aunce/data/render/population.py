@@ -13,6 +13,10 @@ from aunce.data.render.difficulty import SETTINGS_OF, VERSIONS, Difficulty
 from aunce.errors import UsageError
 
 
+KEPT = 8
+"""People of a population that are kept ready: one of the modelled faces takes megabytes, and a data set has hundreds."""
+
+
 class Generator(Protocol):
     """What a module that turns people, scenes and intensities into pixels must have.
 
@@ -103,6 +107,8 @@ class Population:
 
     def _identity(self, subject: str) -> Any:
         if subject not in self._identities:
+            if len(self._identities) == KEPT:
+                del self._identities[next(iter(self._identities))]
             rng = stream(self.seed, subject, "identity")
             self._identities[subject] = generator(self.faces).identity(rng, self.difficulty)
         return self._identities[subject]
