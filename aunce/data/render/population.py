@@ -12,9 +12,8 @@ from aunce.data.render.behaviour import AUS, Behaviour, Scene, Subject, plain_sc
 from aunce.data.render.difficulty import SETTINGS_OF, VERSIONS, Difficulty
 from aunce.errors import UsageError
 
-
 KEPT = 8
-"""People of a population that are kept ready: one of the modelled faces takes megabytes, and a data set has hundreds."""
+"""People of a population that are kept ready: a modelled one takes megabytes, and a data set has hundreds."""
 
 
 class Generator(Protocol):
