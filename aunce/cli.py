@@ -382,24 +382,26 @@ def _refuse_other_settings(plan: Study) -> None:
 
 
 @main.command()
-@click.argument("study")
-def verify(study: str) -> None:
-    """Compare the report of STUDY with its tables, and these with their hashes; exit 1 unless all match."""
+@click.argument("name")
+def verify(name: str) -> None:
+    """Compare the report of the study NAME with its tables, and all files with their hashes; exit 1 if any differs.
+
+    A page without runs, such as claims or data/bp4d, is compared with its hashes alone.
+    """
     from aunce.report import verification
 
-    if study in PAGES:
-        raise UsageError(
-            f"'{study}' is a page without runs: draw it again with `aunce report {study}`, and `git diff "
-            f"reports/{study}` says whether it was what it has to be"
-        )
-    wrong = verification.verify(load_study(study))
-    for line in wrong:
+    without_runs = name in PAGES or name.startswith("data/")
+    found = verification.verify_page(REPORTS / name) if without_runs else verification.verify(load_study(name))
+    for line in found.wrong:
         click.echo(line)
-    if wrong:
-        raise AunceError("the report of this study is not what its tables say, or they are not what was collected")
-    click.echo(
-        "hashes, report.md, findings.json and the data of the figures match; index.html and SVG follow from them"
-    )
+    for line in found.unchecked:
+        click.echo(f"not checked: {line}")
+    if found.wrong:
+        raise AunceError(
+            f"{len(found.wrong)} of the files above are not what they should be; `git checkout` brings committed ones "
+            f"back, `aunce report {name}` draws the page again, and `aunce study` does damaged runs again"
+        )
+    click.echo(f"all as it should be: {'; '.join(found.checked) or 'nothing'}")
 
 
 def write_report(plan: Study) -> Path:

@@ -280,6 +280,23 @@ def macro(values: pd.Series, aus: Sequence[int]) -> float:
     return float(values.reindex(list(aus)).mean())
 
 
+def unscored_unknown(labels: Array, scores: Array) -> tuple[Array, Array]:
+    """Make the labels of an AU without any score unknown, so that it enters no count.
+
+    Args:
+        labels: (n, K) in {-1, 0, 1}.
+        scores: (n, K); an AU that a probe could not be fitted for is NaN throughout.
+
+    Returns:
+        Labels with -1 and scores with 0 for such AUs. Scores of no AU at all stay NaN, which `concordance` refuses.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    without = np.isnan(scores).all(0)  # (K)
+    if without.all():
+        return labels, scores
+    return np.where(without, -1, labels), np.where(without, 0, scores)
+
+
 def score_tables(
     scores: Mapping[str, Mapping[str, tuple[Array, Array]]],
     validation_labels: Array,
@@ -306,13 +323,14 @@ def score_tables(
     counts, pairs = [], []
     for rule, heads in scores.items():
         for head, (validation, test) in heads.items():
-            tuned = thresholds(validation_labels, validation)  # (K)
-            for kind, labels in test_labels.items():
+            tuned = thresholds(*unscored_unknown(validation_labels, validation))  # (K)
+            for kind, whole in test_labels.items():
+                labels, predicted = unscored_unknown(whole, test)
                 place = {"head": head, "epoch_rule": rule, "labels": kind}
-                pairs.append(concordance(labels, test, subjects, aus).assign(**place))
-                cuts = {"0.5": np.full(len(aus), 0.5), "tuned": tuned, "oracle": thresholds(labels, test)}
+                pairs.append(concordance(labels, predicted, subjects, aus).assign(**place))
+                cuts = {"0.5": np.full(len(aus), 0.5), "tuned": tuned, "oracle": thresholds(labels, predicted)}
                 for name, cut in cuts.items():
-                    rows = occurrence_counts(labels, test >= cut, subjects, aus)
+                    rows = occurrence_counts(labels, predicted >= cut, subjects, aus)
                     counts.append(rows.assign(**place, threshold=name))
     first = ["head", "epoch_rule", "threshold", "labels", "subject", "au", "tp", "fp", "fn", "tn"]
     second = ["head", "epoch_rule", "labels", "subject", "other", "au", "concordant", "pairs"]

@@ -95,6 +95,8 @@ def train(
         seed=spec.replicate,
         probe_epochs=spec.probe_epochs,
         probe_learning_rate=spec.probe_learning_rate,
+        ridge=spec.probe == "ridge",
+        device=device,
     )
     if spec.method in ("pixels", "latent"):
         features = raw_pixels(pack.images, split) if spec.method == "pixels" else latent_intensities(pack)
@@ -108,7 +110,7 @@ def train(
     if spec.method == "random":
         return _untrained(monitor(embedding), encoder)
     head = None if spec.method in CONTRASTIVE else build_probe(len(table.aus), spec.channels, seed=spec.replicate)
-    scores = monitor(embedding, head=head)
+    scores = monitor(embedding, head=head, others_from=spec.epochs)
     training = Training(
         images=pack.images,
         labels=noisy,
@@ -118,6 +120,7 @@ def train(
             learning_rate=spec.learning_rate,
             weight_decay=spec.weight_decay,
             schedule=spec.schedule,
+            lengths=tuple(spec.lengths),
         ),
         seed=spec.replicate,
         rows=split.train,

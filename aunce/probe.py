@@ -1,4 +1,4 @@
-"""The frozen encoder and what is scored on it: features, linear probes, and the check that a training calls.
+"""The frozen encoder and what is scored on it: features, linear and ridge probes, and the check that a training calls.
 
 Every method is scored alike, so that methods differ by their training alone.
 """
@@ -6,17 +6,20 @@ Every method is scored alike, so that methods differ by their training alone.
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from aunce.data.frames import Split
 from aunce.errors import DataError
-from aunce.evaluation import auc, concordance, f1, knn, macro, occurrence_counts
+from aunce.evaluation import auc, concordance, f1, knn, macro, occurrence_counts, unscored_unknown
 from aunce.model import Encoder, LinearProbe, build_probe, seeded
 from aunce.supervised import supervised_loss
 
@@ -130,12 +133,7 @@ def fit_probe(
     Raises:
         DataError: a feature is not finite, or the shapes do not fit.
     """
-    if features.ndim != 3 or labels.shape != features.shape[:2]:
-        raise DataError(
-            f"probe: expected features (n, K, D) and labels (n, K), got {features.shape} and {labels.shape}"
-        )
-    if not np.isfinite(features).all():
-        raise DataError("probe: expected finite features; the encoder's weights may have diverged")
+    _demand(features, labels)
     x = torch.from_numpy(features)  # (n, K, D)
     return _fitted(x.__getitem__, features.shape[2], labels, seed, epochs, batch_size, learning_rate)
 
@@ -213,24 +211,198 @@ def _fitted(
     return probe.eval()
 
 
+def _demand(features: Array, labels: Array) -> None:
+    if features.ndim != 3 or labels.shape != features.shape[:2]:
+        raise DataError(
+            f"probe: expected features (n, K, D) and labels (n, K), got {features.shape} and {labels.shape}"
+        )
+    if not np.isfinite(features).all():
+        raise DataError("probe: expected finite features; the encoder's weights may have diverged")
+
+
+STRENGTHS = tuple(10.0**power for power in range(-4, 5))
+"""The grid of C."""
+
+
+@dataclass(frozen=True)
+class RidgeProbe:
+    """L2-regularised logistic regression of each AU, in the unit of the features as they come from the encoder.
+
+    An AU whose known labels were all alike has no probe: its bias and its scores are NaN.
+    """
+
+    c: float  # inverse strength of the penalty, as in scikit-learn
+    weight: Tensor  # (K, D) on the AU's own features, or (K, K * D) on those of all AUs; float64
+    bias: Tensor  # (K), float64
+    unsettled: int  # AUs whose fit stopped at the limit of its steps
+
+    def scores(self, features: Array) -> Array:
+        """Probabilities (m, K) float64 of features (m, K, D), of any frames; float64 keeps high ones apart."""
+        x = torch.from_numpy(features).double()  # (m, K, D)
+        if self.weight.shape[1] == x.shape[2]:
+            logits = torch.einsum("mkd,kd->mk", x, self.weight)  # (m, K)
+        else:
+            logits = x.flatten(1) @ self.weight.T  # (m, K)
+        return torch.sigmoid(logits + self.bias).numpy()  # (m, K)
+
+    def linear(self) -> LinearProbe:
+        """The same probe on own features, for images: float32, on the CPU and in eval mode."""
+        probe = LinearProbe(*self.weight.shape)
+        probe.load_state_dict({"weight": self.weight.float(), "bias": self.bias.float()})
+        return probe.eval()
+
+
+def fit_ridge(
+    features: Array,
+    labels: Array,
+    *,
+    all_aus: bool = False,
+    strengths: Sequence[float] = STRENGTHS,
+    device: str = "cpu",
+    tolerance: float = 1e-7,
+    limit: int = 100,
+) -> list[RidgeProbe]:
+    """Fit L2-regularised logistic regression of all AUs at once, for each strength of the penalty.
+
+    For an AU with features x_i, standardised on these frames, and known labels y_i = -1 or 1 it minimises
+    |w|^2 / 2 + C sum_i log(1 + exp(-y_i (w x_i + b))), the objective of scikit-learn's LogisticRegression. Unknown
+    labels enter no sum. Newton's method with a line search goes along C from the smallest, each time from the solution
+    before. Features are rotated to their principal axes first, which leaves the objective as it is. The system of a
+    step is solved by Cholesky for own features, and by conjugate gradients for those of all AUs, which share a matrix.
+
+    Args:
+        features: (n, K, D) float32.
+        labels: (n, K) in {-1, 0, 1}.
+        all_aus: let each AU see the features of all AUs.
+        strengths: values of C, increasing.
+        device: where to compute, in float64.
+        tolerance: of the gradient's norm in the metric of the Hessian's diagonal, about the error of w and b.
+        limit: Newton steps for one C.
+
+    Returns:
+        One probe per strength, on the CPU.
+
+    Raises:
+        DataError: a feature is not finite, the shapes do not fit, or no AU has both labels.
+    """
+    _demand(features, labels)
+    x = torch.from_numpy(features).to(device).double()  # (n, K, D)
+    known = torch.from_numpy(labels >= 0).to(x)  # (n, K)
+    present = torch.from_numpy(labels == 1).to(x)  # (n, K)
+    x = x.flatten(1)[None] if all_aus else x.transpose(0, 1)  # (G, n, P): G = 1 and P = K * D, or G = K and P = D
+    known, present = (y[None] if all_aus else y.T[:, :, None] for y in (known, present))  # (G, n, A), G * A = K
+    mean, scale = x.mean(1, keepdim=True), x.std(1, correction=0, keepdim=True)  # (G, 1, P)
+    scale = torch.where(x.amax(1, keepdim=True) > x.amin(1, keepdim=True), scale, 1)  # rounding is no variation
+    left, values, axes = torch.linalg.svd((x - mean) / scale, full_matrices=False)  # axes (G, R, P)
+    z = F.pad(left * values[:, None], (0, 1), value=1.0)  # (G, n, R + 1), the intercept last
+
+    ones, frames = present.sum(1, keepdim=True), known.sum(1, keepdim=True)  # (G, 1, A)
+    has_probe = (ones > 0) & (ones < frames)  # (G, 1, A)
+    known = known * has_probe  # an AU without a probe is settled from the start
+    v = z.new_zeros(len(z), z.shape[2], known.shape[2])  # (G, R + 1, A)
+    v[:, -1:] = torch.where(has_probe, torch.logit(ones / frames), 0)
+    if not has_probe.any():
+        raise DataError("probe: no AU is both present and absent among the training frames")
+    probes = []
+    for c in strengths:
+        v, unsettled = _newton(z, present, known, v, c, tolerance, limit)
+        weight = (axes.mT @ v[:, :-1]) / scale.mT  # (G, P, A)
+        bias = torch.where(has_probe, v[:, -1:] - mean @ weight, torch.nan)  # (G, 1, A)
+        probes.append(RidgeProbe(c, weight.mT.flatten(0, 1).cpu(), bias.flatten().cpu(), unsettled))
+    return probes
+
+
+def _newton(
+    z: Tensor, present: Tensor, known: Tensor, v: Tensor, c: float, tolerance: float, limit: int
+) -> tuple[Tensor, int]:
+    """Minimise from v (G, R + 1, A); give the solution and how many AUs have not reached the tolerance."""
+    penalised = torch.ones_like(z[0, 0, :, None])  # (R + 1, 1)
+    penalised[-1] = 0
+    signs, squares = 1 - 2 * present, z.square().mT  # (G, n, A), (G, R + 1, n)
+
+    def objective(v: Tensor, logits: Tensor) -> Tensor:
+        penalty = (penalised * v.square()).sum(1, keepdim=True) / 2  # (G, 1, A)
+        return penalty + c * (known * F.softplus(signs * logits)).sum(1, keepdim=True)  # (G, 1, A)
+
+    for step in range(limit + 1):
+        logits = z @ v  # (G, n, A)
+        p = torch.sigmoid(logits)  # (G, n, A)
+        gradient = penalised * v + c * (z.mT @ (known * (p - present)))  # (G, R + 1, A)
+        curvature = c * known * p * (1 - p)  # (G, n, A)
+        diagonal = (penalised + squares @ curvature).clamp(min=1e-12)  # (G, R + 1, A)
+        error = gradient.square() / (diagonal * diagonal.clamp(max=1))  # the intercept alone is below 1, at a small C
+        norm = error.sum(1, keepdim=True).sqrt()  # (G, 1, A)
+        moving = norm > tolerance  # (G, 1, A)
+        if step == limit or not moving.any():
+            break
+        if v.shape[2] == 1:
+            hessian = (z * curvature).mT @ z + torch.diag(penalised[:, 0])  # (G, R + 1, R + 1)
+            hessian[:, -1, -1].clamp_(min=1e-12)
+            direction = torch.cholesky_solve(-gradient * moving, torch.linalg.cholesky(hessian))  # (G, R + 1, A)
+        else:
+            direction = _conjugate_gradients(z, curvature, penalised, diagonal, -gradient * moving)
+        slope, start = (gradient * direction).sum(1, keepdim=True), objective(v, logits)  # (G, 1, A)
+        along, size = z @ direction, torch.ones_like(slope)  # (G, n, A), (G, 1, A)
+        for _ in range(40):  # a halved step that rounding alone refuses ends here, too
+            high = objective(v + size * direction, logits + size * along) > start + 1e-4 * size * slope
+            high &= -slope > 1e-12 * start  # smaller gains drown in rounding
+            if not high.any():
+                break
+            size = torch.where(high, size / 2, size)
+        v = v + size * direction
+    return v, int(moving.sum())
+
+
+def _conjugate_gradients(z: Tensor, curvature: Tensor, penalised: Tensor, diagonal: Tensor, rest: Tensor) -> Tensor:
+    """Solve (diag(penalised) + z' curvature z) u = rest for each AU, preconditioned by the diagonal of that matrix.
+
+    The nearer Newton's method is to its end, the better: the residual falls to a tenth or, below a norm of .01, to the
+    root of the norm, at least.
+    """
+    u = torch.zeros_like(rest)  # (G, R + 1, A), as all below but the sums
+    scaled = rest / diagonal
+    search, now = scaled, (rest * scaled).sum(1, keepdim=True)  # sums (G, 1, A)
+    goal = now * now.sqrt().clamp(max=0.01)
+    moving = now > 0
+    for _ in range(1000):
+        if not moving.any():
+            break
+        image = penalised * search + z.mT @ (curvature * (z @ search))
+        size = torch.where(moving, now / (search * image).sum(1, keepdim=True), 0)
+        u, rest = u + size * search, rest - size * image
+        scaled, before = rest / diagonal, now
+        now = (rest * scaled).sum(1, keepdim=True)
+        moving = moving & (now > goal)
+        search = torch.where(moving, scaled + (now / before) * search, 0)
+    return u
+
+
+def choose(values: Sequence[float]) -> int:
+    """The place of the highest value, the first of equal ones; NaN is lower than any."""
+    return int(np.argmax([-math.inf if math.isnan(value) else value for value in values]))
+
+
 RULES = ("last", "inner_val", "oracle")
-HEADS = ("probe", "own", "knn")
+RIDGE = ("ridge", "ridge_all")  # on the features of the AU itself, and on those of all AUs
+HEADS = (*RIDGE, "probe", "own", "knn")
+PATH = ("c", "val_auc", "clean_val_auc", "test_auc", "unsettled", "chosen", "regret")
 
 
 class Monitor:
     """The check of a run: scores of inner validation and test from the frozen encoder, for three epoch rules.
 
-    A check embeds the training, validation and test frames once, fits the probe on training frames with noisy labels
-    and scores with up to three heads: `own` (the head of a supervised method), `probe` and `knn`. It keeps the scores
-    of three checks: `last`; `inner_val`, that with the highest AUC on the inner validation (noisy labels); and
-    `oracle`, that with the highest AUC on the test (clean labels), which an honest table sets apart. The probe chooses,
-    as it is the head that every method has.
+    A check embeds the training, validation and test frames once, fits the probes on training frames with noisy labels
+    and scores with up to five heads: `own` (the head of a supervised method), `probe`, `knn`, and with `ridge` the two
+    ridge probes `ridge` and `ridge_all`. It keeps the scores of three checks: `last`; `inner_val`, that with the
+    highest AUC on the inner validation (noisy labels); and `oracle`, that with the highest AUC on the test (clean
+    labels), which an honest table sets apart. The probe chooses, or `ridge` where it is asked for, as every method has
+    it. A ridge probe has one C for all AUs, the smallest of those with the highest macro-AUC on the inner validation.
 
     Args:
         features: from row numbers (m,) to features (m, K, D) of those frames; for an encoder in training, `embed`.
         split: rows for training, inner validation and test.
         noisy: (n, K) labels of training and inner validation.
-        clean: (n, K) labels of the test.
+        clean: (n, K) labels of the test; for ridge probes of the inner validation, too.
         subjects: (n,).
         aus: the K AU numbers.
         scored: the AUs of the means, see `evaluation.scored_aus`; if there is none, as in a tiny trial, the means of
@@ -240,6 +412,9 @@ class Monitor:
         probe_epochs: see `fit_probe`, `probe_learning_rate` likewise.
         knn_frames: training frames that kNN searches, evenly spaced over the training rows: neighbouring frames are
             near duplicates, and the search is quadratic.
+        ridge: score the ridge probes, too.
+        others_from: with `ridge`, the epoch from which the other heads are scored beside them.
+        device: where the ridge probes are fitted.
     """
 
     def __init__(
@@ -257,18 +432,25 @@ class Monitor:
         probe_epochs: int = 100,
         probe_learning_rate: float = 1e-3,
         knn_frames: int = 4096,
+        ridge: bool = False,
+        others_from: int = 0,
+        device: str = "cpu",
     ) -> None:
         self.features, self.split, self.head = features, split, head
         self.noisy, self.clean, self.subjects = noisy, clean, np.asarray(subjects)
         self.aus, self.scored = tuple(aus), tuple(scored)
-        self.knn_frames = knn_frames
+        self.knn_frames, self.ridge, self.others_from, self.device = knn_frames, ridge, others_from, device
         self._fit = partial(fit_probe, seed=seed, epochs=probe_epochs, learning_rate=probe_learning_rate)
         self.scores: dict[str, dict[str, tuple[Array, Array]]] = {}
         """Epoch rule -> head -> probabilities (validation (m, K), test (n, K)), for `evaluation.score_tables`."""
         self.epochs: dict[str, int] = {}
         """Epoch rule -> the epoch it chose."""
         self.probe: LinearProbe | None = None
-        """The probe of the last check."""
+        """The probe of the last check, that on own features with `ridge`."""
+        self.ridges: dict[str, RidgeProbe] = {}
+        """Head -> the ridge probe of the last check, to score frames of further data sets."""
+        self.paths: dict[str, dict[str, pd.DataFrame]] = {}
+        """Epoch rule -> head -> one row for each C, see `ridge_table`."""
         self._best: dict[str, float] = {}
 
     def __call__(self, epoch: int, /) -> dict[str, float]:
@@ -280,25 +462,80 @@ class Monitor:
         """
         split = self.split
         train, validation, test = (self.features(rows) for rows in (split.train, split.validation, split.test))
-        self.probe = probe = self._fit(train, self.noisy[split.train])
-        scores = {"probe": (probabilities(probe, validation), probabilities(probe, test))}
-        if self.head is not None:
-            scores["own"] = (probabilities(self.head, validation), probabilities(self.head, test))
-        some = np.unique(np.linspace(0, len(train) - 1, min(len(train), self.knn_frames)).round().astype(int))
-        near, labels = train[some], self.noisy[split.train[some]]
-        scores["knn"] = (knn(near, labels, validation), knn(near, labels, test))
+        scores, paths = {}, {}
+        if self.ridge:
+            for head in RIDGE:
+                self.ridges[head], paths[head] = self._ridge(head, train, validation, test)
+                scores[head] = (self.ridges[head].scores(validation), self.ridges[head].scores(test))
+            self.probe = self.ridges["ridge"].linear()
+        if not self.ridge or epoch >= self.others_from:
+            probe = self._fit(train, self.noisy[split.train])
+            self.probe = self.probe if self.ridge else probe
+            scores["probe"] = (probabilities(probe, validation), probabilities(probe, test))
+            if self.head is not None:
+                scores["own"] = (probabilities(self.head, validation), probabilities(self.head, test))
+            some = np.unique(np.linspace(0, len(train) - 1, min(len(train), self.knn_frames)).round().astype(int))
+            near, labels = train[some], self.noisy[split.train[some]]
+            scores["knn"] = (knn(near, labels, validation), knn(near, labels, test))
 
-        values = self._means("val", split.validation, self.noisy, scores["probe"][0])
-        values |= self._means("test", split.test, self.clean, scores["probe"][1])
+        decides = scores["ridge" if self.ridge else "probe"]
+        values = self._means("val", split.validation, self.noisy, decides[0])
+        values |= self._means("test", split.test, self.clean, decides[1])
         for rule, value in zip(RULES, (float(epoch), values["val_auc"], values["test_auc"]), strict=True):
             # A mean that is undefined is better than none and worse than any.
             value = -math.inf if math.isnan(value) else value
             if rule not in self._best or value > self._best[rule]:
                 self._best[rule], self.epochs[rule], self.scores[rule] = value, epoch, scores
+                self.paths[rule] = paths
         return values
 
+    def _ridge(self, head: str, train: Array, validation: Array, test: Array) -> tuple[RidgeProbe, pd.DataFrame]:
+        """The ridge probe with the chosen C, and the scores of every C."""
+        split = self.split
+        # Features that AUs share are penalised as one set, not as K copies of it.
+        all_aus = head == "ridge_all" and train.strides[1] != 0
+        probes = fit_ridge(train, self.noisy[split.train], all_aus=all_aus, device=self.device)
+        scores = [probe.scores(validation) for probe in probes]
+        noisy = [self._auc(self.noisy[split.validation], values) for values in scores]
+        clean = [self._auc(self.clean[split.validation], values) for values in scores]
+        tested = np.array([self._auc(self.clean[split.test], probe.scores(test)) for probe in probes])
+        best, regret = choose(noisy), tested[choose(clean)] - tested
+        chosen, unsettled = np.arange(len(probes)) == best, [probe.unsettled for probe in probes]
+        columns = ([probe.c for probe in probes], noisy, clean, tested, unsettled, chosen, regret)
+        return probes[best], pd.DataFrame(dict(zip(PATH, columns, strict=True)), dtype=np.float64)
+
+    def _auc(self, labels: Array, scores: Array) -> float:
+        """The macro-AUC that `_means` gives, without its sums for each subject."""
+        pairs = concordance(*unscored_unknown(labels, scores), np.zeros(len(labels)), self.aus)
+        return macro(auc(pairs), self.scored or self.aus)
+
+    def ridge_table(self) -> pd.DataFrame:
+        """How C was chosen: one row for each epoch rule, ridge head and C; empty without ridge probes.
+
+        Columns: head, epoch_rule, epoch, c; val_auc (noisy labels), clean_val_auc and test_auc (clean labels), means
+        over the scored AUs; unsettled, the number of AUs whose fit stopped at its limit of steps; chosen; regret, the
+        test_auc of the C that clean labels of the inner validation choose, minus that of the row; and warning.
+        """
+        tables = []
+        for rule, heads in self.paths.items():
+            for head, path in heads.items():
+                first = self.scores[rule][head][1][0]  # (K)
+                without = ", ".join(f"AU{au}" for au, score in zip(self.aus, first, strict=True) if math.isnan(score))
+                table = path.astype({"unsettled": int, "chosen": bool})
+                edge = table["chosen"] & (table.index.isin((0, len(table) - 1)))
+                said = {
+                    "not converged": table["unsettled"] > 0,
+                    "C at the edge of the grid": edge,
+                    f"no probe of {without}, whose known labels are all alike": bool(without),
+                }
+                warning = pd.DataFrame(said, index=table.index).apply(lambda row: "; ".join(row.index[row]), axis=1)
+                place = {"head": head, "epoch_rule": rule, "epoch": self.epochs[rule]}
+                tables.append(pd.DataFrame(place, index=table.index).join(table).assign(warning=warning))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
     def _means(self, name: str, rows: Array, labels: Array, scores: Array) -> dict[str, float]:
-        labels, subjects, means_over = labels[rows], self.subjects[rows], self.scored or self.aus
+        subjects, means_over = self.subjects[rows], self.scored or self.aus
+        labels, scores = unscored_unknown(labels[rows], scores)
         pairs = concordance(labels, scores, subjects, self.aus)
         counts = occurrence_counts(labels, scores >= 0.5, subjects, self.aus)
         return {f"{name}_auc": macro(auc(pairs), means_over), f"{name}_f1": macro(f1(counts), means_over)}
@@ -311,6 +548,14 @@ class Monitor:
             for head, pair in heads.items()
             for place, array in zip(("validation", "test"), pair, strict=True)
         }
+        kept |= {
+            f"{self.epochs[rule]}.{head}.path": torch.tensor(path.to_numpy(dtype=np.float64))
+            for rule, heads in self.paths.items()
+            for head, path in heads.items()
+        }
+        for head, ridge in self.ridges.items():
+            fit = torch.tensor([ridge.c, ridge.unsettled], dtype=torch.float64)
+            kept |= {f"{head}.weight": ridge.weight, f"{head}.bias": ridge.bias, f"{head}.fit": fit}
         chosen = {
             rule: torch.tensor([self._best[rule], self.epochs[rule]], dtype=torch.float64) for rule in self.scores
         }
@@ -322,6 +567,9 @@ class Monitor:
         if "probe.weight" in state:
             self.probe = LinearProbe(*state["probe.weight"].shape).eval()
             self.probe.load_state_dict({name: state[f"probe.{name}"] for name in ("weight", "bias")})
+        for head in (head for head in RIDGE if f"{head}.weight" in state):
+            c, unsettled = state[f"{head}.fit"].tolist()
+            self.ridges[head] = RidgeProbe(c, state[f"{head}.weight"], state[f"{head}.bias"], int(unsettled))
         for rule in (rule for rule in RULES if rule in state):
             self._best[rule], epoch = state[rule][0].item(), int(state[rule][1])
             self.epochs[rule] = epoch
@@ -329,4 +577,9 @@ class Monitor:
                 head: (state[f"{epoch}.{head}.validation"].numpy(), state[f"{epoch}.{head}.test"].numpy())
                 for head in HEADS  # the rows of the tables follow this order
                 if f"{epoch}.{head}.test" in state
+            }
+            self.paths[rule] = {
+                head: pd.DataFrame(state[f"{epoch}.{head}.path"].numpy(), columns=list(PATH))
+                for head in RIDGE
+                if f"{epoch}.{head}.path" in state
             }

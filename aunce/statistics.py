@@ -5,8 +5,9 @@ Recorded data come once. There subjects and seeds are the units, and an interval
 No interval takes frames as independent of each other. `aunce.analyses.simulation` measures what the intervals cover.
 """
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -58,6 +59,17 @@ class Materiality(StrEnum):
     UNDECIDED = "undecided"
 
 
+class Outcome(StrEnum):
+    """What a comparison of the second edition of the claims comes to, seen from its first method."""
+
+    BETTER = "better"
+    AHEAD = "ahead, size open"
+    NO_DIFFERENCE = "no difference that matters"
+    OPEN = "not told apart"
+    BEHIND = "behind, size open"
+    WORSE = "worse"
+
+
 def t_interval(values: Sequence[float]) -> Estimate:
     """Mean over replicates with Student's interval, mean +- t(n - 1) s / sqrt(n).
 
@@ -73,6 +85,144 @@ def t_interval(values: Sequence[float]) -> Estimate:
     if math.isnan(half):
         return Estimate(mean, -math.inf, math.inf, n)
     return Estimate(mean, mean - half, mean + half, n)
+
+
+def cell_interval(cells: Mapping[str, Sequence[float]], *, tail: float = (1 - LEVEL) / 2) -> Estimate:
+    """Mean over cells, each cell with the same weight, with Student's interval from the spread within cells.
+
+    With C cells of n_c values and mean m_c, and n values in all,
+
+        value = sum_c m_c / C,    s^2 = sum_c sum_i (x_ci - m_c)^2 / (n - C),
+        interval = value +- t(1 - tail; n - C) s sqrt(sum_c 1 / n_c) / C.
+
+    Differences between cells do not widen the interval: it speaks of these cells.
+
+    Args:
+        cells: name -> one paired difference per replicate.
+        tail: probability beyond each end.
+
+    Returns:
+        The estimate; NaN with an empty cell or with a NaN, and no interval unless a cell has two values.
+    """
+    parts = [np.asarray(values, dtype=np.float64) for values in cells.values()]
+    n, count = sum(map(len, parts)), len(parts)
+    if not count or not all(map(len, parts)):
+        return Estimate(math.nan, -math.inf, math.inf, n)
+    value = float(np.mean([part.mean() for part in parts]))
+    if n == count or math.isnan(value):
+        return Estimate(value, -math.inf, math.inf, n)
+    squares = sum(float(((part - part.mean()) ** 2).sum()) for part in parts)
+    error = math.sqrt(squares / (n - count) * sum(1 / len(part) for part in parts)) / count
+    half = _t_quantile(1 - tail, n - count) * error
+    return Estimate(value, value - half, value + half, n)
+
+
+def look_tails(fractions: Sequence[float], tail: float) -> list[float]:
+    """Levels of the one-sided tests at each look, of which all together are wrong with probability `tail` at most.
+
+    The spending function is that of Lan and DeMets in the shape of O'Brien and Fleming: up to a share f of the
+    information, 2 (1 - Phi(z(1 - tail / 2) / sqrt(f))) is spent. A level is what is left of it after the looks before,
+    for a statistic with independent normal increments. An interval at the level of its look holds at all looks at once.
+
+    Args:
+        fractions: information at each look as a share of that at the last one, rising.
+        tail: one-sided error over all looks, below 0.5.
+
+    Returns:
+        One-sided level of each look.
+
+    Raises:
+        ValueError: the fractions do not rise from above 0 to at most 1.
+
+    Source:
+        Lan and DeMets, Biometrika 70 (1983), 659-663; Armitage, McPherson and Rowe, JRSS A 132 (1969), 235-244.
+    """
+    if not fractions or any(late <= early for early, late in itertools.pairwise((0, *fractions))) or fractions[-1] > 1:
+        raise ValueError(f"fractions: expected numbers that rise from above 0 to at most 1, got {list(fractions)}")
+    spent = [2 * special.ndtr(special.ndtri(tail / 2) / math.sqrt(share)) for share in fractions]
+    levels = [spent[0]]
+    bound = -special.ndtri(spent[0]) * math.sqrt(fractions[0])
+    # Density of the score process where no look has stopped it, on the nodes of a quadrature below the bound.
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    lowest = -12.0
+    points = lowest + (bound - lowest) * (nodes + 1) / 2
+    mass = weights * (bound - lowest) / 2 * _normal_density(points / math.sqrt(fractions[0])) / math.sqrt(fractions[0])
+    for number in range(1, len(fractions)):
+        scale = math.sqrt(fractions[number] - fractions[number - 1])
+        wanted = spent[number] - spent[number - 1]
+        low, high = 0.0, 12.0
+        for _ in range(80):  # bisection: the probability to cross falls as the bound rises
+            bound = (low + high) / 2
+            crossing = float((mass * special.ndtr((points - bound) / scale)).sum())
+            low, high = (bound, high) if crossing > wanted else (low, bound)
+        levels.append(float(special.ndtr(-bound / math.sqrt(fractions[number]))))
+        later = lowest + (bound - lowest) * (nodes + 1) / 2
+        density = _normal_density((later[:, None] - points) / scale) @ mass / scale
+        points, mass = later, weights * (bound - lowest) / 2 * density
+    return [float(level) for level in levels]
+
+
+def _normal_density(x: np.ndarray) -> np.ndarray:
+    return np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def outcome(estimate: Estimate, *, margin: float, settings: Mapping[str, float]) -> Outcome:
+    """The outcome of a comparison.
+
+    Better (or worse): the interval excludes 0, the value is at least the margin, and its sign is the same in all
+    settings. No difference that matters: the interval lies within the margin on both sides. Ahead (or behind), size
+    open: the interval excludes 0 and the value is smaller than the margin. Everything else is not told apart.
+
+    Args:
+        estimate: with the interval that decides.
+        margin: the smallest difference that counts, in the unit of the estimate.
+        settings: the value in each setting of the faces.
+
+    Raises:
+        ValueError: the margin is not positive.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin: expected a positive difference, got {margin}")
+    if not estimate.defined:
+        return Outcome.OPEN
+    if -margin < estimate.low and estimate.high < margin:
+        return Outcome.NO_DIFFERENCE
+    if estimate.low <= 0 <= estimate.high:
+        return Outcome.OPEN
+    positive = estimate.low > 0
+    if abs(estimate.value) < margin:
+        return Outcome.AHEAD if positive else Outcome.BEHIND
+    if not all((value > 0) if positive else (value < 0) for value in settings.values()):
+        return Outcome.OPEN
+    return Outcome.BETTER if positive else Outcome.WORSE
+
+
+STILL_TO_COME = 3.2
+"""What a change between the last two lengths still leads to, as a multiple of it, when every doubling of the length
+changes .76 times as much as the one before (first round): .76 + .76^2 + ... = 3.2."""
+
+
+def is_settled(
+    estimate: Estimate, change: Estimate, *, margin: float, settings: Mapping[str, float], limit: float = 0.01
+) -> bool:
+    """Whether a comparison has stopped moving with the length of training.
+
+    It has if the interval of its change over the last doubling lies within `limit`, and if what is still to come, see
+    `STILL_TO_COME`, leaves the outcome as it is.
+
+    Args:
+        estimate: at the last length, with the interval that decides.
+        change: value at the last length minus that at half of it, with its 90 % interval.
+        margin: see `outcome`, `settings` likewise.
+        limit: in the unit of the estimate.
+    """
+    if not (-limit <= change.low and change.high <= limit):
+        return False
+    more = STILL_TO_COME * change.value
+    later = Estimate(estimate.value + more, estimate.low + more, estimate.high + more, estimate.n)
+    moved = {name: value + more for name, value in settings.items()}
+    now, then = (outcome(one, margin=margin, settings=of) for one, of in ((estimate, settings), (later, moved)))
+    return now == then
 
 
 def share_interval(share: float, n: int) -> Estimate:

@@ -4,6 +4,7 @@ Every method sees two views of each image a step. All randomness is drawn anew f
 was killed and continued from its checkpoint therefore gives, on a CPU, the same numbers to the bit.
 """
 
+import itertools
 import json
 import math
 import shutil
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -40,12 +41,24 @@ Check = Callable[[int], Mapping[str, float]]
 Measure = Callable[[Tensor, Tensor], Mapping[str, float]]
 """(z (V=2, B, K, D), labels (B, K) int8 on the CPU) -> values by name, which join the row of the history."""
 
-WARMUP_EPOCHS = 1  # of the cosine schedule, and at most half of the training
+WARMUP_EPOCHS = 1  # at most half of the training; a constant schedule has none
+
+
+class Stage(NamedTuple):
+    """One epoch of a training."""
+
+    epoch: int  # from 1, counted along the path that leads to this epoch
+    length: int = 0  # the length of the branch whose cooldown this is; 0 on the trajectory
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW with a linear warm-up of one epoch and a cosine decay to 0, or at a constant rate.
+    """AdamW at a rate that follows a schedule: cosine, constant or wsd.
+
+    cosine: a linear warm-up of one epoch, then a cosine decay to 0. constant: neither. wsd (warm-up, stable, decay;
+    Hägele et al., 2024): a linear warm-up of one epoch, a constant rate, then a linear cooldown to 0 over the last
+    fifth. One wsd trajectory serves several `lengths`: a branch leaves it for the cooldown of each length, and the
+    trajectory goes on from where the branch left. A branch is the training that has this length alone.
 
     The released code (commit bade385) honours its learning rate in the first epoch only. Here every step's rate is
     `learning_rate` times a factor of the step alone.
@@ -58,7 +71,10 @@ class Optimisation:
     batch_size: int  # images a step; each gives two views
     learning_rate: float  # the highest rate, reached at the end of the warm-up
     weight_decay: float = 1e-4  # of AdamW, on all parameters
-    schedule: Literal["cosine", "constant"] = "cosine"  # the released rate is constant but for its last epoch
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"  # the released rate is constant but for its last epoch
+    lengths: tuple[
+        int, ...
+    ] = ()  # of wsd, epochs with their cooldown, rising; the last one is `epochs`. Empty: only that
 
     def __post_init__(self) -> None:
         ranges = {
@@ -66,29 +82,64 @@ class Optimisation:
             "batch_size": (self.batch_size >= 2, "at least 2"),
             "learning_rate": (0 < self.learning_rate < math.inf, "a positive number"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "zero or a positive number"),
-            "schedule": (self.schedule in ("cosine", "constant"), "cosine or constant"),
+            "schedule": (self.schedule in ("cosine", "constant", "wsd"), "cosine, constant or wsd"),
+            "lengths": (self._lengths_fit(), f"none, or rising numbers from 2 to epochs = {self.epochs} for wsd"),
         }
         for name, (fits, expected) in ranges.items():
             if not fits:
                 raise UsageError(f"{name}: expected {expected}, got {getattr(self, name)}")
 
-    def rate(self, step: int, steps_per_epoch: int) -> float:
+    def _lengths_fit(self) -> bool:
+        rising = all(first < second for first, second in itertools.pairwise((1, *self.lengths)))
+        return not self.lengths or (self.schedule == "wsd" and rising and self.lengths[-1] == self.epochs)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The lengths in epochs at which the learning rate has reached its end: one, or those of wsd."""
+        return self.lengths or (self.epochs,)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Every epoch in the order of training; a branch comes as soon as the trajectory has reached its cooldown."""
+        if self.schedule != "wsd":
+            return [Stage(epoch) for epoch in range(1, self.epochs + 1)]
+        stages, reached = [], 0
+        for length in self.ends:
+            cooldown = length - _cooldown(length)  # the last epoch before it
+            stages += [Stage(epoch) for epoch in range(reached + 1, cooldown + 1)]
+            stages += [Stage(epoch, length) for epoch in range(cooldown + 1, length + 1)]
+            reached = cooldown
+        return stages
+
+    def rate(self, step: int, steps_per_epoch: int, length: int = 0) -> float:
         """Learning rate of a step.
 
-        With T steps and W of warm-up: learning_rate (step + 1) / W before W, then
-        learning_rate (1 + cos(pi (step - W) / (T - W))) / 2.
+        With T steps and W of warm-up: learning_rate (step + 1) / W before W, then for cosine
+        learning_rate (1 + cos(pi (step - W) / (T - W))) / 2; for wsd learning_rate, and in the cooldown of C steps
+        to the end E of a branch learning_rate (E - step) / C.
 
         Args:
-            step: counted from 0 over all epochs, below T = epochs * steps_per_epoch.
+            step: counted from 0 over all epochs of its path.
             steps_per_epoch: batches of an epoch.
+            length: of the branch, see `Stage`.
         """
         if self.schedule == "constant":
             return self.learning_rate
-        total = self.epochs * steps_per_epoch
-        warmup = min(WARMUP_EPOCHS * steps_per_epoch, total // 2)
+        if length:
+            return self.learning_rate * (length * steps_per_epoch - step) / (_cooldown(length) * steps_per_epoch)
+        # The first length sets the warm-up, so that a branch of it is the training of this length alone.
+        warmup = min(WARMUP_EPOCHS * steps_per_epoch, self.ends[0] * steps_per_epoch // 2)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
+        if self.schedule == "wsd":
+            return self.learning_rate
+        total = self.epochs * steps_per_epoch
         return self.learning_rate * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+
+
+def _cooldown(length: int) -> int:
+    """Epochs of the cooldown of a training of `length` epochs: a fifth, rounded up."""
+    return -(-length // 5)
 
 
 @runtime_checkable
@@ -123,7 +174,9 @@ class Training:
     precision: Literal["fp32", "bf16"] = "fp32"  # of the forward pass, by torch's autocast; losses are float32 or more
     compiled: bool = False  # compile the network first, which takes minutes and pays on a GPU
     check: Check | None = None  # called after some epochs
-    checks: int = 1  # after how many epochs, evenly spaced and always with the last
+    checks: int = (
+        1  # after how many epochs, evenly spaced and always with the last; wsd is checked at each of its lengths
+    )
     measure: Measure | None = None  # called with the last batch of each of these epochs
     checkpoint: Path | None = None  # a folder, written after each epoch; an earlier state of this training is continued
     log: Callable[[str], None] = print  # takes one line per epoch
@@ -141,7 +194,8 @@ def pretrain(encoder: Encoder, loss: ContrastiveLoss, training: Training) -> pd.
 
     Returns:
         One row per epoch: epoch (from 1), loss (mean over steps), learning_rate (of the last step), seconds (of the
-        epoch with its check), then the values of check and measure, NaN where there was no check.
+        epoch with its check), for wsd length (see `Stage`), then the values of check and measure, NaN where there was
+        no check.
 
     Raises:
         DataError: images, labels and rows do not fit each other.
@@ -203,7 +257,12 @@ def _train(network: _Network, objective: ContrastiveLoss, training: Training) ->
     if len(rows) < fewest:
         raise DataError(f"training: expected at least {fewest} images to train on, got {len(rows)}")
     starts = [start for start in range(0, len(rows), plan.batch_size) if len(rows) - start >= fewest]
-    checked = _spread(training.checks if training.check is not None else 0, plan.epochs)
+    stages = plan.stages
+    checked = {Stage(length, length) for length in plan.ends}
+    if plan.schedule != "wsd":
+        checked = {Stage(epoch) for epoch in _spread(training.checks, plan.epochs)}
+    if training.check is None:
+        checked = set()
 
     if processes.size > 1:
         share_batch_norms(network.encoder)
@@ -215,9 +274,14 @@ def _train(network: _Network, objective: ContrastiveLoss, training: Training) ->
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=plan.weight_decay, fused=True)
     checkpoint = _Checkpoint(training, _identity(training, rows, checked, objective, network), network, optimizer)
     history = checkpoint.load()
-    first, started = len(history) + 1, time.perf_counter()
-    for epoch in range(first, plan.epochs + 1):
-        began = time.perf_counter()
+    done, started = len(history), time.perf_counter()
+    for number, stage in enumerate(stages[done:], done):
+        began, (epoch, length) = time.perf_counter(), stage
+        if number and length != stages[number - 1].length:
+            if stages[number - 1].length:
+                checkpoint.return_to_trajectory()
+            if length and length < plan.epochs:
+                checkpoint.leave_trajectory()
         network.train()
         draws, weights = np.random.default_rng((training.seed, epoch)), training.sampling_weights
         order = draws.permutation(rows) if weights is None else draws.choice(rows, len(rows), p=weights)
@@ -234,7 +298,7 @@ def _train(network: _Network, objective: ContrastiveLoss, training: Training) ->
             views = two_views(  # (2, b, 3, H, W)
                 pixels, seed=for_views, crop=training.crop, first=share.start, of=len(batch)
             )
-            rate = plan.rate((epoch - 1) * len(batches) + step, len(batches))
+            rate = plan.rate((epoch - 1) * len(batches) + step, len(batches), length)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad()
@@ -253,7 +317,9 @@ def _train(network: _Network, objective: ContrastiveLoss, training: Training) ->
         queued.stop_if_broken(objective, training.aus)
         loss = processes.total(total).item() / len(batches)
         row: dict[str, float] = {"epoch": epoch, "loss": loss, "learning_rate": rate, "seconds": 0.0}
-        if training.check is not None and epoch in checked:
+        if plan.schedule == "wsd":
+            row["length"] = length
+        if training.check is not None and stage in checked:
             row |= training.check(epoch)
             if training.measure is not None:
                 row |= training.measure(queued.out, queued.labels)
@@ -261,13 +327,13 @@ def _train(network: _Network, objective: ContrastiveLoss, training: Training) ->
         history.append(row)
         if processes.rank == 0:
             checkpoint.save(history)
-        each = (time.perf_counter() - started) / (epoch - first + 1)
-        training.log(_line(row, plan.epochs, each))
+        each = (time.perf_counter() - started) / (number + 1 - done)
+        training.log(_line(row, length or plan.epochs, each, len(stages) - number - 1))
     return pd.DataFrame(history)
 
 
 def _identity(
-    training: Training, rows: Array, checked: set[int], objective: ContrastiveLoss, network: _Network
+    training: Training, rows: Array, checked: set[Stage], objective: ContrastiveLoss, network: _Network
 ) -> dict[str, Any]:
     """What a checkpoint must have in common with a training that continues it."""
     aus = network.encoder.aus
@@ -279,11 +345,12 @@ def _identity(
     shapes = [(name, value.shape) for name, value in network.state_dict().items()]
     weights = training.sampling_weights
     return {
-        "format": 2,
-        "optimisation": asdict(training.optimisation),
+        "format": 3,
+        "optimisation": {name: value for name, value in asdict(training.optimisation).items() if name != "lengths"},
         **{name: getattr(training, name) for name in ("seed", "two_forwards", "crop", "precision")},
         "loss": f"{loss.item():.5g}",
-        "checks": sorted(checked),
+        "checks": sorted(stage.epoch for stage in checked),
+        "stages": zlib.crc32(repr(training.optimisation.stages).encode()),
         "images": list(training.images.shape),
         "labels": zlib.crc32(training.labels[rows].tobytes()),
         "rows": zlib.crc32(rows.astype(np.int64).tobytes()),
@@ -318,8 +385,8 @@ def _read(training: Training, batches: Sequence[Array], processes: Processes) ->
         yield ahead.result()
 
 
-def _line(row: Mapping[str, float], epochs: int, seconds: float) -> str:
-    left = seconds * (epochs - row["epoch"])
+def _line(row: Mapping[str, float], epochs: int, seconds: float, to_go: int) -> str:
+    left = seconds * to_go
     left_text = f"about {left:.0f} s left" if left < 120 else f"about {left / 60:.0f} min left"
     area = f"  val AUC {row['val_auc']:.3f}".replace("0.", ".") if "val_auc" in row else ""
     return f"epoch {row['epoch']:.0f}/{epochs}  loss {row['loss']:.3f}{area}  {seconds:.1f} s/epoch  {left_text}"
@@ -376,6 +443,8 @@ def _named(aus: Sequence[int], finite: Sequence[bool]) -> str:
 class _Checkpoint:
     """A folder of weights.safetensors, optimizer.safetensors, check.safetensors and state.json.
 
+    In a branch it has the weights and the optimizer of the trajectory, too.
+
     Args:
         training: its checkpoint is the folder (None: nothing is kept), its check has a state of its own.
         identity: what only this training has, as JSON.
@@ -389,6 +458,22 @@ class _Checkpoint:
         self.folder, self.log = training.checkpoint, training.log
         self.check = training.check if isinstance(training.check, StatefulCheck) else None
         self.identity, self.network, self.optimizer = identity, network, optimizer
+        self.trajectory: dict[str, dict[str, Tensor]] = {}  # where the branch left it; empty outside a branch
+
+    def leave_trajectory(self) -> None:
+        """Keep network and optimiser as they are, for the time after a branch."""
+        now = {"weights": self.network.state_dict(), "optimizer": self._moments()}
+        self.trajectory = {name: {key: value.clone() for key, value in group.items()} for name, group in now.items()}
+
+    def return_to_trajectory(self) -> None:
+        """Give network and optimiser back what they were when the branch left."""
+        self.network.load_state_dict(self.trajectory["weights"])
+        _restore(self.optimizer, self.trajectory["optimizer"])
+        self.trajectory = {}
+
+    def _moments(self) -> dict[str, Tensor]:
+        states = self.optimizer.state_dict()["state"]
+        return {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
 
     def save(self, history: list[dict[str, float]]) -> None:
         """Write the folder beside its place and rename it: a kill at any moment leaves this state or the one before."""
@@ -397,21 +482,17 @@ class _Checkpoint:
         partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        moments = {
-            f"{number}.{name}": value
-            for number, state in self.optimizer.state_dict()["state"].items()
-            for name, value in state.items()
-        }
         tensors = {
             "weights": self.network.state_dict(),
-            "optimizer": moments,
+            "optimizer": self._moments(),
             "check": {} if self.check is None else self.check.state(),
         }
+        tensors |= {f"trajectory_{name}": group for name, group in self.trajectory.items()}
         for name, group in tensors.items():
             path = partial / f"{name}.safetensors"
             safetensors.torch.save_file({key: value.contiguous() for key, value in group.items()}, path)
             files.sync(path)
-        state = {"epoch": len(history), "history": history, "identity": self.identity}
+        state = {"epoch": len(history), "history": history, "identity": self.identity, "tensors": sorted(tensors)}
         files.write(partial / "state.json", json.dumps(state, indent=1))
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -438,10 +519,10 @@ class _Checkpoint:
                 state = json.loads((place / "state.json").read_text())
                 history: list[dict[str, float]] = state["history"]
                 stored = state["identity"]
-                tensors = {
-                    name: safetensors.torch.load_file(place / f"{name}.safetensors")
-                    for name in ("weights", "optimizer", "check")
-                }
+                always = ("weights", "optimizer", "check")
+                names = state.get("tensors", always)  # an earlier revision did not list them
+                tensors = {name: safetensors.torch.load_file(place / f"{name}.safetensors") for name in names}
+                weights, moments, check = (tensors[name] for name in always)
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 self.log(f"{place} is not a whole checkpoint and is left out: {error}")
                 continue
@@ -450,10 +531,12 @@ class _Checkpoint:
                     f"{place} belongs to another training: its {', '.join(differing)} differ. Remove the folder to "
                     "start anew, or name another"
                 )
-            self.network.load_state_dict(tensors["weights"])
-            _restore(self.optimizer, tensors["optimizer"])
+            self.network.load_state_dict(weights)
+            _restore(self.optimizer, moments)
             if self.check is not None:
-                self.check.restore(tensors["check"])
+                self.check.restore(check)
+            kept = [name for name in tensors if name.startswith("trajectory_")]
+            self.trajectory = {name.removeprefix("trajectory_"): tensors[name] for name in kept}
             self.log(f"continues after epoch {len(history)} from {place}")
             return history
         return []

@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 from trainings import AUS, IMAGES, LABELS, Killed, fit, same, settings, swin, timeless, tiny
 
 from aunce.data.frames import Split
@@ -12,7 +15,7 @@ from aunce.errors import DataError
 from aunce.evaluation import score_tables
 from aunce.losses import supcon
 from aunce.model import LinearProbe
-from aunce.probe import Monitor, embed, fit_probe, fit_train_mode_probe
+from aunce.probe import STRENGTHS, Monitor, choose, embed, fit_probe, fit_ridge, fit_train_mode_probe
 from aunce.supervised import supervised_loss
 
 # The frozen probe
@@ -112,10 +115,97 @@ def test_features_that_are_not_finite_are_refused():
         fit_probe(features, np.array([[0], [1], [0], [1]], dtype=np.int8), seed=0)
 
 
+# The ridge probe
+
+
+def ridge_problem(case, seed=0):
+    """Features (n, 3, D) and labels (n, 3) that depend on them, made awkward in one way."""
+    rng = np.random.default_rng(seed)
+    n, channels = {"fewer frames than features": (24, 20)}.get(case, (150, 6))
+    x = rng.normal(size=(n, 3, channels)) * rng.uniform(0.01, 30, channels) + rng.normal(size=channels)
+    standard = (x - x.mean(0)) / x.std(0)
+    noise = 0 if case == "separable" else 1.5
+    logits = 2 * standard[:, :, 0] - standard[:, :, 1] + noise * rng.logistic(size=(n, 3))
+    labels = (logits > (2.5 if case == "imbalanced" else 0)).astype(np.int8)
+    if case == "unknown":
+        labels[rng.random(labels.shape) < 0.4] = -1
+    if case == "duplicated":
+        x[:, :, 3] = x[:, :, 0]
+    if case == "constant":
+        x[:, :, 2], x[:, 1, 4] = 0.1, 0
+    return x.astype(np.float32), labels
+
+
+def oracle(x, labels, k, c, all_aus):
+    """scikit-learn's probe, the standardised features of all frames, and their scaler."""
+    x = (x.reshape(len(x), -1) if all_aus else x[:, k]).astype(np.float64)
+    scaler = StandardScaler().fit(x)
+    known = labels[:, k] >= 0
+    model = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-14, max_iter=1000)
+    model.fit(scaler.transform(x[known]), labels[known, k])
+    return model, scaler.transform(x), scaler
+
+
+@pytest.mark.parametrize("all_aus", [False, True])
+@pytest.mark.parametrize(
+    "case", ["plain", "imbalanced", "unknown", "duplicated", "constant", "separable", "fewer frames than features"]
+)
+def test_the_ridge_probe_is_the_logistic_regression_of_scikit_learn(case, all_aus):
+    x, labels = ridge_problem(case)
+    for probe, c in zip(fit_ridge(x, labels, all_aus=all_aus), STRENGTHS, strict=True):
+        assert (probe.c, probe.unsettled) == (c, 0)
+        for k in range(3):
+            model, standard, scaler = oracle(x, labels, k, c, all_aus)
+            weight = probe.weight[k].numpy()  # in the unit of x
+            np.testing.assert_allclose(weight * scaler.scale_, model.coef_[0], atol=1e-6)
+            assert probe.bias[k].item() + weight @ scaler.mean_ == pytest.approx(
+                model.intercept_[0], abs=1e-6, rel=1e-6
+            )
+            np.testing.assert_allclose(probe.scores(x)[:, k], model.predict_proba(standard)[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("all_aus", [False, True])
+def test_a_ridge_probe_depends_neither_on_units_nor_on_the_order_of_frames_nor_on_features_of_unknown_labels(all_aus):
+    x, labels = ridge_problem("unknown")
+    scores = [probe.scores(x) for probe in fit_ridge(x, labels, all_aus=all_aus)]
+    moved = 4 * x + 2  # powers of two: the rounding to float32 stays small
+    order = np.random.default_rng(1).permutation(len(x))
+    for number, probe in enumerate(fit_ridge(moved[order], labels[order], all_aus=all_aus)):
+        np.testing.assert_allclose(probe.scores(moved), scores[number], atol=2e-5)
+    linear = fit_ridge(x, labels)[4].linear()
+    np.testing.assert_allclose(
+        torch.sigmoid(linear(torch.from_numpy(x))).detach(), fit_ridge(x, labels)[4].scores(x), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("all_aus", [False, True])
+def test_an_au_with_one_label_has_no_ridge_probe_and_leaves_the_others_as_they_are(all_aus):
+    x, labels = ridge_problem("plain")
+    one = labels.copy()
+    one[:, 1] = np.where(labels[:, 1] == 1, 1, -1)
+    for probe, whole in zip(fit_ridge(x, one, all_aus=all_aus), fit_ridge(x, labels, all_aus=all_aus), strict=True):
+        assert np.isnan(probe.scores(x)).all(0).tolist() == [False, True, False]
+        np.testing.assert_allclose(probe.scores(x)[:, [0, 2]], whole.scores(x)[:, [0, 2]], atol=1e-6)
+    with pytest.raises(DataError, match="no AU is both present and absent"):
+        fit_ridge(x, np.ones_like(labels), all_aus=all_aus)
+
+
+def test_a_fit_that_stops_at_its_limit_of_steps_says_so():
+    x, labels = ridge_problem("plain")
+    assert [probe.unsettled for probe in fit_ridge(x, labels, strengths=[1.0], limit=1)] == [3]
+    with pytest.raises(DataError, match="expected finite features"):
+        fit_ridge(np.where(x > 1, np.nan, x), labels)
+
+
+def test_of_equal_values_the_first_is_chosen_and_none_is_better_than_any():
+    assert choose([math.nan, 0.5, 0.7, 0.7, math.nan]) == 2
+    assert choose([math.nan, math.nan]) == 0
+
+
 # The check of a run
 
 
-def monitored(seed=0, head=None, epochs=3):
+def monitored(seed=0, head=None, epochs=3, **monitoring):
     """A tiny problem with its monitor: AU 1 is drawn as brightness, the others are noise."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, (90, 3)).astype(np.int8)
@@ -128,7 +218,7 @@ def monitored(seed=0, head=None, epochs=3):
     monitor = Monitor(
         lambda rows: embed(encoder, images, rows), split=split, noisy=noisy, clean=labels,
         subjects=np.array([f"F{number // 10}" for number in range(90)]), aus=AUS, scored=AUS, seed=0, head=head,
-        probe_epochs=20, knn_frames=16,
+        probe_epochs=20, knn_frames=16, **monitoring,
     )  # fmt: skip
     options = {
         "optimisation": settings(epochs=epochs, batch_size=20), "rows": monitor.split.train, "aus": AUS,
@@ -177,6 +267,63 @@ def test_the_own_head_of_a_supervised_arm_is_scored_beside_probe_and_knn():
     np.testing.assert_allclose(monitor.scores["last"]["own"][1], expected, atol=1e-6)
 
 
+def test_the_c_of_a_run_is_that_of_the_best_macro_auc_on_noisy_inner_validation():
+    encoder, monitor, data, _ = monitored(ridge=True, others_from=2)
+    monitor.noisy[monitor.split.train, 2] = 0  # no probe for AU 12
+    values = monitor(1)
+    assert list(monitor.scores["last"]) == ["ridge", "ridge_all"]
+    train, validation, test = (embed(encoder, data[0], rows) for rows in vars(monitor.split).values())
+    table = monitor.ridge_table()
+    assert table["warning"].str.contains("no probe of AU12, whose known labels are all alike").all()
+    for head, all_aus in (("ridge", False), ("ridge_all", True)):
+        expected = {"val_auc": [], "clean_val_auc": [], "test_auc": []}
+        for c in STRENGTHS:
+            aucs = {name: [] for name in expected}
+            for k in range(2):
+                model, _, scaler = oracle(train, monitor.noisy[monitor.split.train], k, c, all_aus)
+                for name, labels, x, rows in (
+                    ("val_auc", monitor.noisy, validation, monitor.split.validation),
+                    ("clean_val_auc", monitor.clean, validation, monitor.split.validation),
+                    ("test_auc", monitor.clean, test, monitor.split.test),
+                ):
+                    known = labels[rows, k] >= 0
+                    flat = (x.reshape(len(x), -1) if all_aus else x[:, k]).astype(np.float64)
+                    scores = model.decision_function(scaler.transform(flat))
+                    aucs[name].append(roc_auc_score(labels[rows, k][known], scores[known]))
+            for name, parts in aucs.items():
+                expected[name].append(np.mean(parts))
+        rows = table[(table["head"] == head) & (table["epoch_rule"] == "last")].reset_index(drop=True)
+        for name, column in expected.items():
+            np.testing.assert_allclose(rows[name], column, atol=1e-9)
+        best, clean = np.argmax(expected["val_auc"]), np.argmax(expected["clean_val_auc"])
+        assert np.flatnonzero(rows["chosen"]).tolist() == [best]
+        assert rows["regret"][best] == pytest.approx(expected["test_auc"][clean] - expected["test_auc"][best])
+        assert ("edge" in rows["warning"][best]) == (best in (0, 8))
+        assert monitor.ridges[head].c == STRENGTHS[best]
+        np.testing.assert_array_equal(monitor.ridges[head].scores(test), monitor.scores["last"][head][1])
+    ridge = table[(table["head"] == "ridge") & (table["epoch_rule"] == "last") & table["chosen"]]
+    assert values["val_auc"] == pytest.approx(ridge["val_auc"].item())
+    counts, pairs = score_tables(
+        monitor.scores, data[1][monitor.split.validation],
+        {"clean": monitor.clean[monitor.split.test], "noisy": monitor.clean[monitor.split.test]},
+        monitor.subjects[monitor.split.test], AUS,
+    )  # fmt: skip
+    assert set(pairs["au"]) == {1, 2}, "an AU without a probe has no AUC"
+    assert (counts[counts["au"] == 12][["tp", "fp", "fn", "tn"]] == 0).all(axis=None), "nor counts"
+    monitor(2)
+    assert list(monitor.scores["last"]) == ["ridge", "ridge_all", "probe", "knn"]
+    torch.testing.assert_close(monitor.probe.weight.double(), monitor.ridges["ridge"].weight, atol=1e-5, rtol=1e-5)
+
+
+def test_features_that_aus_share_are_one_set_for_the_ridge_probe_of_all_aus():
+    _, monitor, _, _ = monitored(ridge=True)
+    shared = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
+    monitor.features = lambda rows: np.lib.stride_tricks.as_strided(shared[rows], (len(rows), 3, 4), (16, 0, 4))
+    monitor(1)
+    scores = monitor.scores["last"]
+    np.testing.assert_array_equal(scores["ridge"][1], scores["ridge_all"][1])
+
+
 def test_monitoring_changes_nothing_in_the_training():
     encoder, _, data, options = monitored()
     fit(encoder, *data, **options)
@@ -185,17 +332,18 @@ def test_monitoring_changes_nothing_in_the_training():
     assert same(encoder, alone)
 
 
-def test_a_killed_run_continues_with_the_scores_of_its_earlier_checks(tmp_path):
+@pytest.mark.parametrize("monitoring", [{}, {"ridge": True, "others_from": 4}])
+def test_a_killed_run_continues_with_the_scores_of_its_earlier_checks(monitoring, tmp_path):
     def dying_log(line):
         if line.startswith("epoch 2/"):
             raise Killed
 
-    encoder, whole, data, options = monitored(epochs=4)
+    encoder, whole, data, options = monitored(epochs=4, **monitoring)
     expected = fit(encoder, *data, **options)
-    encoder, _, data, options = monitored(epochs=4)
+    encoder, _, data, options = monitored(epochs=4, **monitoring)
     with pytest.raises(Killed):
         fit(encoder, *data, **options, checkpoint=tmp_path / "c", log=dying_log)
-    encoder, monitor, data, options = monitored(epochs=4)
+    encoder, monitor, data, options = monitored(epochs=4, **monitoring)
     history = fit(encoder, *data, **options, checkpoint=tmp_path / "c")
     assert min(whole.epochs.values()) <= 2, "no rule chose an epoch before the kill: this test shows nothing"
     assert timeless(history).equals(timeless(expected))
@@ -205,14 +353,20 @@ def test_a_killed_run_continues_with_the_scores_of_its_earlier_checks(tmp_path):
         for name, pair in heads.items():
             for mine, theirs in zip(monitor.scores[rule][name], pair, strict=True):
                 assert np.array_equal(mine, theirs)
+    assert monitor.ridge_table().equals(whole.ridge_table())
+    assert whole.ridge_table().empty == (not monitoring)
 
 
 def test_a_run_killed_after_its_last_epoch_still_has_the_probe_of_that_epoch(tmp_path):
-    encoder, whole, data, options = monitored()
+    encoder, whole, data, options = monitored(ridge=True)
     fit(encoder, *data, **options, checkpoint=tmp_path / "c")
-    encoder, monitor, data, options = monitored()
+    encoder, monitor, data, options = monitored(ridge=True)
     fit(encoder, *data, **options, checkpoint=tmp_path / "c")
     torch.testing.assert_close(monitor.probe.state_dict(), whole.probe.state_dict(), rtol=0, atol=0)
+    for name, ridge in whole.ridges.items():
+        assert monitor.ridges[name].c == ridge.c
+        assert torch.equal(monitor.ridges[name].weight, ridge.weight)
+        assert torch.equal(monitor.ridges[name].bias, ridge.bias)
 
 
 def test_a_trial_in_which_no_au_enters_the_mean_still_has_a_curve():

@@ -14,18 +14,24 @@ from sklearn.metrics import f1_score, roc_auc_score
 from aunce import evaluation
 from aunce.statistics import (
     CONDITIONAL,
+    STILL_TO_COME,
     Estimate,
     Materiality,
+    Outcome,
     Verdict,
+    cell_interval,
     detectable_difference,
     guess_f1,
     holm_intervals,
     holm_p,
     independent_difference,
+    is_settled,
     jackknife_interval,
     leave_one_out_auc,
     leave_one_out_f1,
+    look_tails,
     materiality,
+    outcome,
     share_interval,
     sign_flip_p,
     t_interval,
@@ -465,3 +471,110 @@ def test_leaving_a_subject_out_of_small_integers_from_a_table_on_disk_does_not_o
     small = counts.astype({name: np.int8 for name in ("tp", "fp", "fn")})
     expected = {"A": 180 / (180 + 20), "B": 160 / (160 + 30), "C": 140 / (140 + 30)}
     assert leave_one_out_f1(small).loc[12].to_dict() == pytest.approx(expected)
+
+
+# The second edition of the claims
+
+
+CELLS = st.dictionaries(
+    st.sampled_from(["clean easy", "clean hard", "noisy easy", "noisy hard"]),
+    st.lists(st.floats(-0.2, 0.2), min_size=1, max_size=8),
+    min_size=1,
+)
+
+
+@given(CELLS)
+def test_the_interval_over_cells_is_that_of_least_squares_with_a_mean_for_each_cell(cells: dict) -> None:
+    n, count = sum(map(len, cells.values())), len(cells)
+    assume(n > count)
+    y = np.concatenate(list(cells.values()))
+    assume(y.std() > 1e-6)
+    design = np.repeat(np.eye(count), [len(values) for values in cells.values()], axis=0)
+    fit, *_ = np.linalg.lstsq(design, y, rcond=None)
+    variance = ((y - design @ fit) ** 2).sum() / (n - count)
+    weights = np.full(count, 1 / count)
+    error = math.sqrt(variance * weights @ np.linalg.inv(design.T @ design) @ weights)
+    found = cell_interval(cells, tail=0.01)
+    half = stats.t.ppf(0.99, n - count) * error
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (fit.mean(), fit.mean() - half, fit.mean() + half), abs=1e-9
+    )
+
+
+def test_one_cell_alone_has_students_interval_and_a_cell_of_one_value_lends_no_spread() -> None:
+    one, other = cell_interval({"": [0.1, 0.2, 0.4]}), t_interval([0.1, 0.2, 0.4])
+    assert (one.value, one.low, one.high, one.n) == pytest.approx((other.value, other.low, other.high, other.n))
+    assert cell_interval({"a": [0.1], "b": [0.3]}) == Estimate(pytest.approx(0.2), -math.inf, math.inf, 2)
+    assert not cell_interval({"a": [0.1, 0.2], "b": []}).defined
+    assert not cell_interval({"a": [0.1, math.nan]}).defined
+    assert not cell_interval({}).defined
+
+
+def test_look_tails_are_those_of_published_tables() -> None:
+    # gsDesign and Jennison and Turnbull: z bounds of Lan and DeMets' spending at four equal looks, one-sided .025
+    assert stats.norm.isf(look_tails([0.25, 0.5, 0.75, 1], 0.025)) == pytest.approx(
+        [4.333, 2.963, 2.359, 2.014], abs=1e-3
+    )
+    assert look_tails([1], 0.025) == pytest.approx([0.025])
+
+
+@pytest.mark.parametrize("fractions", [[0.5, 0.75, 1], [0.5, 0.8, 0.9], [0.3, 1]])
+def test_all_looks_together_spend_the_tail_of_the_multivariate_normal(fractions: list[float]) -> None:
+    tail = 0.05 / 3 / 2
+    bounds = stats.norm.isf(look_tails(fractions, tail))
+    covariance = [[math.sqrt(min(a, b) / max(a, b)) for b in fractions] for a in fractions]
+    inside = stats.multivariate_normal(cov=covariance, abseps=1e-7, releps=1e-7).cdf(
+        bounds, rng=np.random.default_rng(0)
+    )
+    spent = 2 * stats.norm.sf(stats.norm.isf(tail / 2) / math.sqrt(fractions[-1]))
+    assert 1 - inside == pytest.approx(spent, abs=1e-5)
+
+
+@pytest.mark.parametrize("fractions", [[], [0, 1], [0.5, 0.5], [0.5, 1.1], [-0.1, 1]])
+def test_looks_that_do_not_rise_are_refused(fractions: list[float]) -> None:
+    with pytest.raises(ValueError, match="expected numbers that rise"):
+        look_tails(fractions, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "hard", "expected"),
+    [
+        (0.030, 0.010, 0.050, 0.020, Outcome.BETTER),
+        (0.030, 0.010, 0.050, -0.001, Outcome.OPEN),  # another sign on hard faces
+        (-0.030, -0.050, -0.010, -0.020, Outcome.WORSE),
+        (-0.030, -0.050, -0.010, 0.001, Outcome.OPEN),
+        (0.014, 0.004, 0.024, 0.010, Outcome.AHEAD),
+        (-0.014, -0.024, -0.004, -0.010, Outcome.BEHIND),
+        (0.010, 0.006, 0.014, 0.010, Outcome.NO_DIFFERENCE),  # real, and too small to count
+        (0.000, -0.014, 0.014, 0.000, Outcome.NO_DIFFERENCE),
+        (0.000, -0.015, 0.014, 0.000, Outcome.OPEN),
+        (0.030, 0.000, 0.060, 0.030, Outcome.OPEN),
+        (0.030, -math.inf, math.inf, 0.030, Outcome.OPEN),
+        (math.nan, -math.inf, math.inf, math.nan, Outcome.OPEN),
+    ],
+)
+def test_the_outcome_of_a_comparison_and_of_its_mirror_image(value, low, high, hard, expected) -> None:
+    settings = {"easy": value, "hard": hard}
+    assert outcome(Estimate(value, low, high, 16), margin=0.015, settings=settings) is expected
+    mirrored = {"better": "worse", "worse": "better", "ahead, size open": "behind, size open"}
+    mirrored |= {other: one for one, other in mirrored.items()}
+    turned = {name: -one for name, one in settings.items()}
+    other = outcome(Estimate(-value, -high, -low, 16), margin=0.015, settings=turned)
+    assert other == mirrored.get(expected, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "low", "high", "expected"),
+    [
+        (0.000, -0.005, 0.005, True),
+        (0.000, -0.011, 0.005, False),  # may still move
+        (-0.004, -0.009, 0.001, False),  # .018 less 3.2 times .004 is below the margin
+        (0.004, 0.001, 0.009, True),
+        (math.nan, -math.inf, math.inf, False),
+    ],
+)
+def test_a_comparison_is_settled_if_what_is_still_to_come_leaves_its_outcome(change, low, high, expected) -> None:
+    estimate = Estimate(0.018, 0.005, 0.031, 16)
+    found = is_settled(estimate, Estimate(change, low, high, 16), margin=0.015, settings={"easy": 0.02, "hard": 0.016})
+    assert found is expected
+    assert pytest.approx(sum(0.76**k for k in range(1, 200)), abs=0.04) == STILL_TO_COME

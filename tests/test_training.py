@@ -30,8 +30,30 @@ def test_the_learning_rate_rises_over_the_warm_up_and_falls_by_a_cosine_to_zero(
 
 def test_a_constant_schedule_has_one_rate_and_no_warm_up():
     assert {settings(schedule="constant").rate(step, 7) for step in range(70)} == {1e-2}
-    with pytest.raises(UsageError, match="schedule: expected cosine or constant"):
+    with pytest.raises(UsageError, match="schedule: expected cosine, constant or wsd"):
         settings(schedule="step")
+
+
+def test_a_wsd_rate_is_constant_after_the_warm_up_and_falls_linearly_to_zero_over_the_last_fifth_of_each_length():
+    plan = settings(epochs=20, schedule="wsd", lengths=(5, 10, 20), learning_rate=0.3)
+    assert [stage.epoch for stage in plan.stages] == [*range(1, 6), *range(5, 9), 9, 10, *range(9, 21)]
+    assert [stage.length for stage in plan.stages] == [0] * 4 + [5] + [0] * 4 + [10] * 2 + [0] * 8 + [20] * 4
+    assert len(settings(epochs=160, schedule="wsd", lengths=(40, 80, 160)).stages) == 184
+    rates = [plan.rate(step, 7) for step in range(140)]
+    assert rates[:7] == pytest.approx([0.3 * (step + 1) / 7 for step in range(7)])
+    assert set(rates[7:]) == {0.3}
+    for length in plan.lengths:
+        start, end = length * 7 * 4 // 5, length * 7
+        falling = [plan.rate(step, 7, length) for step in range(start, end)]
+        assert falling == pytest.approx(np.linspace(0.3, 0, end - start, endpoint=False))
+
+
+@pytest.mark.parametrize("lengths", [(1, 4), (2, 2, 4), (4, 2), (2, 3), (0, 4)])
+def test_lengths_that_do_not_rise_to_the_epochs_are_refused(lengths):
+    with pytest.raises(UsageError, match="lengths: expected"):
+        settings(schedule="wsd", lengths=lengths)
+    with pytest.raises(UsageError, match="lengths: expected"):
+        settings(schedule="cosine", lengths=(2, 4))
 
 
 def test_a_training_of_one_epoch_still_reaches_its_learning_rate():
@@ -129,6 +151,60 @@ def test_a_killed_supervised_fit_continues_with_its_head_to_the_same_numbers(two
     assert timeless(history).equals(timeless(expected))
 
 
+LENGTHS = (4, 5, 6, 9)  # the cooldowns of 5 and 6 begin where that of 4 and 5 has begun: after epochs 3, 4, 4 and 7
+
+
+def branched(encoder, **options):
+    """Train with a branch at each of LENGTHS; the history, and the weights at the end of each branch."""
+    ends = {}
+
+    def check(epoch):
+        ends[epoch] = {name: value.clone() for name, value in encoder.state_dict().items()}
+        return {"val_auc": 0.5}
+
+    plan = settings(epochs=9, schedule="wsd", lengths=LENGTHS)
+    return fit(encoder, optimisation=plan, check=check, **options), ends
+
+
+@pytest.fixture(scope="module")
+def with_branches():
+    encoder = tiny()
+    return encoder, *branched(encoder)
+
+
+def test_each_branch_is_the_training_that_has_its_length_alone(with_branches):
+    _, history, ends = with_branches
+    assert sorted(ends) == list(LENGTHS)
+    for length in LENGTHS:
+        alone = tiny()
+        expected = fit(alone, optimisation=settings(epochs=length, schedule="wsd"))
+        assert all(torch.equal(value, ends[length][name]) for name, value in alone.state_dict().items())
+        path = history[
+            (history["length"] == length) | ((history["length"] == 0) & (history["epoch"] <= length * 4 // 5))
+        ]
+        assert path["loss"].tolist() == expected["loss"].tolist()
+
+
+@pytest.mark.parametrize("after", [3, 4, 7, 9, 11])  # at the start and end of branches, within one, and between them
+def test_a_killed_training_with_branches_continues_to_the_same_bits(after, with_branches, tmp_path):
+    whole, expected, ends = with_branches
+    assert len(expected) == 13
+    lines = []
+
+    def dying(line):
+        lines.append(line)
+        if len(lines) == after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        branched(tiny(), checkpoint=tmp_path / "c", log=dying)
+    second = tiny()
+    history, later = branched(second, checkpoint=tmp_path / "c")
+    assert same(whole, second)
+    assert timeless(history).equals(timeless(expected))
+    assert all(torch.equal(weights[name], ends[end][name]) for end, weights in later.items() for name in weights)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished training of two epochs: encoder, history and checkpoint."""
@@ -177,7 +253,7 @@ def test_a_checkpoint_of_another_training_is_refused_and_kept(changes, named, fi
 
 def test_a_checkpoint_of_an_earlier_revision_is_refused(finished, tmp_path):
     state = shutil.copytree(finished[2], tmp_path / "c") / "state.json"
-    state.write_text(state.read_text().replace('"format": 2', '"format": 1'))
+    state.write_text(state.read_text().replace('"format": 3', '"format": 2'))
     with pytest.raises(RunError, match="its format differ"):
         fit(tiny(), epochs=2, checkpoint=tmp_path / "c")
 

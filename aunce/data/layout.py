@@ -20,6 +20,21 @@ from aunce.data.frames import FrameTable, Protocol
 from aunce.data.render.difficulty import VERSIONS
 from aunce.errors import DataError, UsageError
 
+MARKED = {
+    "dataset": (str,),
+    "null_au": (int,),
+    "setting": (str,),
+    "seed": (int,),
+    "version": (int,),
+    "size": (int,),
+    "frames": (int, type(None)),
+    "subjects": (list,),
+    "dials": (dict,),
+    "rates": (str,),
+    "faces": (str,),
+}
+"""Types of the entries of `synthetic.json`; without the first two it is not one."""
+
 MARKER, UNFINISHED = "synthetic.json", "synthetic.json.partial"
 LATENTS = "synthetic_latents.parquet"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -69,11 +84,13 @@ def read_marker(root: Path, dataset: str, title: str) -> dict[str, Any] | None:
         return None
     try:
         content: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
-        int(content["null_au"])
-        rendered = str(content["dataset"])
+        rendered, _ = content["dataset"], content["null_au"]
+        for name in MARKED.keys() & content.keys():
+            if type(content[name]) not in MARKED[name]:
+                raise TypeError(f"its '{name}' is {content[name]!r}")
         if content.get("faces", "drawn") not in VERSIONS:  # without the entry: from before there was a choice
             raise ValueError(f"unknown faces {content['faces']!r}")
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{marker}: not what the renderer writes ({error}). Render into a new folder.") from error
     if rendered != dataset:
         raise DataError(f"{root}: holds rendered faces in the layout of {rendered}. Expected {dataset}.")

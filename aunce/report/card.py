@@ -64,15 +64,16 @@ class DataCard:
     def title(self) -> "Markdown":
         """Name of the data set, and whether its faces are rendered. Writes `findings.json`, for the index."""
         write_findings(self.out, self.found())
-        made = self.table.synthetic
-        faces = f" --faces {made['faces']}" if made and "faces" in made else ""
-        what = (
-            f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}{faces}` (setting "
-            f"{made['setting']}, seed {made['seed']}, {made['size']} px, {made['frames'] or 'all'} frames a sequence, "
-            f"renderer version {made['version']}) in the layout of the data set. Nothing here was measured on people."
-            if made
-            else "**The data set itself**, read from its distributed layout."
-        )
+        what = "**The data set itself**, read from its distributed layout."
+        if self.table.synthetic:
+            made = {name: page.text(value) for name, value in self.table.synthetic.items()}
+            faces = f" --faces {made['faces']}" if "faces" in made else ""
+            frames = made["frames"] if self.table.synthetic["frames"] else "all"
+            what = (
+                f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}{faces}` (setting "
+                f"{made['setting']}, seed {made['seed']}, {made['size']} px, {frames} frames a sequence, renderer "
+                f"version {made['version']}) in the layout of the data set. Nothing here was measured on people."
+            )
         return page.markdown(f"# Data card: {page.text(data_set(self.dataset).title)}\n\n{what}")
 
     def found(self) -> Findings:

@@ -206,8 +206,8 @@ def _rebuild(study: Study) -> str:
             words += [f"--{name.replace('_', '-')}", "FOLDER"]
         else:
             shown = "FILE" if name == "detector" and value != "cascade" else json.dumps(value)
-            words += ["--set", shlex.quote(f"{name}={shown}")]
-    return " ".join(words)
+            words += ["--set", f"{name}={shown}"]
+    return shlex.join(words)
 
 
 def _tally(facts: Iterable[Mapping[str, Any]], *names: str) -> list[dict[str, Any]]:

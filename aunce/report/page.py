@@ -5,8 +5,10 @@ landmarks of the page, cells tagged `remove-cell` nowhere; of cells tagged `show
 Several studies may share a notebook: a cell with tags `only-NAME` is left out for every study that none of them names.
 """
 
+import hashlib
 import html
 import itertools
+import json
 import math
 import os
 import re
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 
 ONLY = "only-"  # with the name of a study: the tag of a cell for that study alone
+DRAWN = "drawn.json"  # hashes of the page's files
 LONG = 90  # characters of a cell that gets a width of its own
 
 
@@ -87,6 +90,23 @@ def _render(notebook: Path, parameters: Mapping[str, Any], folder: Path, title: 
         os.replace(file, folder / file.name)
     files.write(folder / "report.md", between_markdown(parts["markdown"]))
     files.write(folder / "index.html", made)
+    record_drawn(folder)
+
+
+def drawn_hashes(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of the files of a page that drawing it has made."""
+    places = [folder / name for name in ("findings.json", "index.html", "report.md")]
+    places += sorted((folder / "figures").glob("*"))
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in places
+        if path.is_file()
+    }
+
+
+def record_drawn(folder: Path) -> None:
+    """Write the hashes of a page beside it: what is changed later is found, even where no page can be drawn again."""
+    files.write(folder / DRAWN, json.dumps(drawn_hashes(folder), indent=1) + "\n")
 
 
 def _of_study(notebook: Path, study: str, aside: Path) -> Path:
@@ -212,6 +232,14 @@ def text(value: object) -> str:
     escaped = re.sub(r"([\\`*\[\]|~])", r"\\\1", escaped)
     escaped = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)
     return escaped.replace("$", "&#36;").replace("://", "&#58;//")
+
+
+def code(value: str) -> str:
+    """`value` as code, exactly as it is read and pasted: a command, or a name."""
+    if not re.search(r"[`|<>&$\\\r\n]", value):
+        return f"`{value}`"
+    # Within backticks a table would end its cell at a bar, and nothing escapes a backtick.
+    return f"<code>{text(value)}</code>"
 
 
 def number(value: float, form: str = ".3f") -> str:

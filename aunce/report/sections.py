@@ -90,8 +90,8 @@ class Report(Scores):
     def title(self) -> str:
         """The study's title, marked if runs are not finished; writes what the index shows of the report."""
         if not self.provenance:
-            folder = page.text(self.folder.name)
-            return f"# No runs yet\n\nThere are no tables in `{folder}`: `aunce study` makes them."
+            folder = page.code(self.folder.name)
+            return f"# No runs yet\n\nThere are no tables in {folder}: `aunce study` makes them."
         findings.write(self.out, self.summary())
         states = self.provenance["runs"]
         total = sum(states.values())
@@ -134,7 +134,7 @@ class Report(Scores):
             return ""
         text = f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.** "
         if not self.done:
-            return f"{text}{NO_RUN.rstrip('.')}: `{self.provenance['rebuild']}` goes on."
+            return f"{text}{NO_RUN.rstrip('.')}: {page.code(self.provenance['rebuild'])} goes on."
         if self.why_empty:
             return text + self.why_empty
         listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences())
@@ -478,7 +478,7 @@ class Report(Scores):
         rest = self.runs[self.runs["status"] != "done"]
         if not len(rest):
             return f"All {len(self.runs)} runs finished."
-        rows = [[page.text(row.key), row.status, page.text(row.reason)] for row in rest.itertuples()]
+        rows = [[page.text(cell) for cell in (row.key, row.status, row.reason)] for row in rest.itertuples()]
         text = f"{len(self.runs) - len(rest)} of {len(self.runs)} runs finished."
         if self.done and self.dropped:
             named = "; ".join(f"replicate {replicate} {self.at}{page.text(noise)}" for noise, replicate in self.dropped)
@@ -518,12 +518,12 @@ class Report(Scores):
         rows = [
             ["Code revision", "; ".join(revisions) or "none"],
             ["Study file", f"{page.text(facts['study_file'])}, hash {page.text(facts['study_hash'])}"],
-            ["Runs", ", ".join(f"{count} {status}" for status, count in facts["runs"].items() if count)],
+            ["Runs", ", ".join(f"{count} {page.text(status)}" for status, count in facts["runs"].items() if count)],
             ["Hardware", "; ".join(hardware) or "none"],
             ["Versions", versions or "none"],
             ["Work of all runs", duration(facts["duration_s"])],
             ["First start, last end", f"{page.text(facts['started'])} to {page.text(facts['finished'])}"],
-            ["Rebuild", f"`{facts['rebuild']}`{self._at_revision()}"],
+            ["Rebuild", page.code(facts["rebuild"]) + self._at_revision()],
             [
                 "Data",
                 "runs.parquet, counts.parquet, auc.parquet, history.parquet; each figure has a CSV file beside it. "
@@ -538,7 +538,7 @@ class Report(Scores):
         """Where the runs have to be made again if they are to be these, number by number."""
         if not renamed(self.provenance):
             return ""
-        revisions = " or ".join(f"`{page.text(entry['revision'])}`" for entry in self.provenance["revisions"])
+        revisions = " or ".join(page.code(entry["revision"]) for entry in self.provenance["revisions"])
         return f" at revision {revisions} gives these runs number by number; later revisions name them otherwise"
 
 

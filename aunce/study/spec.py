@@ -4,6 +4,7 @@ Imports neither torch nor pandas.
 """
 
 import difflib
+import itertools
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -127,15 +128,19 @@ class RunSpec(StrictModel):
     )
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
-    schedule: Literal["cosine", "constant"] = Field(
+    schedule: Literal["cosine", "constant", "wsd"] = Field(
         "cosine", description="learning rate after the warm-up; constant has no warm-up, as released"
     )
+    lengths: list[int] = Field([], description="epochs to which wsd cools down and is scored, empty takes the last")
     two_forwards: bool = Field(False, description="one forward pass per view as released, BatchNorm per view")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="precision of the network's forward pass")
     compiled: bool = Field(False, description="compile the network first, for a GPU")
     checks: int = Field(2, ge=1, description="how often inner validation is scored during training")
     probe_epochs: int = Field(20, ge=1, description="epochs of the linear probe")
     probe_learning_rate: float = Field(1e-2, gt=0, description="learning rate of the linear probe")
+    probe: Literal["linear", "ridge"] = Field(
+        "linear", description="what decides: the linear probe by Adam, or the ridge probe beside it"
+    )
     moving_probe: bool = Field(False, description="score the probe as released, too: on a network in training mode")
     threads: int = Field(1, ge=1, description="CPU threads of the run")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
@@ -148,6 +153,11 @@ class RunSpec(StrictModel):
                 raise ValueError(f"{name} needs {length} numbers, or none for the preset's")
         if self.crop > self.pixels:
             raise ValueError(f"crop = {self.crop} does not fit into pixels = {self.pixels}; make pixels larger")
+        rising = all(first < second for first, second in itertools.pairwise((1, *self.lengths)))
+        if self.lengths and not (self.schedule == "wsd" and rising and self.lengths[-1] == self.epochs):
+            raise ValueError(
+                f"lengths = {self.lengths}: for schedule wsd only, rising from at least 2 to {self.epochs} epochs"
+            )
         if self.switches and self.method != "aunce":
             raise ValueError(f"{', '.join(self.switches)}: only method 'aunce' has them")
         return self

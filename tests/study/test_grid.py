@@ -426,6 +426,8 @@ def test_the_size_again_is_the_same_study_on_other_people(write):
         ('method = "aunce", positive_probs = [0.5, 0.5]', "positive_probs needs 3 numbers"),
         ('method = "bce", exclude = "self"', "exclude: only method 'aunce' has them"),
         ('method = "aunce", weights = "heavy"', "'weights' = 'heavy'"),
+        ('method = "bce", lengths = [1, 2]', "lengths = [1, 2]: for schedule wsd only"),
+        ('method = "bce", schedule = "wsd", epochs = 8, lengths = [4, 6]', "rising from at least 2 to 8 epochs"),
     ],
 )
 def test_switches_of_the_loss_that_do_not_fit_are_refused(write, fields, expected):
