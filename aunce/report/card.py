@@ -68,9 +68,10 @@ class DataCard:
         if self.table.synthetic:
             made = {name: page.text(value) for name, value in self.table.synthetic.items()}
             made = dict.fromkeys(("setting", "seed", "size", "version"), "unknown") | made
+            faces = f" --faces {made['faces']}" if "faces" in made else ""
             frames = made["frames"] if self.table.synthetic.get("frames") else "all"
             what = (
-                f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}` (setting "
+                f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}{faces}` (setting "
                 f"{made['setting']}, seed {made['seed']}, {made['size']} px, {frames} frames a sequence, renderer "
                 f"version {made['version']}) in the layout of the data set. Nothing here was measured on people."
             )
