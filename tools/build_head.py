@@ -83,7 +83,7 @@ def normals(v: np.ndarray, tris: np.ndarray) -> np.ndarray:
 def visible(v: np.ndarray, tris: np.ndarray, size: int) -> np.ndarray:
     """Triangles that a camera 9 dm in front shows, of vertices around the face's middle."""
     z = 9 - v[:, 2]
-    k = size * 5.7 / z
+    k = size * 2.4 / z  # a window of 3.7 dm: crown to shoulders
     hits = raster((size / 2 + v[:, 0] * k).astype(np.float32), (size / 2 - v[:, 1] * k).astype(np.float32),
                   z.astype(np.float32), tris.T, size)  # fmt: skip
     return np.unique(hits.triangle)
@@ -193,7 +193,7 @@ def main(path: str, out: str) -> None:
         yaw, pitch = np.radians(rng.uniform(-55, 55)), np.radians(rng.uniform(-30, 30))
         turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
         nod = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
-        shown[opaque[visible((person - [0, 7.1, 0]) @ (nod @ turn).T, tris[opaque], 512)]] = True
+        shown[opaque[visible((person - [0, 7.1, 0]) @ (nod @ turn).T, tris[opaque], 1024)]] = True
     for _ in range(2):
         ring = np.zeros(len(v), bool)
         ring[tris[shown & (part == 0)]] = True

@@ -206,6 +206,7 @@ def _shade(values: Array, slopes: Any, colour: Any, light: _Light, turn: Array) 
         lit = np.maximum((facing + np.float32(wrap)) * np.float32(light.key / (1 + wrap)), 0) * direct + around
         lit *= 1 + np.float32(bleed) * (1 - ambient_share)
         out[:, c] = albedo[:, c] * np.clip(1 + dark * np.float32(deep), 0.35, 1) * lit + shine
+    out *= np.float32(1.15) / (1 + np.float32(0.35) * out)  # highlights roll off instead of clipping
     return out
 
 

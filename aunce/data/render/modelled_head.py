@@ -25,7 +25,7 @@ from aunce.data.render.modelled_tables import ACTIONS, BULGES, FURROWS, sides
 from aunce.errors import DataError
 
 ASSET = Path(__file__).with_name("head.npz")
-SHA256 = "5bfaad36d8c51b69363391d03926fc2e5c547b8cc8bd05d7b5b9b8bd7d0cf8d0"
+SHA256 = "bc8a8c5d50f78ce714d921509a2feb8a144369a7561d627980f9c9d62d4c576e"
 CHART = 384  # side of the chart of the skin, pixels
 PATCH = 96  # side of the charts of eyes, teeth, mouth and hair, below it
 RELIEF = 192  # side of the maps of furrows and bulges

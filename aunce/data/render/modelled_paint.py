@@ -220,7 +220,7 @@ def paint(who: Traits, style: Style, line: Hairline) -> np.ndarray:
     image, strands, cover = _hair(rng, image, who, style, line)
     image = _brows(rng, _beard(rng, image, who, strands), who)
     atlas = np.zeros((CHART + PATCH, CHART, 4), dtype=np.uint8)
-    shirt = _edge(5.62 + 0.12 * np.cos(at.angle * 1.3) - at.y, 0.02)
+    shirt = _edge(5.78 + 0.12 * np.cos(at.angle * 1.3) - at.y, 0.02)
     atlas[:CHART, :, :3] = encoded(_mixed(image, linear(rng.uniform(20, 230, 3)), shirt))
     oil = rng.uniform(0.6, 1.3)
     atlas[:CHART, :, 3] = GLOSS * oil * (1 + 0.9 * at.lips) * (1 - 0.75 * cover) * (1 - shirt)
