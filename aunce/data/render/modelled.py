@@ -142,6 +142,7 @@ def _lights(scene: Scene) -> _Light:
     to = to / np.linalg.norm(to)
     near = np.exp(30 * ((it.directions * to).sum(1) - 1))
     reached = (near[:, None] * it.shadow).sum(0) / near.sum()
+    reached[it.inner] = 1  # shadows are those of the closed mouth
     half = to + np.array([0.0, 0.0, 1.0])
     strength = min(float(scene.light_strength), 1.0)
     angle = rng.uniform(0.6, 1.4) * (-1 if to[0] > 0 else 1)
@@ -206,7 +207,7 @@ def _shade(values: Array, slopes: Any, colour: Any, light: _Light, turn: Array) 
         lit = np.maximum((facing + np.float32(wrap)) * np.float32(light.key / (1 + wrap)), 0) * direct + around
         lit *= 1 + np.float32(bleed) * (1 - ambient_share)
         out[:, c] = albedo[:, c] * np.clip(1 + dark * np.float32(deep), 0.35, 1) * lit + shine
-    out *= np.float32(1.15) / (1 + np.float32(0.35) * out)  # highlights roll off instead of clipping
+    out *= np.float32(1.15) / (1 + np.float32(0.35) * out[:, 1:2])  # highlights roll off instead of clipping
     return out
 
 

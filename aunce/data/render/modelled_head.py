@@ -25,7 +25,7 @@ from aunce.data.render.modelled_tables import ACTIONS, BULGES, FURROWS, sides
 from aunce.errors import DataError
 
 ASSET = Path(__file__).with_name("head.npz")
-SHA256 = "bc8a8c5d50f78ce714d921509a2feb8a144369a7561d627980f9c9d62d4c576e"
+SHA256 = "f69fae840e2c1214e9bb378240003e07cc447456b22937a55a8f0d45f0d13629"
 CHART = 384  # side of the chart of the skin, pixels
 PATCH = 96  # side of the charts of eyes, teeth, mouth and hair, below it
 RELIEF = 192  # side of the maps of furrows and bulges

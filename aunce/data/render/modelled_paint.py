@@ -221,7 +221,9 @@ def paint(who: Traits, style: Style, line: Hairline) -> np.ndarray:
     image = _brows(rng, _beard(rng, image, who, strands), who)
     atlas = np.zeros((CHART + PATCH, CHART, 4), dtype=np.uint8)
     shirt = _edge(5.78 + 0.12 * np.cos(at.angle * 1.3) - at.y, 0.02)
-    atlas[:CHART, :, :3] = encoded(_mixed(image, linear(rng.uniform(20, 230, 3)), shirt))
+    atlas[:CHART, :, :3] = encoded(
+        _mixed(image, linear(np.clip(rng.uniform(30, 215) + rng.normal(0, 22, 3), 15, 235)), shirt)
+    )
     oil = rng.uniform(0.6, 1.3)
     atlas[:CHART, :, 3] = GLOSS * oil * (1 + 0.9 * at.lips) * (1 - 0.75 * cover) * (1 - shirt)
     locks = cv2.resize(rng.standard_normal((5, 56)).astype(np.float32), (PATCH, PATCH), interpolation=cv2.INTER_LINEAR)

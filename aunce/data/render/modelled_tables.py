@@ -14,7 +14,7 @@ from collections.abc import Mapping
 # AU -> unit -> weight at intensity 5.
 ACTIONS: Mapping[int, Mapping[str, float]] = {
     1: {"browInnerUp": 1.6, "mh:eyebrows-*-inner-up": 0.5},
-    2: {"browOuterUp*": 1.25, "mh:eyebrows-*-extern-up": 0.3},
+    2: {"browOuterUp*": 0.95, "mh:eyebrows-*-extern-up": 0.3, "mh:eyebrows-*-up": 0.5},
     4: {"browDown*": 1.3, "mh:eyebrows-*-down": 0.5},
     5: {"eyeWide*": 1.25},
     6: {"cheekSquint*": 1.1, "eyeSquint*": 0.45, "eyeBlink*": 0.10},
@@ -27,7 +27,7 @@ ACTIONS: Mapping[int, Mapping[str, float]] = {
     17: {"mouthShrugLower": 1.7, "mouthShrugUpper": 0.6},
     20: {"mouthStretch*": 1.5, "mouthDimple*": 0.6, "mouthSmile*": 0.2},
     23: {"mouthPucker": 0.55, "mouthRollLower": 0.75, "mouthRollUpper": 0.60, "mh:mouth-compression": 0.35},
-    24: {"mouthPress*": 0.6, "mouthRollLower": 0.85, "mouthRollUpper": 0.70},
+    24: {"mouthPress*": 0.35, "mouthRollLower": 1.0, "mouthRollUpper": 0.85},
     25: {"mouthLowerDown*": 1.1, "mouthUpperUp*": 0.45, "jawOpen": 0.12},
     26: {"jawOpen": 0.65},
 }

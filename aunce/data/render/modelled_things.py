@@ -74,7 +74,7 @@ class Hairline:
 
 
 _ANGLES = np.array([0, 0.18, 0.36, 0.56, 0.74, 0.90, 1.04, 1.14, 1.22, 1.32, 1.44, 1.9, 2.4, 3.2])
-_HEIGHTS = np.array([8.08, 8.08, 8.07, 8.00, 7.86, 7.68, 7.50, 7.32, 7.12, 7.10, 7.36, 6.75, 6.45, 6.40])
+_HEIGHTS = np.array([8.08, 8.08, 8.06, 7.97, 7.80, 7.61, 7.45, 7.30, 7.12, 7.10, 7.36, 6.75, 6.45, 6.40])
 _TEMPLE = np.exp(-(((_ANGLES - 0.58) / 0.28) ** 2))  # where hairlines recede first
 _FRONT = np.exp(-((_ANGLES / 0.55) ** 2))
 
@@ -96,6 +96,12 @@ def _around(it: Head) -> Array:
     return np.asarray(np.arctan2(it.template[0], it.template[2] - AXIS))
 
 
+def moved(it: Head, v: Array) -> Array:
+    """How far a person's head lies from the template's (3, 1): shapes of people move the whole head."""
+    ears = it.masks["ears"] > 0.5
+    return np.asarray(v[:, ears].mean(1, keepdims=True) - it.template[:, ears].mean(1, keepdims=True))
+
+
 def puffed(it: Head, v: Array, line: Hairline, style: Style, rng: np.random.Generator) -> Array:
     """The head with its hair: the scalp is pushed out, the more the further from the hairline (3, V)."""
     above = it.template[1] - line(_around(it))
@@ -107,7 +113,7 @@ def puffed(it: Head, v: Array, line: Hairline, style: Style, rng: np.random.Gene
     waves, phases = rng.normal(0, 5.0, (3, 8)), rng.uniform(0, 2 * np.pi, 8)
     bumps = np.sin(np.tensordot(waves, it.template, (0, 0)) + phases[:, None]).sum(0) / 4
     thick = thick * (1 + 0.35 * style.curl * bumps) * grown
-    centre = np.array([[0.0], [7.45], [AXIS + 0.05]])
+    centre = np.array([[0.0], [7.45], [AXIS + 0.05]]) + moved(it, v)
     out = v - centre
     return np.asarray(v + thick * out / np.linalg.norm(out, axis=0), dtype=np.float32)
 
@@ -153,10 +159,9 @@ def hanging_hair(it: Head, v: Array, style: Style, rng: np.random.Generator) -> 
     radius = radius + ripple * fall
     scalp = it.skin & (it.template[1] > 7.5) & (it.template[1] < 7.9)
     wide = np.abs(v[0, scalp]).max() / np.abs(it.template[0, scalp]).max()
-    lift = v[1, it.skin].max() - it.template[1, it.skin].max()
     x = 0.80 * wide * radius * np.sin(angle)
     z = AXIS + 0.03 + 0.90 * radius * np.cos(angle)
-    vertices = np.stack([x, high + 0.4 * lift, z]).reshape(3, -1)
+    vertices = np.stack([x, high + 0.04, z]).reshape(3, -1) + moved(it, v)
     u = PATCH * 3 + 3 + (PATCH - 6) * np.broadcast_to(np.linspace(0, 1, columns), (rows, columns))
     rowwise = CHART + 3 + (PATCH - 14) * np.broadcast_to(down, (rows, columns))
     texture = np.stack([u.ravel(), rowwise.ravel()])
@@ -184,7 +189,7 @@ def spectacles(v: Array, right: Array, left: Array, rng: np.random.Generator) ->
     bars = [((gap - inner - 0.02, right[1] + 0.02, plane), (gap + inner + 0.02, left[1] + 0.02, plane))]
     for eye, sign in ((right, -1), (left, 1)):
         outer = eye[0] + 0.10 * (eye[0] - gap) + sign * wide
-        bars.append(((outer, eye[1] + 0.05, plane - 0.25), (sign * 0.80 + gap, eye[1] + 0.05, AXIS - 0.1)))
+        bars.append(((outer, eye[1] + 0.05, plane - 0.25), (sign * 0.80 + gap, eye[1] + 0.05, plane - 1.1)))
     half = np.array([[0.0], [rim / 2], [0.0]])
     for begin, end in bars:
         line = np.array([begin, end]).T
