@@ -35,6 +35,8 @@ _GAMMA = (255 * (np.arange(4097) / 4096) ** (1 / 2.2) + 0.5).astype(np.uint8)
 _COLUMN = {au: column for column, au in enumerate(AUS)}
 _WRAP = (0.30, 0.14, 0.08)  # light travels in the skin, red farthest
 
+head()  # read now: a damaged asset is told before anything is rendered
+
 
 def _activation(levels: NDArray[np.floating], who: Identity, difficulty: Difficulty) -> Array:
     """Activation of each AU by side, (2, 17): gain (intensity / 5)^0.8, without the resting face."""

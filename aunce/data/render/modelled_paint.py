@@ -137,7 +137,8 @@ def _hair(rng: Rng, image: Array, who: Traits, style: Style, line: Hairline) -> 
         low = low - style.fringe * reach * (1 + 0.20 * _noise(rng, 14, 2) + 0.22 * _noise(rng, 110, 2))
     cover = _edge(at.y - low - ragged, 0.016 if style.top < 0.3 else 0.03) * (1 - np.clip(2 * at.ears, 0, 1))
     roots = _edge(at.y - low - ragged - 0.02, 0.05)
-    cover = cover * (0.35 + 0.65 * roots) * style.cover
+    bare = 0.65 if style.top < 0.15 else 0.2  # at the roots; thick hair hides them
+    cover = cover * (1 - bare + bare * roots) * style.cover
     if style.cover < 0.9:  # the scalp shows between short hairs
         cover = cover * np.clip(0.75 + 0.4 * rng.standard_normal((CHART, CHART)).astype(np.float32), 0.2, 1)
     colour = who.hair * np.exp(0.40 * strands)[..., None]

@@ -82,7 +82,7 @@ BULGES: Mapping[str, Bulge] = {
 MIMICS = (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24)
 """Neutral faces look like these AUs in some people, by the same shapes and furrows."""
 
-SKINS = ((242, 208, 186), (228, 184, 154), (198, 146, 112), (142, 97, 72), (88, 60, 47))
+SKINS = ((240, 200, 172), (226, 176, 142), (196, 141, 105), (140, 93, 66), (88, 58, 43))
 """From light to dark; people lie between two."""
 HAIRS = ((26, 23, 22), (46, 33, 27), (84, 58, 41), (156, 122, 84), (112, 62, 42))
 """Black, dark brown, brown, blond, red; the dark skins draw from the first two."""

@@ -106,7 +106,7 @@ def puffed(it: Head, v: Array, line: Hairline, style: Style, rng: np.random.Gene
     """The head with its hair: the scalp is pushed out, the more the further from the hairline (3, V)."""
     above = it.template[1] - line(_around(it))
     scalp = it.skin & (it.masks["ears"] < 0.25)
-    grown = np.clip(above / 0.16, 0, 1) * scalp
+    grown = np.clip(above / (0.12 + 0.6 * style.top), 0, 1) * scalp
     high = np.clip((it.template[1] - 7.75) / 0.5, 0, 1)
     thick = style.sides * (1 - high) + style.top * high
     thick = thick * rng.uniform(0.75, 1.3)
