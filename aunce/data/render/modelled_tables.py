@@ -86,7 +86,7 @@ SKINS = ((240, 200, 172), (226, 176, 142), (196, 141, 105), (140, 93, 66), (88, 
 """From light to dark; people lie between two."""
 HAIRS = ((26, 23, 22), (46, 33, 27), (84, 58, 41), (156, 122, 84), (112, 62, 42))
 """Black, dark brown, brown, blond, red; the dark skins draw from the first two."""
-IRISES = ((58, 36, 24), (88, 60, 36), (98, 92, 62), (96, 116, 132), (112, 122, 126))
+IRISES = ((58, 36, 24), (88, 60, 36), (98, 92, 62), (82, 100, 116), (96, 106, 112))
 """Dark brown, brown, hazel, blue, grey; the dark skins draw from the browns."""
 # fmt: on
 

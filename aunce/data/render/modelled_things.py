@@ -109,7 +109,7 @@ def puffed(it: Head, v: Array, line: Hairline, style: Style, rng: np.random.Gene
     grown = np.clip(above / (0.12 + 0.6 * style.top), 0, 1) * scalp
     high = np.clip((it.template[1] - 7.75) / 0.5, 0, 1)
     thick = style.sides * (1 - high) + style.top * high
-    thick = thick * rng.uniform(0.75, 1.3)
+    thick = thick * rng.uniform(0.75, 1.3) * np.clip((it.template[1] - 6.6) / 0.9, 0, 1)  # no wings at the nape
     waves, phases = rng.normal(0, 5.0, (3, 8)), rng.uniform(0, 2 * np.pi, 8)
     bumps = np.sin(np.tensordot(waves, it.template, (0, 0)) + phases[:, None]).sum(0) / 4
     thick = thick * (1 + 0.35 * style.curl * bumps) * grown
