@@ -27,8 +27,9 @@ def shown(notebook: str, **parameters: Any) -> str:
         notebook: its name without the suffix.
         parameters: values for its cell tagged `parameters`.
     """
-    names: dict[str, Any] = {}
-    texts = []
+    texts: list[str] = []
+    # IPython has it ready in every cell.
+    names: dict[str, Any] = {"display": lambda shown: texts.append(getattr(shown, "data", ""))}
     for cell in _cells(notebook):
         tags = cell.metadata.get("tags", [])
         if "footer" in tags:
