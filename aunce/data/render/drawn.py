@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aunce.data.render.behaviour import Scene, plain_scene
+from aunce.data.render.camera import backdrop, finish, response
 from aunce.data.render.difficulty import Difficulty
 from aunce.data.render.drawn_geometry import (
     BULGE_WEIGHTS,
@@ -234,43 +235,6 @@ def _tint() -> Pixels:
 _TINT = _tint()
 
 
-def _backdrop(scene: Scene, canvas: int) -> Pixels:
-    rng = np.random.default_rng([scene.seed, 1])
-    grey, tint = rng.uniform(70, 200), rng.normal(0, 12, 3)
-    patches = 45 * rng.standard_normal((5, 5, 1)) + 12 * rng.standard_normal((5, 5, 3))
-    coarse = grey + tint + scene.background * patches
-    smooth = cv2.resize(np.clip(coarse, 0, 255).astype(np.uint8), (canvas, canvas), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(smooth, dtype=np.uint8)
-
-
-@functools.lru_cache(maxsize=1)
-def _grain() -> NDArray[np.float32]:
-    """One pool of noise for everybody: a frame takes a stretch of it, which is much faster than drawing anew."""
-    return np.random.default_rng(20240206).standard_normal(1 << 20).astype(np.float32)
-
-
-def _response(scene: Scene) -> Pixels:
-    """Exposure and colour cast of the camera as a table (256, 1, 3)."""
-    levels = np.arange(256)[:, None] * scene.exposure * scene.cast
-    return np.asarray(np.clip(levels, 0, 255).round(), dtype=np.uint8)[:, None]
-
-
-def _finish(canvas: Pixels, scene: Scene, frame: int, size: int, response: Pixels) -> Any:
-    """Downsample, camera response, blur, noise: one image (size, size, 3)."""
-    image: Any = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
-    image = cv2.LUT(image, response)
-    sigma = scene.blur * size / 64
-    if sigma > 0.05:
-        image = cv2.GaussianBlur(image, (0, 0), sigma)
-    if scene.noise > 0:
-        pool, need = _grain(), size * size * 3
-        start = int((int(scene.key[frame]) * 2654435761 + scene.seed * 40503) % (len(pool) - need))
-        grain = pool[start : start + need].reshape(size, size, 3)
-        image = cv2.scaleAdd(grain, scene.noise, image.astype(np.float32))
-        image = cv2.convertScaleAbs(np.maximum(image, 0))
-    return image
-
-
 def render(intensities: NDArray[np.floating], who: Identity, scene: Scene, difficulty: Difficulty, size: int) -> Pixels:
     """Images (T, size, size, 3) of one person in one scene, RGB. `intensities` (T, 17) in 0..5."""
     if not 16 <= size <= 512:
@@ -281,18 +245,18 @@ def render(intensities: NDArray[np.floating], who: Identity, scene: Scene, diffi
     shapes = Shapes(project(points, scene, canvas), who, units)
     active = activations(levels, who, difficulty, who.rest_furrows)
     furrows, bulges = (1 - np.exp(-1.4 * active @ weight) for weight in (FURROW_WEIGHTS, BULGE_WEIGHTS))  # (T, 2, n)
-    light, backdrop, paint, response = (
+    light, behind, paint, table = (
         skin_light(who, scene, canvas),
-        _backdrop(scene, canvas),
+        backdrop(scene, canvas),
         Palette(who),
-        _response(scene),
+        response(scene),
     )
     unmoved = _anchors(who, plain_scene(1), canvas)[0]
     out = np.empty((len(levels), size, size, 3), dtype=np.uint8)
     for frame, anchors in enumerate(_anchors(who, scene, canvas)):
         curves = {name: points[frame] for name, points in shapes.curves.items()}
         unit = float(units[frame])
-        image: Any = backdrop.copy()
+        image: Any = behind.copy()
         draw_head(image, curves, who, paint, unit)
         if who.beard:
             draw_beard(image, curves, paint)
@@ -310,7 +274,7 @@ def render(intensities: NDArray[np.floating], who: Identity, scene: Scene, diffi
             _fill(image, curves["hair"], paint.hair)
         if who.glasses:
             draw_glasses(image, curves, unit)
-        out[frame] = _finish(image, scene, frame, size, response)
+        out[frame] = finish(image, scene, frame, size, table)
     return out
 
 
