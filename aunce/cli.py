@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from aunce import files
 from aunce.data import data_set
+from aunce.data.render.difficulty import VERSIONS
 from aunce.errors import AunceError, DataError, RunError, UsageError, disk_remedy
 from aunce.processes import ENGINE, first_process, leave_with_engine, safe_path
 from aunce.study.grid import (
@@ -480,13 +481,17 @@ def data() -> None:
 @click.option("--seed", default=0, show_default=True, help="Another seed is another population.")
 @click.option("--size", type=int, help="Side of the frames in pixels. Default: 96, and 112 for affwild2.")
 @click.option("--setting", default="easy", show_default=True, type=click.Choice(["easy", "hard"]))
-def synth(
-    name: str, out: Path, subjects: int | None, frames: int | None, seed: int, size: int | None, setting: str
-) -> None:
+@click.option(
+    "--faces",
+    default="drawn",
+    show_default=True,
+    type=click.Choice([*VERSIONS]),
+    help="Drawn in 2D, or a modelled 3D head.",
+)
+def synth(name: str, out: Path, **options: Any) -> None:
     """Render faces in the raw layout of the data set NAME into OUT."""
     from aunce.data import renderer
 
-    options = {"setting": setting, "subjects": subjects, "frames": frames, "seed": seed, "size": size}
     renderer(name).write(out, workers=cores(), progress=_ticker("rendered"), **options)
     click.echo(f"{out}: rendered faces in the layout of {name}")
 
@@ -515,7 +520,9 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
         from aunce.report import page as pages
 
         parameters = {"dataset": name, "root": str(root.resolve()), "protocol": protocol, "show_faces": show_faces}
-        click.echo(pages.render(NOTEBOOKS / "data.ipynb", parameters, page, title=f"Data card: {data_set(name).title}"))
+        kind = "rendered" if card.table.synthetic else "recorded"  # faces of the generators are on rendered cards alone
+        title = f"Data card: {data_set(name).title}"
+        click.echo(pages.render(NOTEBOOKS / "data.ipynb", parameters, page, title=title, study=kind))
         if REPORTS.resolve() in page.resolve().parents:
             draw_index(REPORTS)
 

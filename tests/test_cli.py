@@ -135,6 +135,8 @@ def test_a_study_killed_in_the_middle_continues_to_the_same_numbers(project, tmp
         (["data", "check", "bp4d", "/nowhere"], 1, "/nowhere"),
         (["data", "pack", "bp4d", "/nowhere"], 1, "no such folder"),
         (["data", "synth", "bp4d", "/proc/nowhere"], 1, "/proc"),
+        (["data", "synth", "bp4d", "faces", "--faces", "sculpted"], 2, "'sculpted' is not one of 'drawn', 'modelled'"),
+        (["data", "synth", "bp4d", "faces", "--size", "8"], 2, "size is 8. Expected 16 to 512"),
     ],
 )
 def test_bad_input_gives_one_message_with_the_place_and_an_exit_code(aunce, words, code, expected):

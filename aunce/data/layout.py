@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from aunce.data.frames import FrameTable, Protocol
+from aunce.data.render.difficulty import VERSIONS
 from aunce.errors import DataError, UsageError
 
 MARKED = {
@@ -30,6 +31,7 @@ MARKED = {
     "subjects": (list,),
     "dials": (dict,),
     "rates": (str,),
+    "faces": (str,),
 }
 """Types of the entries of `synthetic.json`; without the first two it is not one."""
 
@@ -86,6 +88,8 @@ def read_marker(root: Path, dataset: str, title: str) -> dict[str, Any] | None:
         for name in MARKED.keys() & content.keys():
             if type(content[name]) not in MARKED[name]:
                 raise TypeError(f"its '{name}' is {content[name]!r}")
+        if content.get("faces", "drawn") not in VERSIONS:  # without the entry: from before there was a choice
+            raise ValueError(f"unknown faces {content['faces']!r}")
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{marker}: not what the renderer writes ({error}). Render into a new folder.") from error
     if rendered != dataset:

@@ -67,9 +67,10 @@ class DataCard:
         what = "**The data set itself**, read from its distributed layout."
         if self.table.synthetic:
             made = {name: page.text(value) for name, value in self.table.synthetic.items()}
+            faces = f" --faces {made['faces']}" if "faces" in made else ""
             frames = made["frames"] if self.table.synthetic["frames"] else "all"
             what = (
-                f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}` (setting "
+                f"**Rendered faces.** Every image was drawn by `aunce data synth {self.dataset}{faces}` (setting "
                 f"{made['setting']}, seed {made['seed']}, {made['size']} px, {frames} frames a sequence, renderer "
                 f"version {made['version']}) in the layout of the data set. Nothing here was measured on people."
             )

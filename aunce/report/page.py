@@ -2,7 +2,7 @@
 
 A cell shows what it returns as Markdown: the helpers here write it. Cells tagged `header` and `footer` go to these
 landmarks of the page, cells tagged `remove-cell` nowhere; of cells tagged `show-code` the page shows the code as well.
-Several studies may share a notebook: a cell tagged `only-NAME` is left out for every study but NAME.
+Several studies may share a notebook: a cell with tags `only-NAME` is left out for every study that none of them names.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def render(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, title
         parameters: its other parameters.
         folder: where the page goes.
         title: of the page.
-        study: whose cells tagged `only-NAME` stay, in any size; empty keeps all cells.
+        study: or another name, whose cells tagged `only-NAME` stay, in any size; empty keeps all cells.
 
     Returns:
         The path of `index.html`.
@@ -114,10 +114,9 @@ def _of_study(notebook: Path, study: str, aside: Path) -> Path:
     import nbformat
 
     content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    named = [{tag for tag in cell.metadata.get("tags", []) if tag.startswith(ONLY)} for cell in content.cells]
     of_others = [
-        cell
-        for cell in content.cells
-        if study and any(tag.startswith(ONLY) and tag != ONLY + study for tag in cell.metadata.get("tags", []))
+        cell for cell, tags in zip(content.cells, named, strict=True) if study and tags and ONLY + study not in tags
     ]
     if not of_others:
         return notebook

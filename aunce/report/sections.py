@@ -178,13 +178,15 @@ class Report(Scores):
         rendered, total = len(self.synthetic), len(self.facts)
         if not rendered:
             return "Faces: " + ", ".join(sorted({page.text(fact["dataset"]) for fact in self.facts.values()})) + "."
+        generators = sorted({str(entry.get("faces", "drawn")) for entry in self.synthetic})
+        kinds = "" if generators == ["drawn"] else f"{page.text(' and '.join(generators))} faces, "
         settings = sorted({str(entry.get("setting", "?")) for entry in self.synthetic})
         versions = sorted({str(entry.get("version", "?")) for entry in self.synthetic})
         share = "every run" if rendered == total else f"{rendered} of {total} runs"
         text = (
             "**Rendered faces: no person and no licensed image is in this report.** "
             f"The images of {share} were drawn by this project's renderer "
-            f"(version {page.text(', '.join(versions))}, setting {page.text(', '.join(settings))}). "
+            f"({kinds}version {page.text(', '.join(versions))}, setting {page.text(', '.join(settings))}). "
             "These numbers say nothing about the same method on recorded faces."
         )
         if all(json.loads(spec)["backbone"] in SMALL for spec in self.runs["spec"]):

@@ -59,7 +59,7 @@ class Data:
     Attributes:
         dataset: its name.
         root: folder of the real data set, or a pack made from it; empty: render.
-        render: setting, subjects, frames, size and rates of rendered faces.
+        render: setting, subjects, frames, size, rates and generator of rendered faces.
         seed: of the rendered population.
         protocol: by name; empty takes the data set's first.
         crops: size, align and detector of the `recipes.Recipe`.
@@ -86,13 +86,14 @@ class Data:
         crops = [Recipe(**self.crops).hash, *([self.protocol] if self.protocol else [])]
         if self.root:
             return digest([self.dataset, fingerprint(self.dataset, self.root), *crops])
-        turned = _dials(self.dataset, self.render["setting"])
-        return digest([{"dataset": self.dataset, **self.render}, self.seed, turned, difficulty.VERSION, *crops])
+        faces = self.render.get("faces", "drawn")
+        turned, version = _dials(self.dataset, self.render["setting"], faces), difficulty.VERSIONS[faces]
+        return digest([{"dataset": self.dataset, **self.render}, self.seed, turned, version, *crops])
 
 
 @cache
-def _dials(dataset: str, setting: str) -> dict[str, Any]:
-    return difficulty.difficulty_of(dataset, setting).content
+def _dials(dataset: str, setting: str, faces: str) -> dict[str, Any]:
+    return difficulty.difficulty_of(dataset, setting, faces).content
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aunce.data import DATASETS
+from aunce.data.render.difficulty import VERSIONS
 from aunce.errors import UsageError
 from aunce.identity import hashed_fields
 
@@ -251,6 +252,7 @@ class DataSpec(StrictModel):
     dataset: Literal[tuple(DATASETS)] = "bp4d"  # type: ignore[valid-type]
     root: str = Field("", description="folder of the real data set, or a pack made from it; empty: render")
     test_root: str = Field("", description="folder of the real data set that runs name as test_dataset; empty: render")
+    faces: Literal[tuple(VERSIONS)] = Field("drawn", description="generator of rendered faces")  # type: ignore[valid-type]
     setting: Literal["easy", "hard"] = "easy"
     subjects: int | None = Field(None, ge=6, description="subjects to render; default: all of the data set")
     frames: int = Field(10, ge=2, description="frames per sequence, spread over its published ones")

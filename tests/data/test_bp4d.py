@@ -18,7 +18,7 @@ from aunce.data.labels import read_labels
 from aunce.data.render import writing
 from aunce.data.render.behaviour import AUS as DRAWN_AUS
 from aunce.data.render.behaviour import NULL_AU
-from aunce.data.render.difficulty import SETTINGS, VERSION
+from aunce.data.render.difficulty import SETTINGS, VERSIONS
 from aunce.data.render.population import Population
 from aunce.errors import DataError, UsageError
 
@@ -406,9 +406,11 @@ def test_folder_of_something_else_is_named_for_what_it_is(tmp_path, content, mes
 def test_missing_folder_and_broken_marker_are_refused(root):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         load("bp4d", root / "nowhere")
-    (root / "synthetic.json").write_text("{}")
-    with pytest.raises(DataError, match=r"synthetic.json: not what the renderer writes"):
-        load("bp4d", root)
+    whole = {"null_au": 28, "dataset": "bp4d"}
+    for content in ({}, whole | {"faces": 3}, whole | {"faces": []}):
+        (root / "synthetic.json").write_text(json.dumps(content))
+        with pytest.raises(DataError, match=r"synthetic.json: not what the renderer writes"):
+            load("bp4d", root)
 
 
 def test_own_protocol_chooses_subjects_aus_and_order(root):
@@ -447,7 +449,7 @@ def test_rendered_root_reads_like_the_real_one_with_its_null_au(rendered):
     assert table.synthetic == json.loads((rendered / "synthetic.json").read_text())
     assert table.synthetic["dials"] == json.loads(json.dumps(dataclasses.asdict(SETTINGS["easy"])))
     expected = {"seed": 5, "frames": 3, "size": 32, "setting": "easy"}
-    expected |= {"version": VERSION, "null_au": NULL_AU}
+    expected |= {"version": VERSIONS["drawn"], "null_au": NULL_AU}
     assert {name: table.synthetic[name] for name in expected} == expected
     image = cv2.imread(str(rendered / table.frames["image"].iloc[0]))
     assert image.shape == (32, 32, 3)
@@ -551,17 +553,34 @@ def test_interrupted_rendering_is_refused_by_the_reader_and_continued_by_the_wri
     assert bytes_of(out) == bytes_of(rendered)
 
 
-def test_unfinished_rendering_with_other_options_is_begun_anew(rendered, tmp_path):
+@pytest.mark.parametrize("other", [{"frames": 2, "seed": 6}, {"faces": "modelled"}])
+def test_unfinished_rendering_with_other_options_is_begun_anew(rendered, tmp_path, other):
     out = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
-        bp4d.write(out, **{**OPTIONS, "frames": 2, "seed": 6}, progress=stop_after(5))
+        bp4d.write(out, **OPTIONS | other, progress=stop_after(5))
     bp4d.write(out, **OPTIONS)
     assert bytes_of(out) == bytes_of(rendered)
 
 
+def test_what_cannot_be_taken_away_is_not_mixed_with_another_rendering(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        bp4d.write(tmp_path / "cut", **OPTIONS, progress=stop_after(2))
+    before = bytes_of(tmp_path / "cut")
+
+    def denied(path, ignore_errors=False):
+        if not ignore_errors:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(writing.shutil, "rmtree", denied)
+    with pytest.raises(PermissionError):
+        bp4d.write(tmp_path / "cut", **OPTIONS, faces="modelled")
+    assert bytes_of(tmp_path / "cut") == before
+
+
 def test_finished_rendering_and_foreign_folders_are_never_overwritten(rendered, tmp_path):
     before = bytes_of(rendered)
-    for other in ({"seed": 6}, {"frames": 4}, {"size": 33}, {"setting": "hard"}, {"subjects": 4}):
+    others = {"seed": 6, "frames": 4, "size": 33, "setting": "hard", "subjects": 4, "faces": "modelled"}
+    for other in ({option: value} for option, value in others.items()):
         with pytest.raises(UsageError, match="rendered with other options"):
             bp4d.write(rendered, **{**OPTIONS, **other})
     assert bytes_of(rendered) == before
@@ -580,7 +599,9 @@ def test_finished_rendering_and_foreign_folders_are_never_overwritten(rendered, 
         ({"subjects": 42}, "Expected 1 to 41"),
         ({"frames": 0}, "frames is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"size": 4}, "size is 4"),
+        ({"size": 0}, "size is 0. Expected 16 to 512"),
+        ({"size": 513}, "size is 513. Expected 16 to 512"),
+        ({"faces": "sculpted"}, "unknown faces 'sculpted'. Known: drawn, modelled"),
         ({"workers": 0}, "workers is 0"),
     ],
 )

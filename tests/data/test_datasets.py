@@ -34,6 +34,8 @@ SIZES = {
     "gft": {"frames": 40},
     "affwild2": {"subjects": 16, "frames": 40},
 }
+TINY = {"backbone": "small", "channels": 8, "pixels": 32, "crop": 0, "epochs": 1, "checks": 1, "batch_size": 16,
+        "probe_epochs": 2, "threads": 1}  # fmt: skip
 TEST_PARTS = {"bp4d": "3", "bp4dplus": "4", "disfa": "3", "gft": "test", "affwild2": "validation"}
 
 
@@ -318,6 +320,39 @@ def test_packs_of_other_crops_are_not_joined(packs, roots, tmp_path):
         transfer.join(images.open_pack(packs["bp4d"]), other)
 
 
+@pytest.mark.parametrize(
+    "name", ["bp4d", *(pytest.param(one, marks=pytest.mark.long) for one in DATASETS if one != "bp4d")]
+)
+def test_modelled_faces_go_the_whole_way_in_the_same_layout(name, roots, tmp_path):
+    options = SMALL | SIZES.get(name, {}) | {"faces": "modelled"}
+    root = tmp_path / "modelled"
+    aunce("data", "synth", name, root, *(f"--{key}={value}" for key, value in options.items()))
+    assert "synthetic: True" in aunce("data", "check", name, root)
+    aunce("data", "pack", name, root, "--pixels", 32, "--out", tmp_path / "pack")
+    files = [{path.relative_to(one) for path in one.rglob("*") if path.is_file()} for one in (root, roots[name])]
+    assert files[0] == files[1]
+    modelled, drawn = (load(name, one) for one in (root, roots[name]))
+    assert (modelled.synthetic["faces"], drawn.synthetic.get("faces")) == ("modelled", None)
+    assert (modelled.aus, modelled.null_aus, modelled.parts) == (drawn.aus, drawn.null_aus, drawn.parts)
+    pack = images.open_pack(tmp_path / "pack")
+    assert pack.table.synthetic == modelled.synthetic
+    assert len(pack.table) > 0.6 * len(modelled)
+    spec = RunSpec(
+        **TINY,
+        dataset=name,
+        root=str(pack.folder),
+        align=DATASETS[name].align,
+        test_part=TEST_PARTS[name],
+        method="bce",
+    )
+    crops = methods.crops(spec)
+    split = crops.table.split(spec.test_part, seed=0)
+    trained = methods.train(spec, crops, split, crops.table.labels, folder=tmp_path, log=lambda line: None)
+    validation, test = trained.monitor.scores["last"]["probe"]
+    assert (len(validation), test.shape) == (len(split.validation), (len(split.test), len(crops.table.aus)))
+    assert np.isfinite(test).all()
+
+
 def test_a_run_on_two_data_sets_trains_on_one_and_scores_the_other(packs, tmp_path):
     spec = RunSpec(
         root=str(packs["bp4d"]),
@@ -348,9 +383,6 @@ def test_a_transfer_study_prepares_both_data_sets():
 
 
 # ------------------------------------------------------------------------------------------------- the study files
-
-TINY = {"backbone": "small", "channels": 8, "pixels": 32, "crop": 0, "epochs": 1, "checks": 1, "batch_size": 16,
-        "probe_epochs": 2, "threads": 1}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -1,6 +1,7 @@
 """Rendered faces and behaviour: determinism, appearance of the AUs, no private markers, structure of the labels."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -78,10 +79,25 @@ def many() -> tuple[np.ndarray, np.ndarray]:
 def test_bytes_do_not_depend_on_the_order_of_asking_nor_on_the_process():
     here = digest(NAMES)
     assert here == digest(NAMES[::-1])
-    code = "import sys; sys.path.insert(0, 'tests/data'); import test_drawn as t; print(t.digest(t.NAMES))"
+    code = (
+        "import sys; sys.path.insert(0, 'tests/data'); import test_drawn as t; print(t.digest(t.NAMES), *sys.modules)"
+    )
     root = Path(__file__).parents[2]
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert there.stdout.strip() == here
+    found, *modules = there.stdout.split()
+    assert found == here
+    assert "aunce.data.render.modelled" not in modules  # nobody waits for what was not asked for
+
+
+def test_people_are_not_all_kept_and_come_back_as_they_were(monkeypatch):
+    monkeypatch.setattr("aunce.data.render.population.KEPT", 2)
+    people = population()
+    shown = people.sequence("F001", "T1", TIMES)
+    first = people.images("F001", shown, size=32)
+    for name in NAMES[1:]:
+        people.images(name, shown, size=32)
+    assert len(people._identities) == 2
+    assert np.array_equal(people.images("F001", shown, size=32), first)
 
 
 def test_a_frame_does_not_depend_on_the_other_frames_asked_for():
@@ -176,6 +192,25 @@ def test_what_cannot_be_drawn_is_refused():
             faces(wrong, identity_seed=0)
 
 
+@pytest.mark.parametrize(
+    ("dials", "message"),
+    [
+        ({"mimicry": 1.1, "yaw": -1.0}, "difficulty: mimicry = 1.1, yaw = -1.0. Expected 0 or more, and at most 1 of"),
+        ({"noise": float("nan")}, "difficulty: noise = nan"),
+        ({"accessories": 2}, "difficulty: accessories = 2"),
+    ],
+)
+def test_dials_out_of_range_are_refused_in_one_message(dials, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Difficulty(**dials)
+
+
+@pytest.mark.parametrize("rate", [1.2, -0.1, float("nan")])
+def test_a_rate_that_is_no_share_is_refused(rate):
+    with pytest.raises(UsageError, match=r"subject F001: rates of AUs \{4: .*Expected 0 to 1"):
+        population(rates={**RATES, 4: rate})
+
+
 def test_faces_in_a_drawn_scene_differ_from_the_plain_one():
     plain, scene = (faces(levels({}), identity_seed=4, neutral_scene=neutral) for neutral in (True, False))
     assert change(plain[0], scene[0]).mean() > 3
@@ -184,7 +219,7 @@ def test_faces_in_a_drawn_scene_differ_from_the_plain_one():
 @pytest.mark.parametrize("factor", [0.0, 4.0])
 def test_extreme_dials_do_not_crash(factor):
     values = {f.name: getattr(Difficulty(), f.name) * factor for f in fields(Difficulty)}
-    values["light_strength"] = min(values["light_strength"], 1.0)
+    values |= {name: min(values[name], 1.0) for name in ("trace", "mimicry", "accessories", "light_strength")}
     people = population(difficulty=Difficulty(**values))
     for name in NAMES:
         shown = people.sequence(name, "T1", TIMES)

@@ -496,9 +496,12 @@ def test_mixed_revisions_and_hardware_are_said(tmp_path: Path) -> None:
     assert "def456 (modified) (1 run)" in footer
 
 
-def test_the_banner_depends_on_what_the_runs_recorded(shown, recorded) -> None:
-    assert "Rendered faces" in words(shown.banner())
+def test_the_banner_depends_on_what_the_runs_recorded(shown, recorded, tmp_path) -> None:
+    assert "this project's renderer (version 3, setting easy)" in words(shown.banner())
     assert words(recorded.banner()) == "Faces: bp4d."
+    folder = copy_tables(shown.folder, tmp_path / "fake")
+    change_facts(folder, synthetic={"setting": "easy", "version": 1, "faces": "modelled"})
+    assert "this project's renderer (modelled faces, version 1, setting easy)" in words(Report(folder).banner())
     assert recorded.summary().kind == "recorded faces"
     assert "no AU that is labelled but never drawn" in words(recorded.leak())
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr
 
 from aunce.data.render.difficulty import Difficulty
+from aunce.errors import UsageError
 
 Array = NDArray[np.float64]
 
@@ -126,11 +127,16 @@ class Subject:
         rates: AU -> target rate of the subject's part. Subjects with equal rates share the strength of co-occurrence.
         difficulty: of the faces and of the recordings.
         seed: the seed of the population.
+
+    Raises:
+        UsageError: a rate outside 0..1.
     """
 
     def __init__(self, name: str, rates: Mapping[int, float], difficulty: Difficulty, seed: int) -> None:
         self.name, self.difficulty, self.seed = name, difficulty, seed
         rng = stream(seed, name, "rates")
+        if wrong := {au: rate for au, rate in rates.items() if not 0 <= rate <= 1}:
+            raise UsageError(f"subject {name}: rates of AUs {wrong}. Expected 0 to 1.")
         target = np.array([rates.get(au, DEFAULT_RATES.get(au, _OTHER_RATE)) for au in _LABELLED])
         spread = difficulty.rate_spread
         deviation = spread * rng.standard_normal(len(_LABELLED))

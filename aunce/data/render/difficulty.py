@@ -6,15 +6,18 @@ Imports next to nothing: the name of a rendered data set follows from its diffic
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aunce.errors import UsageError
 from aunce.identity import hashed_fields
 
-VERSION = 1
-"""Of the renderer. It changes when the same difficulty and seed would give another face."""
+VERSIONS: Mapping[str, int] = {"drawn": 1, "modelled": 1}
+"""Generators of faces, see `generators`, and their versions: another when the same difficulty and seed would give
+another face."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,22 @@ class Difficulty:
     light_strength: float = 0.5  # share of the light that comes from that direction, 0..1; the rest is ambient
     blur: float = 0.5  # largest SD of the blur, pixels of an image of 64; a sequence draws from 0 to this
     noise: float = 4.0  # largest SD of the sensor's noise, grey levels; a sequence draws from half of this to this
-    background: float = 0.4  # contrast of the background, 0..1
+    background: float = 0.4  # contrast of the background, 0 = one colour
     blinks: float = 6.0  # blinks per minute
+
+    def __post_init__(self) -> None:
+        """Refuses a dial that is negative, and a share above 1.
+
+        Raises:
+            UsageError: one message that names all of them.
+        """
+        shares = dict.fromkeys(("trace", "mimicry", "accessories", "light_strength"), 1.0)
+        dials = dataclasses.asdict(self)
+        wrong = [f"{name} = {value}" for name, value in dials.items() if not 0 <= value <= shares.get(name, math.inf)]
+        if wrong:
+            raise UsageError(
+                f"difficulty: {', '.join(wrong)}. Expected 0 or more, and at most 1 of {', '.join(shares)}."
+            )
 
     @property
     def content(self) -> dict[str, Any]:
@@ -81,6 +98,9 @@ SETTINGS: Mapping[str, Difficulty] = {
     ),
 }
 
+SETTINGS_OF: Mapping[str, Mapping[str, Difficulty]] = {"drawn": SETTINGS, "modelled": SETTINGS}
+"""Generator -> its settings: the dials have one meaning, and values of each generator's own."""
+
 # How recordings of the data sets differ: factors on the difficulty of a setting. The settings were made for BP4D. For
 # the others only the kind of difference is known (a still head before a screen, a group at a table, films from the
 # net), not its size.
@@ -105,9 +125,9 @@ CAMERAS: Mapping[str, Mapping[str, float]] = {
 }  # fmt: skip
 
 
-def difficulty_of(dataset: str, setting: str) -> Difficulty:
-    """The difficulty of a setting with the camera of one data set; a data set without one has that of BP4D."""
-    setting_of_all, factors = SETTINGS[setting], CAMERAS.get(dataset, {})
+def difficulty_of(dataset: str, setting: str, faces: str = "drawn") -> Difficulty:
+    """The difficulty of a generator's setting with the camera of one data set, that of BP4D if it has none."""
+    setting_of_all, factors = SETTINGS_OF[faces][setting], CAMERAS.get(dataset, {})
     changed = {name: getattr(setting_of_all, name) * factor for name, factor in factors.items()}
     return dataclasses.replace(setting_of_all, **changed)
 

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from aunce import files
 from aunce.data.layout import LATENTS, MARKER, UNFINISHED, read_marker
 from aunce.data.render.behaviour import AUS, NULL_AU, Behaviour
-from aunce.data.render.difficulty import SETTINGS, VERSION, difficulty_of, seed_of
-from aunce.data.render.population import Population
+from aunce.data.render.difficulty import SETTINGS, VERSIONS, difficulty_of, seed_of
+from aunce.data.render.population import Population, generator
 from aunce.errors import RunError, UsageError
 from aunce.processes import leave_with_parent
 
@@ -146,6 +146,7 @@ def render(
     seed: int = 0,
     size: int | None = None,
     rates: str = "own",
+    faces: str = "drawn",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -161,17 +162,19 @@ def render(
         subjects: how many, spread evenly over the parts. Default: all.
         frames: frames per sequence, spread evenly over the published ones. Default: all.
         seed: of everything random. The bytes do not depend on `workers`.
-        size: side of the square images in pixels. Default: the layout's.
+        size: side of the square images in pixels, 16 to 512. Default: the layout's.
         rates: "own", those of each subject's part; or "dealt": from 50 % to 2 % in equal ratios, assigned at random to
             the AUs that have a rate, the same for all parts. So the rarity of an AU says nothing about its kind.
+        faces: name of the generator, one of `difficulty.VERSIONS`.
         workers: processes at most; few faces are rendered sooner by one.
         progress: called with sequences done and sequences in all.
 
     Raises:
         UsageError: an option out of range, or a folder that holds something else.
+        DataError: a file of the generator is damaged.
         RunError: a worker process died.
     """
-    out, size = Path(out), size or layout.size
+    out, size = Path(out), layout.size if size is None else size
     subjects = len(layout.part_of) if subjects is None else subjects
     if setting not in SETTINGS:
         raise UsageError(f"unknown setting {setting!r}. Known: {', '.join(SETTINGS)}.")
@@ -179,18 +182,25 @@ def render(
         raise UsageError(f"subjects is {subjects}. Expected 1 to {len(layout.part_of)}.")
     if rates not in RATES:
         raise UsageError(f"unknown rates {rates!r}. Known: {', '.join(RATES)}.")
-    for name, value, least in (("frames", frames, 1), ("seed", seed, 0), ("size", size, 16), ("workers", workers, 1)):
+    if not 16 <= size <= 512:
+        raise UsageError(f"size is {size}. Expected 16 to 512.")
+    for name, value, least in (("frames", frames, 1), ("seed", seed, 0), ("workers", workers, 1)):
         if value is not None and value < least:
             raise UsageError(f"{name} is {value}. Expected {least} or more.")
     people = layout.people(subjects)
     jobs = layout.plan(people, frames)
+    of_person = {subject: layout.rates[layout.part_of[subject]] for subject in people}
+    if rates == "dealt":
+        of_person = dict.fromkeys(people, dealt_rates(of_person[people[0]], seed))
+    generator(faces)  # refuses an unknown one before its version is asked for
+    difficulty = difficulty_of(layout.dataset, setting, faces)
     settings = {
         "format": 1,
         "dataset": layout.dataset,
         "setting": setting,
-        "dials": difficulty_of(layout.dataset, setting).content,
+        "dials": difficulty.content,
         "seed": seed,
-        "version": VERSION,
+        "version": VERSIONS[faces],
         "null_au": NULL_AU,
         "subjects": people,
         "frames": frames,
@@ -198,9 +208,14 @@ def render(
     }
     if rates != "own":  # so that what was rendered before there was a choice stays what it was
         settings["rates"] = rates
+    if faces != "drawn":
+        settings["faces"] = faces
     if not _prepare(layout, out, settings):
         return
-    arguments = (layout, str(out), people, setting, seed, size, rates)
+    population = Population(
+        people, rates=of_person, difficulty=difficulty, seed=seed_of(layout.dataset, seed), faces=faces
+    )
+    arguments = (layout, out, population, size)
     pixels = sum(len(job.frames) for job in jobs) * size**2
     workers = min(workers, len(jobs), 1 + pixels // PIXELS_A_WORKER)
     intensities = {}
@@ -254,20 +269,21 @@ def _prepare(layout: Layout, out: Path, settings: dict[str, Any]) -> bool:
     if out.exists() and not unfinished.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is there already, and was not rendered by this command. Name a new folder.")
     if unfinished.exists() and unfinished.read_text(encoding="utf-8") != _as_json(settings):
-        for name in layout.folders:
-            shutil.rmtree(out / name, ignore_errors=True)
+        for name in layout.folders:  # whatever stays would be taken for a sequence of this rendering
+            if (out / name).exists():
+                shutil.rmtree(out / name)
     out.mkdir(parents=True, exist_ok=True)
     write_file(unfinished, _as_json(settings))
     return True
 
 
-Arguments = tuple[Layout, str, list[str], str, int, int, str]
+Arguments = tuple[Layout, Path, Population, int]
 
 
 def _run(arguments: Arguments, jobs: list[Job], workers: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Writes the sequences and yields the intensities of each as it is done."""
     if workers == 1:  # one process is enough, and keeps errors and debuggers close
-        yield from map(_Writer(*arguments).write, jobs)
+        yield from (_write(*arguments, job) for job in jobs)
         return
     # Spawned, not forked: the parent may hold threads of OpenCV or torch, and forked locks hang.
     context = multiprocessing.get_context("spawn")
@@ -285,44 +301,28 @@ def _run(arguments: Arguments, jobs: list[Job], workers: int) -> Iterator[tuple[
             pool.shutdown(cancel_futures=True)
 
 
-class _Writer:
-    """Writes one sequence after the other. The population follows from the options, so every process has the same."""
-
-    def __init__(
-        self, layout: Layout, out: str, people: list[str], setting: str, seed: int, size: int, kind_of_rates: str
-    ) -> None:
-        self.layout, self.out, self.size = layout, Path(out), size
-        rates = {subject: layout.rates[layout.part_of[subject]] for subject in people}
-        if kind_of_rates == "dealt":
-            rates = dict.fromkeys(people, dealt_rates(rates[people[0]], seed))
-        self.population = Population(
-            people,
-            rates=rates,
-            difficulty=difficulty_of(layout.dataset, setting),
-            seed=seed_of(layout.dataset, seed),
-        )
-
-    def write(self, job: Job) -> tuple[str, NDArray[np.float32]]:
-        behaviour = self.population.sequence(job.subject, job.elicits or job.sequence, job.times)
-        if not self.layout.labels(self.out, job).exists():
-            self.layout.write(self.out, Rendered(job, behaviour, self.population, self.size))
-        return job.name, behaviour.intensity
+def _write(layout: Layout, out: Path, population: Population, size: int, job: Job) -> tuple[str, NDArray[np.float32]]:
+    """Writes one sequence, unless it is there, and returns its name and its intensities."""
+    behaviour = population.sequence(job.subject, job.elicits or job.sequence, job.times)
+    if not layout.labels(out, job).exists():
+        layout.write(out, Rendered(job, behaviour, population, size))
+    return job.name, behaviour.intensity
 
 
-_worker: _Writer | None = None
+_arguments: Arguments | None = None
 
 
 def _start_worker(*arguments: Any) -> None:
     """Once per process. OpenCV gets one thread, because there is a process per core."""
-    global _worker
+    global _arguments
     leave_with_parent()
     cv2.setNumThreads(1)
-    _worker = _Writer(*arguments)
+    _arguments = arguments
 
 
 def _work(job: Job) -> tuple[str, NDArray[np.float32]]:
-    assert _worker is not None
-    return _worker.write(job)
+    assert _arguments is not None
+    return _write(*_arguments, job)
 
 
 def _write_latents(
