@@ -102,7 +102,7 @@ def _shape(active: Array, who: Identity, pose: _Pose) -> tuple[Array, float]:
     vertices[:, : moved.shape[1]] += moved * np.float32(who.scale)
     upper = float(weight[at["mouthUpperUpLeft"]] + weight[at["mouthUpperUpRight"]]) / 2
     lower = float(weight[at["mouthLowerDownLeft"]] + weight[at["mouthLowerDownRight"]]) / 2
-    return vertices, float(np.clip(jaw * parted + 0.4 * lower + 0.3 * upper, 0, 1))
+    return vertices, float(np.clip(jaw * parted + 0.6 * lower + 0.7 * upper, 0, 1))
 
 
 def _project(vertices: Array, pose: _Pose, size: int) -> tuple[Array, Array, Array]:

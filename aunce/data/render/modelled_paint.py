@@ -130,12 +130,13 @@ def _hair(rng: Rng, image: Array, who: Traits, style: Style, line: Hairline) -> 
     strands = 0.6 * _noise(rng, 190, 8) + 0.5 * _noise(rng, 40)
     if style.curl > 0.5:
         strands = 0.4 * strands + 0.7 * _noise(rng, 90)
-    ragged = (0.02 + 0.03 * style.curl) * _noise(rng, 22, 2) + 0.025 * _noise(rng, 150, 3)
+    # Uneven in both directions: noise along the line alone looks like a comb.
+    ragged = (0.02 + 0.03 * style.curl) * _noise(rng, 22, 9) + 0.018 * _noise(rng, 170, 120)
     low = line(at.angle).astype(np.float32)
     if style.fringe:
         reach = np.exp(-((at.angle / 0.62) ** 4))
-        low = low - style.fringe * reach * (1 + 0.20 * _noise(rng, 14, 2) + 0.22 * _noise(rng, 110, 2))
-    cover = _edge(at.y - low - ragged, 0.016 if style.top < 0.3 else 0.03) * (1 - np.clip(2 * at.ears, 0, 1))
+        low = low - style.fringe * reach * (1 + 0.16 * _noise(rng, 14, 3) + 0.12 * _noise(rng, 110, 12))
+    cover = _edge(at.y - low - ragged, 0.024 if style.top < 0.3 else 0.03) * (1 - np.clip(2 * at.ears, 0, 1))
     roots = _edge(at.y - low - ragged - 0.02, 0.05)
     bare = 0.65 if style.top < 0.15 else 0.2  # at the roots; thick hair hides them
     cover = cover * (1 - bare + bare * roots) * style.cover
