@@ -19,6 +19,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from aunce import files
+from aunce.errors import machine_remedy
 
 METRICS, ERROR, LOCK = "metrics.json", "error.json", ".lock"
 UNSEALED = METRICS + files.PARTIAL
@@ -49,13 +50,16 @@ class State:
 
 
 def read_state(folder: Path, key: str = "", spec: Mapping[str, Any] | None = None, *, hashes: bool = True) -> State:
-    """Read what the run in `folder` has reached. Never raises, whatever the files hold.
+    """Read what the run in `folder` has reached, whatever the files hold.
 
     Args:
         folder: of the run; it need not be there.
         key: that the run must have; empty takes any.
         spec: field -> value that its specification must have; None takes any.
         hashes: compare the content of every file; False compares sizes only, which is quick for large weights.
+
+    Raises:
+        OSError: the machine cannot read a file now: too many are open, or a disk fails.
     """
     if not os.path.lexists(folder / METRICS):
         if is_locked(folder):
@@ -126,8 +130,15 @@ def read_json(path: Path) -> dict[str, Any] | str:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
+        _demand_file(error)
         return f"{path.name} cannot be read ({type(error).__name__}: {error})"
     return content if isinstance(content, dict) else f"{path.name} holds no JSON object"
+
+
+def _demand_file(error: Exception) -> None:
+    """Raise an error of the machine, such as too many open files: what it cannot read now is not damaged."""
+    if isinstance(error, OSError) and machine_remedy("", error.errno):
+        raise error
 
 
 def _flaw(metrics: Mapping[str, Any]) -> str:
@@ -173,6 +184,7 @@ def _changed(folder: Path, left: Mapping[str, Mapping[str, Any]] | None, hashes:
         try:
             same = path.stat().st_size == wanted["bytes"] and (not hashes or _hash(path) == wanted["sha256"])
         except OSError as error:
+            _demand_file(error)
             return f"{name} cannot be read ({error.strerror})"
         if not same:
             return f"{name} is not what the run left"

@@ -1,8 +1,11 @@
 """What a run has reached: whatever is damaged is said, and nothing that a file holds ends in a traceback."""
 
+import errno
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -103,6 +106,20 @@ def test_numbers_that_a_page_shows_are_numbers_in_runs_without_hashes_too(folder
     del metrics["files"], metrics["sha256"]
     (folder / "metrics.json").write_text(json.dumps(metrics))
     assert reach(folder).why == f"metrics.json has no valid '{name}'"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("name", ["metrics.json", "counts.parquet"])
+def test_a_run_that_the_machine_cannot_read_now_is_not_damaged(folder, name, number, monkeypatch):
+    def refuse(path, *_arguments, **_options):
+        raise OSError(number, os.strerror(number), str(path))
+
+    if name == "metrics.json":
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+    else:
+        monkeypatch.setattr("aunce.study.state._hash", refuse)
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        reach(folder)
 
 
 def test_a_number_that_was_changed_in_the_metrics_is_seen(folder):
