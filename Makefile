@@ -1,6 +1,6 @@
 # Two commands from a fresh clone: `make reproduce` and `make test`. Both set up .venv first; running again continues.
 #
-#   make reproduce   render the data, do the laptop study, write reports/laptop/index.html
+#   make reproduce   render modelled faces, do the study demo, write reports/demo/index.html
 #   make test        the tests; `make test-all` the long ones too
 #   make lab         JupyterLab on the notebooks
 #   make docs        a page for every public name, from the docstrings, in docs/api
@@ -28,7 +28,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-lo
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)
-	$(BIN)/aunce study laptop
+	$(BIN)/aunce study demo
 
 test: WHICH = -m "not long"
 test-all: WHICH = --mutations 2000

@@ -15,6 +15,7 @@ import pytest
 from aunce.data.render import behaviour, modelled, modelled_head
 from aunce.data.render.behaviour import AUS, NULL_AU, plain_scene
 from aunce.data.render.difficulty import SETTINGS, Difficulty
+from aunce.data.render.modelled_raster import raster
 from aunce.data.render.modelled_tables import unit_names
 from aunce.data.render.modelled_things import STYLES
 from aunce.errors import DataError, UsageError
@@ -180,6 +181,27 @@ def test_people_differ_in_shape_wrinkles_hair_and_glasses():
     assert wearing == [True] * 3
     assert not any(person(seed, replace(EASY, accessories=0.0)).traits["glasses"] for seed in range(3))
     assert not person(1, replace(EASY, mimicry=0.0)).rest_shape.any()
+
+
+@pytest.mark.parametrize(("seed", "row"), [(3, {6: 5, 12: 5}), (7, {6: 5, 12: 5}), (7, {7: 4})])
+def test_the_eye_never_shows_through_the_skin_below_its_lid(seed, row):
+    scene, who, where = plain_scene(1), person(seed), levels(row)
+    (pose,) = modelled._poses(scene)
+    x, y, depth = modelled._project(modelled._shape(modelled._activation(where[0], who, EASY), who, pose)[0], pose, 384)
+    hits = raster(x, y, depth, who.triangles, 384)
+    eye = hits.pixel[np.isin(who.triangles[0, hits.triangle], np.concatenate(modelled_head.head().eyes))]
+    lids = modelled.landmarks(where, who, scene, EASY, 384)[0, 19:31, 1]
+    assert len(eye) > 30
+    assert (eye // 384).max() < lids.max() + 1.5
+
+
+def test_hanging_hair_is_lit_on_its_outer_side():
+    long = (person(seed) for seed in range(40) if STYLES[str(person(seed).traits["style"])].length)
+    who = next(one for one in long if not one.traits["glasses"])
+    hair = slice(len(modelled_head.head().kind), None)
+    (x, _, z), off = modelled._normals(who.base, who)[:, hair], who.base[:, hair]
+    off = off - off.mean(1, keepdims=True)
+    assert np.mean(x * off[0] + z * off[2] > 0) > 0.9
 
 
 @pytest.mark.parametrize("size", [16, 32, 96, 160])

@@ -90,7 +90,7 @@ def _shape(active: Array, who: Identity, pose: _Pose) -> tuple[Array, float]:
         weight[at["eyeLookDown" + side]] += max(-pose.gaze[1], 0)
         closed = float(weight[at["eyeBlink" + side]]) * (1 - pose.blink) + pose.blink
         weight[at["eyeBlink" + side]] = min(closed, 1.0)
-        weight[at["eyeSquint" + side]] = min(float(weight[at["eyeSquint" + side]]), 1.3) * (1 - pose.blink)
+        weight[at["eyeSquint" + side]] = min(float(weight[at["eyeSquint" + side]]), 1.1) * (1 - pose.blink)
         weight[at["cheekSquint" + side]] = min(float(weight[at["cheekSquint" + side]]), 1.25)
         weight[at["eyeWide" + side]] *= 1 - pose.blink
     jaw = float(weight[at["jawOpen"]])
@@ -100,9 +100,12 @@ def _shape(active: Array, who: Identity, pose: _Pose) -> tuple[Array, float]:
     moved = (it.units @ weight).reshape(3, -1)
     vertices = who.base.copy()
     vertices[:, : moved.shape[1]] += moved * np.float32(who.scale)
+    for near, centre, least in who.lids:
+        off = vertices[:, near] - centre
+        vertices[:, near] = centre + off * np.maximum(least / np.sqrt((off * off).sum(0)), 1)
     upper = float(weight[at["mouthUpperUpLeft"]] + weight[at["mouthUpperUpRight"]]) / 2
     lower = float(weight[at["mouthLowerDownLeft"]] + weight[at["mouthLowerDownRight"]]) / 2
-    return vertices, float(np.clip(jaw * parted + 0.6 * lower + 0.7 * upper, 0, 1))
+    return vertices, float(np.clip(jaw * parted + 0.6 * lower + upper, 0, 1))
 
 
 def _project(vertices: Array, pose: _Pose, size: int) -> tuple[Array, Array, Array]:
@@ -119,7 +122,8 @@ def _project(vertices: Array, pose: _Pose, size: int) -> tuple[Array, Array, Arr
 
 def _normals(vertices: Array, who: Identity) -> Array:
     """Normals (3, V), of any length."""
-    a, b, c = (vertices.take(corner, axis=1) for corner in who.triangles)
+    fronts = who.triangles[:, : who.incidence.shape[1]]
+    a, b, c = (vertices.take(corner, axis=1) for corner in fronts)
     u, w = b - a, c - a
     faces = np.stack([u[1] * w[2] - u[2] * w[1], u[2] * w[0] - u[0] * w[2], u[0] * w[1] - u[1] * w[0]], axis=1)
     return np.asarray((who.incidence @ faces).T)

@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 
 from aunce.data.render.behaviour import AUS
 from aunce.data.render.modelled_raster import Array, Indices, raster
-from aunce.data.render.modelled_tables import ACTIONS, BULGES, FURROWS, sides
+from aunce.data.render.modelled_tables import ACTIONS, BULGES, FURROWS, OWN, sides
 from aunce.errors import DataError
 
 ASSET = Path(__file__).with_name("head.npz")
@@ -31,7 +31,6 @@ PATCH = 96  # side of the charts of eyes, teeth, mouth and hair, below it
 RELIEF = 192  # side of the maps of furrows and bulges
 SKIN, EYE, UPPER_TEETH, LOWER_TEETH, TONGUE, LASH = range(6)
 AXIS = 0.40  # z of the axis around which the skin is unrolled
-CHIN_RAISE = "chin raise"  # a unit of our own: AU17 lifts the chin boss, which no unit of the pack does
 _WIDEST = 2.05  # radians to each side that the chart shows
 _TOP, _NECK, _BOTTOM = 8.55, 6.0, 4.9  # heights; the face above the neck takes 88 % of the rows
 _STEPS = 2000  # of the asset's integers to the decimetre
@@ -113,14 +112,17 @@ def head() -> Head:
         index = names.index(name)
         units[index] = _relaxed(units[index], z["template"], tris[part == SKIN], masks["lips"])
     x, y, front = template[0], template[1], (kind == SKIN) & (template[2] > 1.0)
-    raised = np.zeros_like(units[:1])
-    raised[0, :, 1] = 0.06 * np.exp(-((x / 0.16) ** 2) - ((y - 6.38) / 0.10) ** 2) * front
-    raised[0, :, 2] = 0.02 * np.exp(-((x / 0.13) ** 2) - ((y - 6.37) / 0.07) ** 2) * front
-    units, names = np.concatenate([units, raised]), [*names, CHIN_RAISE]
+    for name, ((cx, cy), (rx, ry), way) in OWN.items():
+        near = np.exp(-(((np.abs(x) - cx) / rx) ** 2) - ((y - cy) / ry) ** 2) * front
+        pair = sides(name)
+        for unit, sign in dict(zip(pair, (-1, 1), strict=True)).items():
+            share = near * (x * sign > 0) if pair[0] != pair[1] else near
+            units = np.concatenate([units, (share[:, None] * (np.array(way) * (sign, 1, 1)))[None]], dtype=np.float32)
+            names.append(unit)
     at = {name: index for index, name in enumerate(names)}
     mix = np.zeros((2, len(AUS), len(names)), dtype=np.float32)
     for row, au in enumerate(AUS):
-        for name, weight in {**ACTIONS[au], **({CHIN_RAISE: 1.0} if au == 17 else {})}.items():
+        for name, weight in ACTIONS[au].items():
             pair = sides(name)
             for side in (0, 1):
                 mix[side, row, at[pair[side]]] += weight / 2 if pair[0] == pair[1] else weight
@@ -133,7 +135,7 @@ def head() -> Head:
         triangles=np.ascontiguousarray(tris[part != LASH].T),
         lashes=np.concatenate([lashes, lashes[::-1]], axis=1),
         masks=masks,
-        occlusion=_mouth_occlusion(z["occlusion"].astype(np.float32), kind),
+        occlusion=_mouth_occlusion(z["occlusion"].astype(np.float32), kind, masks["inside_mouth"] > 0.5),
         shadow=z["shadow"].astype(np.float32) / 255,
         directions=z["directions"].astype(np.float32),
         macro=_sparse(z["macro"]),
@@ -166,10 +168,10 @@ def _lash_opacity(template: Array, kind: NDArray[np.uint8]) -> Array:
     return opacity
 
 
-def _mouth_occlusion(occlusion: Array, kind: NDArray[np.uint8]) -> Array:
+def _mouth_occlusion(occlusion: Array, kind: NDArray[np.uint8], inside: NDArray[np.bool_]) -> Array:
     teeth = (kind == UPPER_TEETH) | (kind == LOWER_TEETH)
-    occlusion[1, teeth] = 0.6
-    occlusion[0, teeth | (kind == TONGUE)] *= 0.35
+    occlusion[1, teeth] = 0.75
+    occlusion[0, teeth | (kind == TONGUE) | inside] *= 0.35  # closed lips meet in a dark line
     return occlusion
 
 
@@ -197,13 +199,19 @@ def chart_of(points: NDArray[np.floating]) -> Array:
     return (np.stack([np.clip(u, 0, 1), np.clip(v, 0, 1)]) * (CHART - 1)).astype(np.float32)
 
 
+def sphere(points: Array) -> tuple[Array, float]:
+    """Centre (3, 1) and radius of the sphere nearest to points (3, N)."""
+    exact = points.astype(np.float64)
+    system = np.concatenate([2 * exact, np.ones((1, exact.shape[1]))]).T
+    centre = np.linalg.lstsq(system, (exact**2).sum(0), rcond=None)[0][:3, None]
+    return centre.astype(np.float32), float(np.linalg.norm(exact - centre, axis=0).mean())
+
+
 def _texture(template: Array, kind: NDArray[np.uint8], inside: Array, eyes: tuple[Indices, ...]) -> Array:
     texture, half = chart_of(template), PATCH / 2
     for eye in eyes:
-        points = template[:, eye].astype(np.float64)
-        system = np.concatenate([2 * points, np.ones((1, points.shape[1]))]).T
-        centre = np.linalg.lstsq(system, (points**2).sum(0), rcond=None)[0][:3, None]
-        ray = (points - centre) / np.linalg.norm(points - centre, axis=0)
+        off = template[:, eye] - sphere(template[:, eye])[0]
+        ray = off / np.linalg.norm(off, axis=0)
         texture[:, eye] = half + ray[0] * 46, CHART + half - ray[1] * 46
     for number, row in ((UPPER_TEETH, 0), (LOWER_TEETH, half)):
         teeth = np.flatnonzero(kind == number)

@@ -151,7 +151,8 @@ def _darker(colour: Array, skin: Array, most: float) -> Array:
     return colour * min(1.0, most * float(skin.mean()) / (float(colour.mean()) + 1e-6))
 
 
-def _brows(rng: Rng, image: Array, who: Traits) -> Array:
+def _brows(rng: Rng, image: Array, who: Traits) -> tuple[Array, Array]:
+    """The brows laid over an image; also how much of each pixel they cover."""
     at, twice = charts(), 2 * CHART
     hairs = np.zeros((twice, twice), dtype=np.uint8)
     arch, gap, height = rng.normal(0, 0.018), rng.normal(0.105, 0.014), rng.normal(0, 0.015)
@@ -168,7 +169,7 @@ def _brows(rng: Rng, image: Array, who: Traits) -> Array:
             cv2.polylines(hairs, [stroke], False, int(value), 1, cv2.LINE_AA, 4)
     small = cv2.resize(hairs, (CHART, CHART), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     share = np.clip(cv2.GaussianBlur(small, (0, 0), 0.7) * rng.uniform(1.3, 2.2), 0, 0.92)
-    return _mixed(image, _darker(who.brow * 0.7, who.skin, 0.30), share)
+    return _mixed(image, _darker(who.brow * 0.7, who.skin, 0.30), share), share
 
 
 def _beard(rng: Rng, image: Array, who: Traits, strands: Array) -> Array:
@@ -196,7 +197,7 @@ def _eye(rng: Rng, who: Traits) -> Array:
 
 
 def _teeth(rng: Rng) -> Array:
-    teeth = np.ones((PATCH, PATCH, 3), dtype=np.float32) * linear((226, 216, 196)) * np.float32(rng.uniform(0.75, 1.0))
+    teeth = np.ones((PATCH, PATCH, 3), dtype=np.float32) * linear((234, 222, 198)) * np.float32(rng.uniform(0.8, 1.0))
     for x in (0, 0.085, 0.155, 0.225, 0.285, 0.33):
         for side in (-1, 1):
             teeth[:, int(PATCH / 2 + side * x / 0.34 * 45)] *= 0.65
@@ -220,7 +221,8 @@ def paint(who: Traits, style: Style, line: Hairline) -> np.ndarray:
     rng, at = np.random.default_rng(who.seed), charts()
     image = _lips(rng, _skin(rng, who), who)
     image, strands, cover = _hair(rng, image, who, style, line)
-    image = _brows(rng, _beard(rng, image, who, strands), who)
+    image, brows = _brows(rng, _beard(rng, image, who, strands), who)
+    cover = np.maximum(cover, brows)  # hair shines less than skin
     atlas = np.zeros((CHART + PATCH, CHART, 4), dtype=np.uint8)
     shirt = _edge(5.78 + 0.12 * np.cos(at.angle * 1.3) - at.y, 0.02)
     atlas[:CHART, :, :3] = encoded(
@@ -228,7 +230,8 @@ def paint(who: Traits, style: Style, line: Hairline) -> np.ndarray:
     )
     oil = rng.uniform(0.6, 1.3)
     atlas[:CHART, :, 3] = GLOSS * oil * (1 + 0.9 * at.lips) * (1 - 0.75 * cover) * (1 - shirt)
-    locks = cv2.resize(rng.standard_normal((5, 56)).astype(np.float32), (PATCH, PATCH), interpolation=cv2.INTER_LINEAR)
+    grid = rng.standard_normal((18 if style.curl > 0.5 else 5, 56)).astype(np.float32)
+    locks = cv2.resize(grid, (PATCH, PATCH), interpolation=cv2.INTER_LINEAR)
     patches = (
         (_eye(rng, who), 6.0),
         (_teeth(rng), 0.6),

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from aunce.data.render.behaviour import AUS
 from aunce.data.render.difficulty import Difficulty
-from aunce.data.render.modelled_head import LOWER_TEETH, TONGUE, UPPER_TEETH, Head, head, reliefs
+from aunce.data.render.modelled_head import LOWER_TEETH, TONGUE, UPPER_TEETH, Head, head, reliefs, sphere
 from aunce.data.render.modelled_paint import Traits, linear, paint
 from aunce.data.render.modelled_raster import Array, Indices
 from aunce.data.render.modelled_tables import HAIRS, IRISES, MIMICS, SKINS
@@ -28,12 +28,13 @@ class Identity:
         base: the resting head (3, V); the first vertices are those of `Head`.
         scale: factor on what units move.
         triangles: of everything opaque (3, F).
-        incidence: 1 where a triangle has a vertex, sparse (V, F).
+        incidence: 1 where one of the first G triangles has a vertex, sparse (V, G). The others are back sides.
         texture, relief: place of each vertex in the atlas and in the charts of furrows (2, V).
         occlusion: share of ambient light, mouth closed and open (2, V).
         atlas: red, green, blue and gloss (rows, columns, 4).
         lash: colour of the lashes, linear (3,).
         rest_shape, rest_furrows: resting activation of units and of furrows and bulges (17,).
+        lids: skin around each eye: its vertices, centre of the eye (3, 1), and how near to it each may come.
         sides: strength of each AU on the person's right and left (2, 17).
         furrows: strength of each furrow and bulge on the right and left (2, N).
         seal: how far the jaw drops before the lips part, 0..1.
@@ -51,6 +52,7 @@ class Identity:
     lash: Array
     rest_shape: Array
     rest_furrows: Array
+    lids: tuple[tuple[Indices, Array, Array], ...]
     sides: Array
     furrows: Array
     seal: float
@@ -158,13 +160,14 @@ def identity(rng: np.random.Generator, difficulty: Difficulty) -> Identity:
     things = [hanging_hair(it, v, style, rng)] if style.length else []
     if who.glasses:
         things.append(spectacles(v, right, left, rng))
-    base, triangles, texture, relief, occlusion = _joined(it, v, things, rng)
+    base, triangles, fronts, texture, relief, occlusion = _joined(it, v, things, rng)
     origin = (eyes * 0.55 + mouth * 0.45)[:, None]
+    base = ((base - origin) * np.float32(scale)).astype(np.float32)
     return Identity(
-        base=((base - origin) * np.float32(scale)).astype(np.float32),
+        base=base,
         scale=scale,
         triangles=triangles,
-        incidence=_incidence(triangles, base.shape[1]),
+        incidence=_incidence(triangles[:, :fronts], base.shape[1]),
         texture=texture,
         relief=relief,
         occlusion=occlusion,
@@ -172,12 +175,22 @@ def identity(rng: np.random.Generator, difficulty: Difficulty) -> Identity:
         lash=np.minimum(who.hair * 0.4, 0.02).astype(np.float32),
         rest_shape=(0.18 * shape).astype(np.float32),
         rest_furrows=(0.06 * shape + (0.05 + 0.30 * who.age) * marks).astype(np.float32),
+        lids=tuple(_lids(it, base, eye) for eye in it.eyes),
         sides=np.clip(1 + 0.08 * rng.standard_normal((2, len(AUS))), 0.7, 1.3).astype(np.float32),
         furrows=furrows.astype(np.float32),
         seal=float(rng.uniform(0.2, 1.0)),
         traits={"male": who.male, "age": who.age, "style": who.style, "beard": who.beard, "glasses": who.glasses,
                 "tone": who.tone, "grey": who.grey},
     )  # fmt: skip
+
+
+def _lids(it: Head, base: Array, eye: Indices) -> tuple[Indices, Array, Array]:
+    """Skin around an eye, and how near to the eye's centre it may come: lids slide over the eye, not into it."""
+    centre, radius = sphere(base[:, eye])
+    off = base[:, : len(it.kind)] - centre
+    away = np.linalg.norm(off, axis=0)
+    near = np.flatnonzero(it.skin & (away < 2 * radius) & (off[2] > 0))
+    return near, centre, np.minimum(away[near], np.float32(1.06 * radius))
 
 
 def _incidence(triangles: Indices, vertices: int) -> Any:
@@ -188,8 +201,8 @@ def _incidence(triangles: Indices, vertices: int) -> Any:
 
 def _joined(
     it: Head, v: Array, things: list[Things], rng: np.random.Generator
-) -> tuple[Array, Indices, Array, Array, Array]:
-    """Head, hair and glasses as one mesh, and the person's own places of furrows."""
+) -> tuple[Array, Indices, int, Array, Array, Array]:
+    """Head, hair and glasses as one mesh; how many triangles are no back sides; the person's places of furrows."""
     # A smooth field of a few waves moves the furrows over the face, differently on both sides.
     waves, phases = rng.normal(0, 2.6, (3, 6)), rng.uniform(0, 2 * np.pi, (2, 6))
     ways = rng.normal(0, 1.6, (2, 6))
@@ -198,14 +211,17 @@ def _joined(
     relief = it.texture + moved.astype(np.float32)
     off_skin = ~it.skin
     relief[:, off_skin] = -10.0
-    start, bases, triangles = v.shape[1], [v], [it.triangles]
+    start, bases, triangles, backs = v.shape[1], [v], [it.triangles], []
     textures, reliefs_, occlusions = [it.texture], [relief], [it.occlusion]
     for thing in things:
         bases.append(thing.vertices)
-        triangles.append(np.concatenate([thing.triangles, thing.triangles[::-1]], axis=1) + start)
+        triangles.append(thing.triangles + start)
+        backs.append(triangles[-1][::-1])
         textures.append(thing.texture)
         reliefs_.append(np.full_like(thing.texture, -10.0))
         occlusions.append(np.broadcast_to(thing.occlusion, (2, thing.vertices.shape[1])))
         start += thing.vertices.shape[1]
     arrays = [np.concatenate(parts, axis=1).astype(np.float32) for parts in (bases, textures, reliefs_, occlusions)]
-    return arrays[0], np.ascontiguousarray(np.concatenate(triangles, axis=1)), arrays[1], arrays[2], arrays[3]
+    fronts = sum(part.shape[1] for part in triangles)
+    both = np.ascontiguousarray(np.concatenate(triangles + backs, axis=1))
+    return arrays[0], both, fronts, arrays[1], arrays[2], arrays[3]

@@ -34,7 +34,7 @@ class Style:
     top: float
     sides: float
     curl: float = 0.15
-    cover: float = 0.96
+    cover: float = 0.99
     line: float = 0.0
     part: float = 0.0
     length: float = 0.0
@@ -129,32 +129,33 @@ class Things:
 
 
 def _grid(rows: int, columns: int, *, closed: bool = False) -> Indices:
-    """Triangles of a grid of vertices."""
+    """Triangles of a grid of vertices; they face the camera where rows go down and columns to the person's left."""
     row, column = np.mgrid[: rows - 1, : columns - (not closed)]
     a, b = row * columns + column, row * columns + (column + 1) % columns
     c, d = a + columns, b + columns
-    lower, upper = np.stack([a, b, d]).reshape(3, -1), np.stack([a, d, c]).reshape(3, -1)
+    lower, upper = np.stack([a, d, b]).reshape(3, -1), np.stack([a, c, d]).reshape(3, -1)
     return np.concatenate([lower, upper], axis=1).astype(np.intp)
 
 
 def hanging_hair(it: Head, v: Array, style: Style, rng: np.random.Generator) -> Things:
     """Hair that hangs around the back and the sides, in strands whose ends and edges differ."""
-    rows, columns = 15, 45
-    strand = rng.standard_normal(columns)
-    lock = np.convolve(rng.standard_normal(columns + 4), np.ones(5) / 5, "valid")
+    rows, columns = 24, 41
+    lock = np.convolve(rng.standard_normal(columns + 6), np.hanning(9)[1:-1] / 2, "valid")
+    edge = np.convolve(rng.standard_normal(rows + 6), np.hanning(9)[1:-1] / 2, "valid")[:, None]
     down = np.linspace(0, 1, rows)[:, None]
-    length = (style.length * rng.uniform(0.93, 1.05)) * (1 + 0.025 * strand + 0.05 * lock)
-    high = 8.20 - down * (length - 0.2)  # (rows, columns)
+    length = (style.length * rng.uniform(0.93, 1.05)) * (1 + 0.02 * lock)
+    high = 8.05 - down * (length - 0.35)  # (rows, columns)
     front = 0.98 + 0.10 * np.clip((8.0 - high) / 0.8, 0, 1.2) - 0.30 * np.clip((6.6 - high) / 1.0, 0, 1)
-    front = front + 0.035 * rng.standard_normal((rows, 1)) + 0.05 * np.sin(4 * high + rng.uniform(0, 6, 1))
+    front = front + 0.02 * edge + 0.05 * np.sin(4 * high + rng.uniform(0, 6, 1))
     share = np.linspace(0, 1, columns)[None]
     share = 0.5 + 0.5 * np.sign(share - 0.5) * np.abs(2 * share - 1) ** 0.7  # finer at both edges
-    angle = front + share * (2 * np.pi - 2 * front) + 0.015 * strand
+    angle = front + share * (2 * np.pi - 2 * front)
     dome = np.sqrt(np.clip(1 - (np.maximum(high - 7.55, 0) / 0.98) ** 2, 0.05, 1))
     fall = np.clip((7.4 - high) / 1.0, 0, 1)
     radius = dome + (style.sides + style.flare * fall) * 0.9
     radius = radius * (1 - 0.10 * np.clip((6.7 - high) / 0.8, 0, 1)) + 0.025 * lock
-    radius = radius * (1 - 0.5 * np.clip((high - 7.85) / 0.35, 0, 1) ** 2)  # tucked into the hair of the scalp
+    radius = radius * (1 - 0.3 * np.clip((high - 7.4) / 0.6, 0, 1) ** 2)  # tucked into the hair of the scalp
+    radius = radius * (1 - 0.15 * np.clip((down - 0.8) / 0.2, 0, 1) ** 2)  # ends turn inwards
     ripple = style.wave * np.sin(high * rng.uniform(6, 9) + 1.5 * lock + rng.uniform(0, 6))
     radius = radius + ripple * fall
     scalp = it.skin & (it.template[1] > 7.5) & (it.template[1] < 7.9)
@@ -176,12 +177,12 @@ def spectacles(v: Array, right: Array, left: Array, rng: np.random.Generator) ->
     ring = np.stack([np.sign(f) * np.abs(f) ** (2 / square) for f in (np.cos(around), np.sin(around))])
     parts, triangles, start = [], [], 0
     gap = (right[0] + left[0]) / 2
-    plane = max(right[2], left[2]) + 0.27
+    plane = max(right[2], left[2]) + 0.30
     for eye in (right, left):
         centre = np.array([eye[0] + 0.10 * (eye[0] - gap), eye[1] - 0.02])
         loops = [centre[:, None] + ring * np.array([[wide + grow], [tall + grow]]) for grow in (-rim / 2, rim / 2)]
         flat = np.concatenate(loops, axis=1)  # (2, 56)
-        depth = plane - 0.5 * (flat[0] - gap) ** 2
+        depth = plane - 0.2 * (flat[0] - gap) ** 2
         parts.append(np.concatenate([flat, depth[None]]))
         triangles.append(_grid(2, 28, closed=True) + start)
         start += 56
@@ -189,7 +190,7 @@ def spectacles(v: Array, right: Array, left: Array, rng: np.random.Generator) ->
     bars = [((gap - inner - 0.02, right[1] + 0.02, plane), (gap + inner + 0.02, left[1] + 0.02, plane))]
     for eye, sign in ((right, -1), (left, 1)):
         outer = eye[0] + 0.10 * (eye[0] - gap) + sign * wide
-        bars.append(((outer, eye[1] + 0.05, plane - 0.25), (sign * 0.80 + gap, eye[1] + 0.05, plane - 1.1)))
+        bars.append(((outer, eye[1] + 0.05, plane - 0.07), (sign * 0.80 + gap, eye[1] + 0.05, plane - 1.1)))
     half = np.array([[0.0], [rim / 2], [0.0]])
     for begin, end in bars:
         line = np.array([begin, end]).T
