@@ -5,7 +5,9 @@ N = V * B are the rows of the V stacked views of B images; row v * B + i is view
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from aunce.errors import UsageError
 Floats = Sequence[float] | Tensor
 Ints = Sequence[int] | Tensor
 
+LARGE = 256
+"""With more rows than this, a CPU takes an AU at a time; with fewer, the calls would take the time (measured)."""
 BRANCHES = ("max", "mean", "view")
 CHOICES = {
     "positive": ("sampled", "expected", *BRANCHES),
@@ -213,6 +217,100 @@ def count_same(present: Tensor, n_known: Tensor) -> Tensor:
     """The known rows with the label of each anchor, itself included, (K, N) from present (K, N) and a count (K, 1)."""
     n_present = present.sum(1, keepdim=True)  # (K, 1)
     return torch.where(present, n_present, n_known - n_present)  # (K, N)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a kernel needs besides the embeddings; N = V * B rows. Nothing here has a gradient.
+
+    Attributes:
+        present, known: (K, N) bool.
+        e: (K, N) exponent of each anchor's label, of the dtype of the logits.
+        shares: branch -> (K, N) share of the branch in the loss of an anchor; a branch without any is left out.
+        temperature, exclude, positive_mean, normalize_weights, detach_weights: see `aunce_loss`.
+        views: V.
+        shared: all AUs have one embedding, so S is 1 in place of K.
+        spans: the rows that are anchors.
+        chunk_size: anchors that are computed at a time; None for a whole span.
+        all_known: no label is unknown, so that nothing has to be masked; False where it is not known without a wait.
+        formula: z -> losses (K, A) by differentiable operations, where a gradient by hand does not do.
+    """
+
+    present: Tensor
+    known: Tensor
+    e: Tensor
+    shares: dict[str, Tensor]
+    temperature: float
+    exclude: str
+    positive_mean: str
+    normalize_weights: bool
+    detach_weights: bool
+    views: int
+    shared: bool
+    spans: tuple[slice, ...]
+    chunk_size: int | None
+    all_known: bool
+    formula: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def n_known(self) -> Tensor:
+        """(K, 1): known rows."""
+        return self.known.sum(1, keepdim=True)  # (K, 1)
+
+    @cached_property
+    def n_same(self) -> Tensor:
+        """(K, N): known rows with the anchor's label, the anchor included."""
+        return count_same(self.present, self.n_known)  # (K, N)
+
+    @cached_property
+    def n_negatives(self) -> Tensor:
+        """(K, N): known rows with the other label."""
+        return self.n_known - self.n_same  # (K, N)
+
+    @cached_property
+    def n_positives(self) -> Tensor:
+        """(K, N): positives of max and mean."""
+        excluded = {"none": 0, "self": 1, "image": self.views}[self.exclude]
+        return self.n_same - excluded  # (K, N)
+
+    @cached_property
+    def divisor(self) -> Tensor:
+        """(K, N): divisor of the mean, 0 only where there is no positive."""
+        if self.positive_mean == "positives":
+            return self.n_positives
+        return self.n_known.expand_as(self.n_same)  # (K, N)
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """(K, N, 2) of 0 and 1: a product with it sums over the known rows without and with the AU."""
+        return torch.stack([self.known & ~self.present, self.present], dim=-1).to(self.e)
+
+    @cached_property
+    def blocks(self) -> tuple[slice, ...]:
+        """What is computed at a time: the spans, cut to at most `chunk_size` rows."""
+        return cut(self.spans, self.chunk_size)
+
+    @cached_property
+    def by_label(self) -> list[tuple[Tensor, int, int]]:
+        """Of each AU the rows (N,), those without it, with it and unknown; and how many are without it and with it."""
+        label = torch.where(self.known, self.present.to(torch.uint8), 2)  # (K, N)
+        counts = (self.known & ~self.present).sum(1).tolist(), self.present.sum(1).tolist()
+        return list(zip(label.argsort(dim=1, stable=True), *counts, strict=True))
+
+    @property
+    def uncut(self) -> bool:
+        """Whether the backward pass can use the matrices of the forward pass."""
+        return len(self.blocks) == len(self.spans)
+
+    @cached_property
+    def used(self) -> Tensor:
+        """(S, N) bool: known in one of the AUs of the embedding."""
+        return self.known.any(0, keepdim=True) if self.shared else self.known
+
+    def own_view(self, anchors: Tensor) -> Tensor:
+        """The rows (A,) of the other views of anchors (A,); of a single view the anchors themselves."""
+        n = self.known.shape[1]
+        return (anchors + n // self.views) % n
 
 
 def row_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,148 +1,44 @@
 """The losses of `losses.anchor_losses`, fast: in tiles that fit a cache, with the gradient written out by hand.
 
-Tests hold values and gradients to those of the readable formula. What a gradient by hand cannot do (a gradient with a
-graph of its own, a transform of torch.func in the backward pass) goes back to the readable formula.
+A large batch on a CPU is sorted by label instead, see `kernel_sorted`. Tests hold values and gradients to those of the
+readable formula. What a gradient by hand cannot do (a gradient with a graph of its own, a transform of torch.func in
+the backward pass) goes back to the readable formula.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aunce.inputs import count_same, cut, row_norms, shortest, traced
+from aunce import inputs
+from aunce.inputs import Plan, row_norms, shortest, traced
+from aunce.kernel_sorted import SortedRows
 
 TILE, TILE_OF_GPU = 2**19, 2**26
 """Entries of (K, anchors, N) that are worked on at a time: what the cache of a core holds; and on a GPU, where to start
 a call takes as long as to work on some million entries, all of a batch. The latter by counting calls (122 in place of
 about 300 for 512 images), not by measurement."""
-SIDE, SIDE_OF_GPU = 128, 2**12
-"""Of the squares in which a matrix is added to its transpose, likewise."""
 
 
-def tiled_losses(
-    z: Tensor,
-    present: Tensor,
-    known: Tensor,
-    e: Tensor,
-    shares: dict[str, Tensor],
-    *,
-    temperature: float,
-    exclude: str,
-    positive_mean: str,
-    normalize_weights: bool,
-    detach_weights: bool,
-    spans: tuple[slice, ...],
-    chunk_size: int | None,
-    all_known: bool,
-    formula: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """The losses (K, A) of `losses.anchor_losses` of the anchors in `spans`; arguments as there and in `Plan`."""
-    plan = Plan(
-        present, known, e, shares, temperature, exclude, positive_mean, normalize_weights, detach_weights,
-        views=len(z), shared=z.shape[2] < len(known), spans=spans, chunk_size=chunk_size, all_known=all_known,
-        formula=formula,
-    )  # fmt: skip
-    if spans[0].start == spans[0].stop:  # a process without a share: nothing, on the graph
-        return z.sum((0, 1, 3))[:, None][:, :0].expand(len(known), 0)  # (K, A=0)
+def tiled_losses(z: Tensor, plan: Plan) -> Tensor:
+    """The losses (K, A) of `losses.anchor_losses` of the anchors of a plan, from z (V, B, S, D)."""
+    if plan.spans[0].start == plan.spans[0].stop:  # a process without a share: nothing, on the graph
+        return z.sum((0, 1, 3))[:, None][:, :0].expand(len(plan.known), 0)  # (K, A=0)
     losses: Tensor = AUNCEFunction.apply(z, plan)  # type: ignore[no-untyped-call]  # (K, A)
     return losses
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the kernel needs besides the embeddings; N = V * B rows. Nothing here has a gradient.
+class Factors(NamedTuple):
+    """What the gradient by the logits l_ij of an anchor i needs, (K, A) each."""
 
-    Attributes:
-        present, known: (K, N) bool.
-        e: (K, N) exponent of each anchor's label, of the dtype of the logits.
-        shares: branch -> (K, N) share of the branch in the loss of an anchor; a branch without any is left out.
-        temperature, exclude, positive_mean, normalize_weights, detach_weights: see `aunce_loss`.
-        views: V.
-        shared: all AUs have one embedding, so S is 1 in place of K.
-        spans: the rows that are anchors.
-        chunk_size: anchors that are computed at a time; None for a whole span.
-        all_known: no label is unknown, so that nothing has to be masked; False where it is not known without a wait.
-        formula: z -> losses (K, A) by differentiable operations, where a gradient by hand does not do.
-    """
-
-    present: Tensor
-    known: Tensor
-    e: Tensor
-    shares: dict[str, Tensor]
-    temperature: float
-    exclude: str
-    positive_mean: str
-    normalize_weights: bool
-    detach_weights: bool
-    views: int
-    shared: bool
-    spans: tuple[slice, ...]
-    chunk_size: int | None
-    all_known: bool
-    formula: Callable[[Tensor], Tensor]
-
-    @cached_property
-    def n_known(self) -> Tensor:
-        """(K, 1): known rows."""
-        return self.known.sum(1, keepdim=True)  # (K, 1)
-
-    @cached_property
-    def n_same(self) -> Tensor:
-        """(K, N): known rows with the anchor's label, the anchor included."""
-        return count_same(self.present, self.n_known)  # (K, N)
-
-    @cached_property
-    def n_negatives(self) -> Tensor:
-        """(K, N): known rows with the other label."""
-        return self.n_known - self.n_same  # (K, N)
-
-    @cached_property
-    def n_positives(self) -> Tensor:
-        """(K, N): positives of max and mean."""
-        excluded = {"none": 0, "self": 1, "image": self.views}[self.exclude]
-        return self.n_same - excluded  # (K, N)
-
-    @cached_property
-    def divisor(self) -> Tensor:
-        """(K, N): divisor of the mean, 0 only where there is no positive."""
-        if self.positive_mean == "positives":
-            return self.n_positives
-        return self.n_known.expand_as(self.n_same)  # (K, N)
-
-    @cached_property
-    def columns(self) -> Tensor:
-        """(K, N, 2) of 0 and 1: a product with it sums over the known rows without and with the AU."""
-        return torch.stack([self.known & ~self.present, self.present], dim=-1).to(self.e)
-
-    @cached_property
-    def blocks(self) -> tuple[slice, ...]:
-        """What is computed at a time: the spans, cut to at most `chunk_size` rows."""
-        return cut(self.spans, self.chunk_size)
-
-    @property
-    def uncut(self) -> bool:
-        """Whether the backward pass can use the matrices of the forward pass."""
-        return len(self.blocks) == len(self.spans)
-
-    @cached_property
-    def used(self) -> Tensor:
-        """(S, N) bool: known in one of the AUs of the embedding."""
-        return self.known.any(0, keepdim=True) if self.shared else self.known
-
-    def own_view(self, anchors: Tensor) -> Tensor:
-        """The rows (A,) of the other views of anchors (A,); of a single view the anchors themselves."""
-        n = self.known.shape[1]
-        return (anchors + n // self.views) % n
-
-    def tiles(self, count: int) -> list[slice]:
-        """`count` anchors, cut to what is worked on at a time, so that temporary tensors are small."""
-        size = max(1, _at_a_time(self.e) // self.known.numel())
-        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    repulsion: Tensor  # of a negative j, the gradient is repulsion * exp(e l_ij)
+    attraction: Tensor  # of a positive j of the mean, -attraction * exp(l_ij)
+    weighing: Tensor  # of a negative j in addition, weighing * its weight
+    own_view: Tensor | None  # of the own view, minus this
+    to_nearest: Tensor | None  # of the most similar positive, minus this
 
 
 class Block(NamedTuple):
@@ -151,12 +47,8 @@ class Block(NamedTuple):
     scores: Tensor  # (K, A, N): exp(c l_ij), see `AUNCEFunction`
     logits: Tensor | None  # (S, A, N), where they are few beside the features
     weights: Tensor | None  # (K, A, N): of the negatives, where they are normalised and have a gradient
-    repulsion: Tensor  # (K, A): the gradient by l_ij of a negative j is repulsion * scores_ij
-    attraction: Tensor  # (K, A): of a positive j of the mean, -attraction * scores_ij
-    weighing: Tensor  # (K, A): of a negative j in addition, weighing * weights_ij
-    own_view: Tensor | None  # (K, A): of the own view, minus this
     nearest: Tensor | None  # (K, A): the row of the most similar positive
-    to_nearest: Tensor | None  # (K, A): of that row, minus this
+    factors: Factors
 
 
 class AUNCEFunction(torch.autograd.Function):
@@ -189,22 +81,28 @@ class AUNCEFunction(torch.autograd.Function):
         # A vector too short for the dtype of z is not blown up, so its gradient fits it; a NaN is not <=, and stays.
         inverse = norm.masked_fill(norm <= shortest(z), 1).reciprocal_()  # (S, V, B, 1)
         inverse = inverse.mul_(plan.temperature**-0.5)  # so that a product of two rows is a logit
-        x = torch.empty(source.shape, dtype=plan.e.dtype, device=z.device)
-        x = torch.mul(source, inverse, out=x)
-        x = (x if plan.all_known else x.masked_fill_(unused, 0)).view(embeddings, -1, channels)  # (S, N, D)
-        values, kept = [], []
-        for a in plan.blocks:
-            losses, block = forward_block(x, a, plan)
-            values.append(losses)
-            if plan.uncut:
-                kept.append(block)
+        x: Tensor | None = None
+        kept: list[Any] = []
+        if _sorts(z, plan):
+            losses, *kept = forward_sorted(z, inverse.view(embeddings, -1, 1), plan)
+        else:
+            x = torch.empty(source.shape, dtype=plan.e.dtype, device=z.device)
+            x = torch.mul(source, inverse, out=x)
+            x = (x if plan.all_known else x.masked_fill_(unused, 0)).view(embeddings, -1, channels)  # (S, N, D)
+            values = []
+            for a in plan.blocks:
+                of_block, block = forward_block(x, a, plan)
+                values.append(of_block)
+                if plan.uncut:
+                    kept.append(block)
+            losses = torch.cat(values, dim=1)  # (K, A)
         ctx.plan, ctx.kept = plan, kept
         ctx.save_for_backward(z, x, inverse.view(embeddings, -1, 1))
         norm = norm.view(embeddings, -1)  # (S, N)
         if not plan.all_known:
             norm = norm.masked_fill(~plan.known, 0)  # (K, N)
         # anchors without a term pass on a NaN, too
-        return torch.cat(values, dim=1).add_(torch.cat([norm[:, a] for a in plan.spans], dim=1), alpha=0)  # (K, A)
+        return losses.add_(torch.cat([norm[:, a] for a in plan.spans], dim=1), alpha=0)  # (K, A)
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
@@ -214,7 +112,15 @@ class AUNCEFunction(torch.autograd.Function):
         with torch.autocast(z.device.type, enabled=False):  # it would round the products of a backward pass within it
             if torch.is_grad_enabled() or traced():  # create_graph=True, or a vmap over outer gradients
                 return _differentiable_gradient(z, ctx.plan, outer[0]), None
+            if x is None:
+                return gradient_of_sorted(z, inverse, ctx.plan, kept, outer[0]), None
             return gradient_by_hand(z, x, inverse, ctx.plan, kept, outer[0]), None
+
+
+def _sorts(z: Tensor, plan: Plan) -> bool:
+    """Whether rows are sorted by label: those of a large batch in one piece."""
+    whole = plan.blocks == (slice(0, plan.known.shape[1]),)
+    return whole and not plan.shared and z.device.type == "cpu" and plan.known.shape[1] > inputs.LARGE
 
 
 def forward_block(x: Tensor, a: slice, plan: Plan) -> tuple[Tensor, Block]:
@@ -223,7 +129,6 @@ def forward_block(x: Tensor, a: slice, plan: Plan) -> tuple[Tensor, Block]:
     anchors = torch.arange(n, device=x.device)[a]  # (A,)
     here, own_view = torch.arange(len(anchors), device=x.device), plan.own_view(anchors)
     present, e = plan.present[:, a], plan.e[:, a]  # (K, A) each
-    shares = {kind: share[:, a] for kind, share in plan.shares.items()}
     product = torch.bmm(x[:, a], x.mT)  # (S, A, N)
     few = plan.uncut and 4 * n <= x.shape[2]
     logits = (product if plan.shared else product.clone()) if few else None  # (S, A, N)
@@ -231,24 +136,19 @@ def forward_block(x: Tensor, a: slice, plan: Plan) -> tuple[Tensor, Block]:
     scores = product.repeat(len(e), 1, 1) if plan.shared else product  # (K, A, N)
     if plan.shared and not plan.all_known:
         scores.masked_fill_(~(plan.known[:, a, None] & plan.known[:, None]), 0)
-    log_p: dict[str, Tensor] = {}
-    if "view" in shares:
-        log_p["view"] = scores[:, here, own_view]  # (K, A)
-    nearest, best = None, None
-    if "max" in shares and plan.exclude == "none":
-        nearest = anchors.expand_as(e)  # (K, A): nothing is closer to an anchor than itself
-        log_p["max"] = scores[:, here, anchors]  # (K, A)
-    elif "max" in shares:
-        nearest, best = torch.empty_like(e, dtype=torch.int64), torch.empty_like(e)  # (K, A) each
+    view = scores[:, here, own_view]  # (K, A)
+    nearest, largest = None, scores[:, here, anchors]  # (K, A): nothing is closer to an anchor than itself
+    if "max" in plan.shares:
+        nearest = anchors.expand_as(e) if plan.exclude == "none" else torch.empty_like(e, dtype=torch.int64)  # (K, A)
     weights = torch.empty_like(scores) if plan.normalize_weights else None
-    sums, sums_of_weights = scores.new_empty(*e.shape, 2), scores.new_empty(*e.shape, 2)  # (K, A, 2) each
+    sums, sums_of_weights = scores.new_ones(2, *e.shape, 2)  # (K, A, 2) each
     one, zero = torch.ones_like(e), torch.zeros_like(e)
-    for t in plan.tiles(len(anchors)):
+    for t in _tiles(plan, len(anchors)):
         tile, of, them = scores[:, t], here[: t.stop - t.start], (anchors[t], own_view[t])
-        if nearest is not None and best is not None:
+        if nearest is not None and plan.exclude != "none":
             same = (present[:, t, None] == plan.present[:, None]) & plan.known[:, None]  # (K, T, N)
             mask_excluded(same, of, *them, plan.exclude, False)
-            torch.max(torch.where(same, tile, -math.inf), dim=-1, out=(best[:, t], nearest[:, t]))
+            torch.max(torch.where(same, tile, -math.inf), dim=-1, out=(largest[:, t], nearest[:, t]))
         if weights is not None:
             exponent = _by_label(plan, present[:, t], zero[:, t], e[:, t] - 1)  # (K, T, N)
             torch.mul(tile, exponent, out=weights[:, t]).exp_()
@@ -256,20 +156,26 @@ def forward_block(x: Tensor, a: slice, plan: Plan) -> tuple[Tensor, Block]:
         tile.mul_(_by_label(plan, present[:, t], one[:, t], e[:, t])).exp_()
         mask_excluded(tile, of, *them, plan.exclude, 0)
         sums[:, t] = torch.bmm(tile, plan.columns)
-    same_sum, other_sum = split_by_label(sums, present)  # (K, A) each
-    log_n = other_sum.log()  # (K, A)
-    if weights is not None:
-        _, weight_sum = split_by_label(sums_of_weights, present)  # (K, A)
-        count = plan.n_negatives[:, a].clamp(min=1).to(e)  # (K, A)
-        log_n = log_n - weight_sum.log() + count.log()
-    contrasted = plan.known[:, a] & (plan.n_negatives[:, a] > 0)  # (K, A)
-    attracted = plan.n_positives[:, a] > 0  # (K, A)
-    if best is not None:
-        log_p["max"] = torch.where(attracted, best, 0)
-    if "mean" in shares:
-        mean = same_sum / plan.divisor[:, a]  # (K, A)
-        log_p["mean"] = torch.where(mean > 0, mean, 1).log()
+    same, other = split_by_label(sums, present)  # (K, A) each
+    _, of_weights = split_by_label(sums_of_weights, present)  # (K, A)
+    losses, factors = anchor_terms(plan, a, other, of_weights, same, largest, view)
+    moving = None if plan.detach_weights else weights
+    return losses, Block(scores, logits, moving, nearest, factors)
 
+
+def anchor_terms(
+    plan: Plan, a: slice, other: Tensor, of_weights: Tensor, same: Tensor, largest: Tensor, view: Tensor
+) -> tuple[Tensor, Factors]:
+    """The losses (K, A) of the anchors `a` from sums (K, A), see `SortedRows.sums`; void where nobody asks."""
+    known, e = plan.known[:, a], plan.e[:, a]  # (K, A) each
+    shares = {kind: share[:, a] for kind, share in plan.shares.items()}
+    log_n, zero = other.log(), torch.zeros_like(e)  # (K, A) each
+    if plan.normalize_weights:
+        log_n = log_n - of_weights.log() + plan.n_negatives[:, a].clamp(min=1).to(e).log()
+    mean = same / plan.divisor[:, a] if "mean" in shares else same  # (K, A)
+    log_p = {"max": largest, "mean": torch.where(mean > 0, mean, 1).log(), "view": view}  # (K, A) each
+    contrasted = known & (plan.n_negatives[:, a] > 0)  # (K, A)
+    attracted = plan.n_positives[:, a] > 0  # (K, A)
     exists = torch.stack([contrasted if kind == "view" else contrasted & attracted for kind in shares])  # (R, K, A)
     share = torch.where(exists, torch.stack(list(shares.values())), 0)  # (R, K, A)
     margin = torch.where(exists, log_n - torch.stack([log_p[kind] for kind in shares]), 0)  # (R, K, A)
@@ -278,15 +184,54 @@ def forward_block(x: Tensor, a: slice, plan: Plan) -> tuple[Tensor, Block]:
     r = share * torch.sigmoid(margin)  # (R, K, A)
     by_branch = dict(zip(shares, r, strict=True))  # (K, A) each
     total = r.sum(0)  # (K, A)
-    repulsion = torch.where(total > 0, total * (one if plan.detach_weights else e) / other_sum, 0)  # (K, A)
+    # a sum that is 0 is of no rows: the quotient is not taken
+    repulsion = torch.where(total > 0, (total if plan.detach_weights else total * e) / other, 0)  # (K, A)
+    attraction = torch.where(same > 0, by_branch["mean"] / same, 0) if "mean" in by_branch else zero  # (K, A)
     weighing = zero
-    if weights is not None and not plan.detach_weights:
-        weighing = torch.where(total > 0, -total * (e - 1) / weight_sum, 0)  # (K, A)
-    attraction = torch.where(same_sum > 0, by_branch["mean"] / same_sum, 0) if "mean" in by_branch else zero
-    moving = None if plan.detach_weights else weights
-    return losses, Block(
-        scores, logits, moving, repulsion, attraction, weighing, by_branch.get("view"), nearest, by_branch.get("max")
-    )
+    if plan.normalize_weights and not plan.detach_weights:
+        weighing = torch.where(total > 0, -total * (e - 1) / of_weights, 0)  # (K, A)
+    return losses, Factors(repulsion, attraction, weighing, by_branch.get("view"), by_branch.get("max"))
+
+
+def forward_sorted(z: Tensor, inverse: Tensor, plan: Plan) -> tuple[Tensor, Factors, list[SortedRows | None]]:
+    """The losses (K, N) of z (V, B, K, D), and what its backward pass needs; `inverse` as in `gradient_by_hand`.
+
+    An AU of which all known rows have one label has no loss, and None in its place.
+    """
+    sums, aus = plan.e.new_ones(5, *plan.e.shape), list[SortedRows | None]()  # (5, K, N)
+    by_au = z.flatten(0, 1).unbind(1)  # (N, D) each
+    taken = {kind: share.any(1).tolist() for kind, share in plan.shares.items()}
+    for k, (order, absent, present) in enumerate(plan.by_label):
+        au, branches = None, {kind for kind, of_aus in taken.items() if of_aus[k]}
+        if absent and present:
+            order = order[: absent + present]  # (n,)
+            x = by_au[k].index_select(0, order).to(plan.e.dtype).mul_(inverse[k, order])  # (n, D)
+            au = SortedRows(x, absent, (plan.e[k, order[0]], plan.e[k, order[-1]]), branches, plan)
+            sums[:, k, order] = au.sums
+        aus.append(au)
+    losses, factors = anchor_terms(plan, slice(None), *sums)
+    return losses, factors, aus
+
+
+def gradient_of_sorted(z: Tensor, inverse: Tensor, plan: Plan, kept: Sequence[Any], outer: Tensor) -> Tensor:
+    """As `gradient_by_hand`, of what `forward_sorted` returns but its losses."""
+    factors, aus = kept or forward_sorted(z, inverse, plan)[1:]
+    zero = torch.zeros_like(outer)  # (K, N)
+    scaled = torch.stack([zero if factor is None else factor * outer for factor in factors])  # (5, K, N)
+    gradient = torch.empty_like(z, memory_format=torch.contiguous_format)  # (V, B, K, D)
+    by_au = gradient.flatten(0, 1).unbind(1)  # (N, D) each
+    for k, (order, absent, present) in enumerate(plan.by_label):
+        au, aus[k] = aus[k], None  # its matrices go when its gradient is there
+        if au is None:
+            by_au[k].zero_()
+            continue
+        rows = order[: absent + present]  # (n,)
+        part = au.gradient(scaled[:, k, rows])  # (n, D)
+        radial = torch.linalg.vecdot(part, au.x)[:, None]  # (n, 1)
+        part.addcmul_(au.x, radial, value=-plan.temperature).mul_(inverse[k, rows])
+        part = F.pad(part.to(z.dtype), (0, 0, 0, len(order) - len(rows)))  # (N, D)
+        torch.index_select(part, 0, order.argsort(), out=by_au[k])  # several times as fast as index_copy_
+    return gradient
 
 
 def gradient_by_hand(
@@ -329,7 +274,7 @@ def gradient_by_hand(
             by_logit = logit_gradients(block, a, plan, scale)  # (S, A, N)
             by_au[:, a].baddbmm_(by_logit, x)
             by_au.baddbmm_(by_logit.mT, x[:, a])
-        for a in plan.tiles(rows):
+        for a in _tiles(plan, rows):
             radial = (by_au[:, a] * x[:, a]).sum(-1, keepdim=True)  # (S, A, 1)
             by_au[:, a].addcmul_(x[:, a], radial, value=-plan.temperature).mul_(back[:, a])
     return gradient.to(z.dtype)
@@ -340,16 +285,20 @@ def logit_gradients(block: Block, a: slice, plan: Plan, outer: Tensor) -> Tensor
     anchors = torch.arange(plan.present.shape[1], device=outer.device)[a]  # (A,)
     here = torch.arange(len(anchors), device=outer.device)
     present = plan.present[:, a]  # (K, A)
-    attraction, repulsion, weighing = -block.attraction * outer, block.repulsion * outer, block.weighing * outer
-    for t in plan.tiles(len(anchors)):
+    attraction, repulsion, weighing = (
+        -block.factors.attraction * outer,
+        block.factors.repulsion * outer,
+        block.factors.weighing * outer,
+    )
+    for t in _tiles(plan, len(anchors)):
         tile = block.scores[:, t].mul_(_by_label(plan, present[:, t], attraction[:, t], repulsion[:, t]))
         if block.weights is not None:
             factor = _by_label(plan, present[:, t], torch.zeros_like(weighing[:, t]), weighing[:, t])  # (K, T, N)
             tile.addcmul_(block.weights[:, t], factor)
-    if block.own_view is not None:
-        block.scores[:, here, plan.own_view(anchors)] -= block.own_view * outer
-    if block.nearest is not None and block.to_nearest is not None:
-        block.scores.scatter_add_(2, block.nearest[..., None], -(block.to_nearest * outer)[..., None])
+    if block.factors.own_view is not None:
+        block.scores[:, here, plan.own_view(anchors)] -= block.factors.own_view * outer
+    if block.nearest is not None and block.factors.to_nearest is not None:
+        block.scores.scatter_add_(2, block.nearest[..., None], -(block.factors.to_nearest * outer)[..., None])
     if not plan.shared:
         return block.scores
     if not plan.all_known:
@@ -369,18 +318,18 @@ def _at_a_time(like: Tensor) -> int:
     return TILE if like.device.type == "cpu" else TILE_OF_GPU
 
 
+def _tiles(plan: Plan, count: int) -> list[slice]:
+    """`count` anchors, cut to what is worked on at a time, so that temporary tensors are small."""
+    size = max(1, _at_a_time(plan.e) // plan.known.numel())
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
 def _add_transpose(matrix: Tensor) -> Tensor:
-    """matrix + matrix^T of (S, n, n), in its place, by squares."""
-    n, side = matrix.shape[1], SIDE if matrix.device.type == "cpu" else SIDE_OF_GPU
-    if n <= side:
+    """matrix + matrix^T of (S, n, n), on a CPU in its place, by AU, where it is not small."""
+    if matrix.shape[1] <= 128 or matrix.device.type != "cpu":
         return matrix + matrix.mT
-    spans = [slice(start, min(start + side, n)) for start in range(0, n, side)]
-    for index, row in enumerate(spans):
-        for column in spans[index:]:
-            both = matrix[:, row, column] + matrix[:, column, row].mT  # (S, side, side)
-            matrix[:, row, column] = both
-            if column != row:
-                matrix[:, column, row] = both.mT
+    for one in matrix:
+        one.copy_(one + one.mT)
     return matrix
 
 

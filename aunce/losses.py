@@ -183,8 +183,11 @@ def aunce_loss(
         if implementation == "reference" or inputs.traced():
             losses = formula(embeddings)  # (K, A)
         else:
-            blocks: dict[str, Any] = {"spans": spans, "chunk_size": chunk_size, "all_known": all_known}
-            losses = tiled_losses(embeddings, **terms, **blocks, formula=formula)  # (K, A)
+            plan = inputs.Plan(
+                **terms, views=len(z), shared=embeddings.shape[2] < z.shape[2], spans=spans, chunk_size=chunk_size,
+                all_known=all_known, formula=formula,
+            )  # fmt: skip
+            losses = tiled_losses(embeddings, plan)  # (K, A)
         weights = au_weights if label_weights is None else label_weights
         if weights is not None:
             weights = torch.as_tensor(weights, dtype=losses.dtype, device=z.device)  # (K,)

@@ -1,4 +1,7 @@
-"""SupCon and InfoNCE per AU, the relatives of the AUNCE loss, and a measure of what tells them apart."""
+"""SupCon and InfoNCE per AU, the relatives of the AUNCE loss, and a measure of what tells them apart.
+
+A large batch on a CPU takes `_LogSum`, whose gradient is written out by hand; tests hold it to the formula below it.
+"""
 
 import math
 from collections.abc import Callable
@@ -47,7 +50,15 @@ def supcon(
             losses = torch.where(exists[:, a], masked_lse(logits, others) - attraction, 0)  # (K, A)
             return keep_in_graph(losses, x[:, a])
 
-        return inputs.reduce_losses(_blocks(block, z, anchors, chunk_size), n_known[:, 0].clamp(min=1), reduction)
+        if _in_one_piece(x, z, temperature, anchors, chunk_size):
+            labels_of = torch.stack([known & ~present, present], dim=1).to(x)  # (K, 2, N)
+            to_same = (x @ (labels_of @ x).mT).gather(2, present[..., None].long())[..., 0]  # (K, N)
+            attraction = (to_same - x.square().sum(-1)) / temperature / (n_same - 1).clamp(min=1)  # (K, N)
+            log_sum: Tensor = _LogSum.apply(x, known, temperature)  # type: ignore[no-untyped-call]  # (K, N)
+            losses = [keep_in_graph(torch.where(exists, log_sum - attraction, 0), x)]  # (K, N)
+        else:
+            losses = _blocks(block, z, anchors, chunk_size)  # (K, A) each
+        return inputs.reduce_losses(losses, n_known[:, 0].clamp(min=1), reduction)
 
 
 def infonce(
@@ -75,7 +86,52 @@ def infonce(
             logits = x[:, a] @ x.mT / temperature  # (K, A, 2B)
             return keep_in_graph(masked_lse(logits, row[a, None] != row) - view[:, a], x[:, a])  # (K, A)
 
-        return inputs.reduce_losses(_blocks(block, z, anchors, chunk_size), len(row), reduction)
+        if _in_one_piece(x, z, temperature, anchors, chunk_size):
+            log_sum: Tensor = _LogSum.apply(x, known, temperature)  # type: ignore[no-untyped-call]  # (K, 2B)
+            losses = [keep_in_graph(log_sum - view, x)]  # (K, 2B)
+        else:
+            losses = _blocks(block, z, anchors, chunk_size)  # (K, A) each
+        return inputs.reduce_losses(losses, len(row), reduction)
+
+
+class _LogSum(torch.autograd.Function):
+    """logsumexp (K, N) of l_ij over the other known rows j of x (K, N, D), which is 0 where a row is unknown.
+
+    Exponentials are symmetric: one product of matrices in each pass serves both directions. Gradients of unknown rows
+    are void; `unit_rows` lets none of them through.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, known: Tensor, temperature: float) -> Tensor:
+        """By AU, so that what is worked on fits a cache."""
+        scores = [torch.mm(rows, rows.mT).div_(temperature).exp_().fill_diagonal_(0) for rows in x]  # (N, N) each
+        sums = torch.stack([torch.mv(each, of) for each, of in zip(scores, known.to(x), strict=True)])  # (K, N)
+        sums.clamp_(min=torch.finfo(x.dtype).tiny)  # of no rows
+        ctx.save_for_backward(x, known, sums, *scores)
+        ctx.temperature = temperature
+        return sums.log()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient (K, N, D) by x."""
+        x, known, sums, *scores = ctx.saved_tensors
+        if torch.is_grad_enabled() or inputs.traced():  # create_graph=True, or a vmap over outer gradients
+            with torch.enable_grad():
+                others = known[:, None] & ~torch.eye(x.shape[1], dtype=torch.bool)  # (K, N, N)
+                log_sum = masked_lse(x @ x.mT / ctx.temperature, others)  # (K, N)
+                return torch.autograd.grad(log_sum, x, outer[0], create_graph=True)[0], None, None
+        each = torch.where(known, outer[0] / sums / ctx.temperature, 0)  # (K, N)
+        gradient = torch.empty_like(x)  # (K, N, D)
+        for of, one, rows, part in zip(each, scores, x, gradient, strict=True):
+            torch.mm((of[:, None] + of).mul_(one), rows, out=part)
+        return gradient, None, None
+
+
+def _in_one_piece(x: Tensor, z: Tensor, temperature: float, anchors: slice | None, chunk_size: int | None) -> bool:
+    """Whether `_LogSum` serves: a large batch on a CPU, all anchors at once, exponentials within the floats."""
+    whole = chunk_size is None and len(inputs.anchor_spans(z, anchors)) == 1
+    in_range = inputs.precision(z, temperature) == x.dtype
+    return whole and in_range and inputs.readable(z) and x.shape[1] > inputs.LARGE
 
 
 class _Fixed(nn.Module):

@@ -2,6 +2,7 @@
 
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aunce import kernel, losses
+from aunce import inputs, kernel, losses
 from aunce.analyses.timing import forward_backward, peak_bytes
 from aunce.losses import AUNCELoss, aunce_loss
 
@@ -64,10 +65,11 @@ def test_kernel_and_readable_formula_agree_in_value_and_gradient_for_all_options
         "chunk_size": one(None, 1, 3, 7, 100),
         "anchors": one(None, slice(first, data.draw(st.integers(first, images)))),
     }
-    found, expected = (
-        value_and_grad(z, labels, generator=torch.Generator().manual_seed(0), implementation=how, **options)
-        for how in ("auto", "reference")
-    )
+    with mock.patch.object(inputs, "LARGE", one(0, 256)):
+        found, expected = (
+            value_and_grad(z, labels, generator=torch.Generator().manual_seed(0), implementation=how, **options)
+            for how in ("auto", "reference")
+        )
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -97,12 +99,11 @@ def test_tiles_equal_the_whole_in_value_and_gradient(
         whole = value_and_grad(z, LABELS, chunk_size=chunk_size, **options)
         with monkeypatch.context() as patch:
             patch.setattr(kernel, "TILE", 3 * LABELS.shape[1] * 2 * len(LABELS))  # three anchors
-            patch.setattr(kernel, "SIDE", 5)
             tiled = value_and_grad(z, LABELS, chunk_size=chunk_size, **options)
         torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-14)
 
 
-def test_one_matrix_of_scores_is_alive_at_a_time_and_none_with_chunks() -> None:
+def test_similarities_take_the_memory_of_one_matrix_and_none_with_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     images, aus = 300, 2
     z = random_z(images, aus, channels=4).requires_grad_()
     labels = torch.randint(0, 2, (images, aus), generator=torch.Generator().manual_seed(0))
@@ -112,13 +113,20 @@ def test_one_matrix_of_scores_is_alive_at_a_time_and_none_with_chunks() -> None:
         loss = partial(aunce_loss, labels=labels, positive="expected", chunk_size=chunk_size)
         return peak_bytes(forward_backward(loss, z), entries)
 
-    assert peaks(None)[1] == entries * 8
+    everything, of_scores = peaks(None)
+    assert of_scores == 0, "an AU at a time"
+    assert everything < 1.6 * entries * 8
+    with monkeypatch.context() as patch:
+        patch.setattr(inputs, "LARGE", 2 * images)
+        assert peaks(None)[1] == entries * 8
     everything, of_scores = peaks(16)
     assert of_scores == 0
     assert everything < entries * 8 / 4
 
 
-def test_a_second_backward_pass_gives_the_gradient_again() -> None:
+@pytest.mark.parametrize("large", [0, 256])
+def test_a_second_backward_pass_gives_the_gradient_again(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "LARGE", large)
     z = random_z(*LABELS.shape).requires_grad_()
     loss = aunce_loss(z, LABELS, positive="expected")
     [first] = torch.autograd.grad(loss, z, retain_graph=True)
@@ -135,6 +143,26 @@ def test_the_similarities_and_one_exponential_of_each_serve_all_branches(positiv
         loss.backward()
     products = [name for name in recorder.names if name in ("baddbmm", "bmm", "mm", "exp_", "exp")]
     assert products == ["bmm", "exp_"], "the backward pass makes neither similarities nor exponentials"
+
+
+# A large batch
+
+
+@pytest.mark.parametrize("preset", ["released", "as_read", "hcl"])
+def test_a_large_batch_equals_the_readable_formula(preset: str) -> None:
+    images, aus = 140, 6
+    draws = torch.Generator().manual_seed(0)
+    labels = (torch.rand(images, aus, generator=draws) < torch.linspace(0, 0.6, aus)).int()  # the first has one label
+    labels[torch.rand(images, aus, generator=draws) < torch.linspace(0, 0.3, aus)] = -1
+    z = random_z(images, aus)
+    for options in ({"branch": [1, 2, 0, 1, 2, 0]}, {"positive": "expected", "draw": "anchor"}):
+        options = getattr(AUNCELoss, preset)().options | options
+        found, expected = (value_and_grad(z, labels, implementation=how, **options) for how in ("auto", "reference"))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        single, expected = (
+            value_and_grad(z.float(), labels, implementation=how, **options) for how in ("auto", "reference")
+        )
+        torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-6)
 
 
 # What a gradient by hand cannot do

@@ -13,8 +13,15 @@ from batches import LABELS, random_z
 from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
 
+from aunce import inputs
 from aunce.errors import UsageError
 from aunce.losses import InfoNCELoss, SupConLoss, infonce, own_view_share, supcon
+
+
+@pytest.fixture(autouse=True, params=[0, 256], ids=["large", "small"])
+def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it by the way that a large batch takes, and by the formula."""
+    monkeypatch.setattr(inputs, "LARGE", request.param)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.1])
