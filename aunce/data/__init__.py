@@ -38,9 +38,15 @@ class DataSet:
     align: Literal["none", "landmarks", "detector"]
 
 
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+"""The parts of packs that are joined, see `transfer`."""
+
 MOST_PIXELS = 100_000_000
 """Of one image, 300 MB decoded; cameras have half as many. A small file may ask for all memory."""
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # OpenCV asks when it is imported
+
+LARGEST_MISSING_SHARE = 0.05
+"""More labelled frames without an image than this share of a data set are an error, unless they are allowed by name."""
 
 DATASETS: Mapping[str, DataSet] = {
     "bp4d": DataSet("BP4D", 256, "landmarks"),
@@ -205,13 +211,20 @@ def pack_faces(
     *,
     recipe: Recipe,
     protocol: str = "",
+    allow_missing: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> FaceCrops:
-    """Reads a data set and packs its crops; arguments and errors are those of `load` and `images.pack`."""
+    """Reads a data set and packs its crops; arguments and errors are those of `load` and `images.pack`.
+
+    `allow_missing` takes more labelled frames without an image than `LARGEST_MISSING_SHARE`, as a pack that is there
+    already has done.
+    """
     from aunce.data import images
 
     table = load(name, root, protocol=protocol)
+    if not (allow_missing or is_pack(out)):
+        refuse_missing(table, root)
     eyes = None
     if recipe.align == "landmarks":
         find = getattr(adapter(name), "eyes", None)
@@ -222,6 +235,14 @@ def pack_faces(
                 "if it ships any, or align by 'detector'."
             )
     return images.pack(table, root, out, recipe=recipe, eyes=eyes, workers=workers, progress=progress)
+
+
+def refuse_missing(table: FrameTable, root: str | PathLike[str]) -> str:
+    """`FrameTable.without_image`, with the limit of all commands and the root in its error."""
+    try:
+        return table.without_image(LARGEST_MISSING_SHARE)
+    except DataError as error:
+        raise DataError(f"{root}: {error}") from None
 
 
 def tiny(name: str, *, size: int = 48, workers: int = 1) -> Path:
@@ -237,6 +258,7 @@ def prepare(
     *,
     recipe: Recipe,
     protocol: str = "",
+    allow_missing: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> FaceCrops:
@@ -248,6 +270,7 @@ def prepare(
             empty, for a `tiny` rendered data set.
         recipe: of the crops.
         protocol: a protocol of the data set by name; empty takes its first. A pack has one already.
+        allow_missing: see `pack_faces`.
         workers: threads that crop, processes that render.
         progress: called with images done and images in all.
 
@@ -258,7 +281,12 @@ def prepare(
     """
     from aunce.data import images
 
-    options: dict[str, Any] = {"recipe": recipe, "protocol": protocol, "workers": workers}
+    options: dict[str, Any] = {
+        "recipe": recipe,
+        "protocol": protocol,
+        "workers": workers,
+        "allow_missing": allow_missing,
+    }
     if not str(root):
         root = tiny(name, size=max(recipe.size, 32), workers=workers)
         return pack_faces(name, root, root.parent / "pack", **options)

@@ -4,6 +4,8 @@
     <root>/<annotations>/AU_Detection_Challenge/Validation_Set/<video>.txt
     <root>/cropped_aligned/<video>/00001.jpg                                 crops of 112 x 112 pixels
 
+Crops may also lie in cropped_aligned_new_50_vids, beside or in cropped_aligned, or in batch1, batch2 of either. Labels
+may lie in AU_Set, as in 2021, where they have the 12 AUs.
 The folder of annotations has another name in every release, and may be the root itself. A label file begins with a
 header AU1,AU2,...,AU26; cells are 1 present, 0 absent, -1 not annotated. It has no column of frame numbers: row i,
 counted from 0, belongs to image i + 1, and a frame in which no face was found has a row but no image. The labels of the
@@ -63,6 +65,7 @@ _PERCENT = {
     26: (7.43, 10.6),
 }
 _SETS = {"train": "Train_Set", "validation": "Validation_Set"}
+_OTHER_NAMES = {"Train_Set": "Training_Set"}  # of 2020 and 2021
 PUBLISHED_FRAMES = {"affwild2-known": {"train": 1_359_523, "validation": 445_845}}
 """Protocol -> part -> frames, as av-savchenko/face-emotion-recognition counts those that are annotated throughout."""
 
@@ -77,10 +80,14 @@ RATES_STATUS = (
 
 _TITLE = "Aff-Wild2"
 _CHALLENGE = "AU_Detection_Challenge"
-_IMAGE_FOLDERS = ("cropped_aligned", "cropped_aligned_new_50_vids")
+_OLD = "AU_Set"  # of ABAW-1 (2020), with 8 AUs, and of ABAW-2 (2021), with 12
+_NEW_VIDEOS = "cropped_aligned_new_50_vids"
+_IMAGE_FOLDERS = ("cropped_aligned", _NEW_VIDEOS, f"cropped_aligned/{_NEW_VIDEOS}")
+_BATCHES = tuple(f"{folder}/batch{n}" for folder in ("cropped_aligned", ".") for n in (1, 2, 3))
 _FORMAT = LabelFormat(
     header="the header of a label file is AU1,AU2,... with every AU of the protocol once",
     aus=lambda au: (f"au{au}",),
+    first_column=True,
     codes={"0": 0, "1": 1, "-1": -1},
     cell="0 absent, 1 present or -1 not annotated",
 )
@@ -187,18 +194,20 @@ def _label_files(root: Path) -> dict[str, dict[str, Path]]:
     """Part -> video -> label file, videos by name."""
     rendered = layout.read_marker(root, "affwild2", _TITLE) is not None
     expected = f"Expected {_CHALLENGE}/{{{','.join(_SETS.values())}}}/<video>.txt, at most two folders below the root"
-    folders = _folders(root, _CHALLENGE)
+    folders = _folders(root, _CHALLENGE) or _folders(root, _OLD)
     if not folders:
-        old = _folders(root, "AU_Set")
-        if old:
-            raise DataError(
-                f"{old[0]}: labels of ABAW-1 (2020), which have only 8 AUs: 1, 2, 4, 6, 12, 15, 20 and 25. Expected "
-                f"the folder {_CHALLENGE} of a later release, with {len(AUS)} AUs."
-            )
-        sets = tuple(_SETS.values())
-        if layout.first_folder(root, sets) or root.absolute().name.lower() in {name.lower() for name in sets}:
-            raise DataError(f"{root}: this looks like the label folder itself. Name the folder above it. {expected}.")
-        layout.refuse(root, _TITLE, expected)
+        sets = {name.lower(): name for name in _SETS.values()}
+        here = root.absolute().name.lower()
+        layout.refuse(
+            root,
+            _TITLE,
+            expected,
+            is_root=lambda place: layout.first_folder(place, (_CHALLENGE, *_IMAGE_FOLDERS)),
+            is_labels=lambda place: (
+                layout.first_folder(place, tuple(sets.values())) or (place == root and here in sets)
+            ),
+            name=f"{_CHALLENGE}/{sets[here]}" if here in sets else _CHALLENGE,
+        )
     if len(folders) > 1:
         raise DataError(
             f"{root}: label folders of two releases, {folders[0]} and {folders[1]}. Expected one: move the other out "
@@ -206,14 +215,16 @@ def _label_files(root: Path) -> dict[str, dict[str, Path]]:
         )
     files: dict[str, dict[str, Path]] = {}
     for part, name in _SETS.items():
-        place = layout.first_folder(folders[0], (name,))
-        files[part] = {path.name.removesuffix(".txt"): path for path in layout.label_files(place, ".txt")}
+        place = layout.first_folder(folders[0], (name, _OTHER_NAMES.get(name, name)))
+        files[part] = {path.stem: path for path in layout.label_files(place, ".txt")}
     lacking = [name for part, name in _SETS.items() if not files[part]]
     # A single rendered video is in one set.
     if lacking and not (rendered and len(lacking) == 1):
         raise DataError(
-            f"{folders[0]}: no label files in {' and '.join(lacking)}. {expected}. Unpack the release again."
+            f"{folders[0]}: no label files in {' and '.join(lacking)}. {expected}. {layout.found_there(folders[0])}"
         )
+    if folders[0].name.lower() == _OLD.lower():
+        _refuse_few(next(path for videos in files.values() for path in videos.values()))
     train, validation = files.values()
     both = sorted(train.keys() & validation.keys())
     if both:
@@ -222,6 +233,17 @@ def _label_files(root: Path) -> dict[str, dict[str, Path]]:
             "tested on. Expected it in one: take the other away."
         )
     return files
+
+
+def _refuse_few(path: Path) -> None:
+    """Refuse the labels of the first challenge, by the header of a file: their folder has the name of later ones."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        header = [name.strip().upper() for name in file.readline().split(",")]
+    if lacking := [f"AU{au}" for au in AUS if f"AU{au}" not in header]:
+        raise DataError(
+            f"{path}: labels of {len(header)} AUs, without {', '.join(lacking)}, as in ABAW-1 (2020). Expected a later "
+            f"release, with {len(AUS)} AUs."
+        )
 
 
 def _folders(root: Path, name: str, depth: int = 3) -> list[Path]:
@@ -249,9 +271,9 @@ def _image_names(root: Path, video: str, frames: NDArray[np.int64]) -> list[str]
     Raises:
         DataError: there is an image 0, so that each label would be given the image of the next frame.
     """
-    for folder in _IMAGE_FOLDERS:
+    for folder in (*_IMAGE_FOLDERS, *_BATCHES):
         place = layout.first_folder(root, (f"{folder}/{video}",))
-        found = layout.numbered_images(place) if place else {}
+        found = layout.numbered_images(place, rf"(?:{layout.OPENFACE})?(\d+)") if place else {}
         if not place or not found:
             continue
         if 0 in found:

@@ -79,6 +79,7 @@ _COLUMNS = 100
 _FORMAT = LabelFormat(
     header="the header of a label file is 0,1,...,99",
     frame=("0",),
+    first_column=True,
     aus=lambda au: (str(au),),
     codes={"0": 0, "1": 1, "9": -1},
     cell="0 absent, 1 present or 9 not coded",
@@ -168,22 +169,30 @@ class Reader:
         if not paths:
             folders = ", ".join(str(root / folder) for folder in _LABEL_FOLDERS)
             expected = f"Expected label files in {folders}, named <subject>_<task>.csv"
-            if any(re.fullmatch(r"[FM]\d{3}_T\d+\.csv", path.name) for path in root.iterdir()):
-                raise DataError(
-                    f"{root}: this looks like the label folder itself. Name the folder above it. {expected}."
-                )
             if places:
-                raise DataError(f"{root}: no label files of {self.title} in {places[0].name}. {expected}.")
-            layout.refuse(root, self.title, expected)
+                said = layout.found_there(root, places[0])
+                raise DataError(f"{root}: no label files of {self.title} in {places[0].name}. {expected}. {said}")
+            layout.refuse(
+                root,
+                self.title,
+                expected,
+                is_root=lambda place: layout.first_folder(place, _LABEL_FOLDERS),
+                is_labels=lambda place: any(place.glob("[FMfm][0-9][0-9][0-9]_[Tt]*.[cC][sS][vV]")),
+                name=_LABEL_FOLDERS[0],
+            )
         files: dict[tuple[str, str], Path] = {}
         for path in paths:
-            subject, _, task = path.stem.partition("_")
+            subject, _, task = path.stem.upper().partition("_")
             if subject not in self.subjects or task not in self.tasks:
                 raise DataError(
                     f"{path}: not a label file of {self.title}. Expected <subject>_<task>.csv with {self.valid}."
                     f"{self.hint(subject, task)}"
                 )
-            files[subject, task] = path
+            other = files.setdefault((subject, task), path)
+            if other != path:
+                raise DataError(
+                    f"{path}: {subject}_{task} again, as in {other.name}. Expected one file: take one away."
+                )
         for subject, _ in list(files):
             lacking = [f"{subject}_{task}.csv" for task in self.tasks if (subject, task) not in files]
             if lacking:
@@ -195,7 +204,8 @@ class Reader:
 
     def hint(self, subject: str, task: str) -> str:
         """The data set that a foreign subject or task belongs to, for the message about its file."""
-        return " This looks like BP4D+: its adapter is bp4dplus." if re.fullmatch(r"[FM]\d{3}", subject) else ""
+        of_plus = re.fullmatch(r"[FM]\d{3}", subject) and re.fullmatch(r"T\d+", task)
+        return " This looks like BP4D+: its adapter is bp4dplus." if of_plus else ""
 
     def image_names(self, root: Path, folder: Path | None, frames: NDArray[np.int64], labels: Path) -> list[str]:
         """Path below the root of the image of each frame number (T,), "" where there is none.
@@ -238,12 +248,13 @@ class TaskLayout(Layout):
 
     def plan(self, people: list[str], frames: int | None) -> list[Job]:
         """The published segments."""
-        coded = segments().set_index(["subject", "task"])
+        spans = segments().set_index(["subject", "task"])[["first_frame", "frames"]]
+        coded = dict(zip(spans.index, spans.to_numpy().tolist(), strict=True))
         padding = _paddings()
         jobs = []
         for subject in people:
             for task in TASKS:
-                first, length = (int(coded.loc[(subject, task), column]) for column in ("first_frame", "frames"))
+                first, length = coded[subject, task]
                 offset = writing.evenly_spaced(length, frames)
                 times = offset / _FRAMES_PER_SECOND
                 jobs.append(Job(subject, task, first + offset, times, padding=padding[subject, task]))

@@ -6,8 +6,7 @@
 
 Frame f of a label file is image f - 1. The table's `frame` is the label's number. Of the ten tasks only T1, T6, T7 and
 T8 are coded. The header names AUs and leaves some out, so the place of a column is not its AU, unlike in BP4D: columns
-are read by name, only the frame number is the first column whatever it is called. Cells are 1 present, 0 absent,
-9 not coded.
+are read by name; the first is the frame number, called 0 or frame. Cells are 1 present, 0 absent, 9 not coded.
 
 Not verified, for want of the licensed data: that labels count from 1 and images from 0 (one public project says that it
 checked), the number of labelled frames (197,756 and 197,875 are both quoted) and the positive rates. Nothing in reading
@@ -82,7 +81,8 @@ _COLUMNS = (*range(1, 3), *range(4, 8), *range(9, 21), *range(22, 25), *range(27
 # same kind, which the renderer knows. Their moods nearly cancel, so the rates hold over four tasks as over eight.
 _ELICITS = {"T1": "T1", "T6": "T4", "T7": "T5", "T8": "T6"}
 _FORMAT = LabelFormat(
-    header="the header of a label file is the frame number and AU numbers 1,2,4,5,...,39",
+    header="the header of a label file is 0 (or frame) and AU numbers 1,2,4,5,...,39",
+    frame=("0", "frame", "frame#", "frame number", "frame_number", "framenumber"),
     aus=lambda au: (str(au),),
     codes={"0": 0, "1": 1, "9": -1},
     cell="0 absent, 1 present or 9 not coded",
@@ -109,8 +109,8 @@ class _Reader(bp4d.Reader):
         first, last = int(frames[0]), int(frames[-1])
         if first < 1:
             raise DataError(
-                f"{labels}: there is a frame 0. Expected frames numbered from 1, so that frame f is image f - 1. If "
-                "these count from 0, add 1."
+                f"{labels}: there is a frame 0. Expected frames numbered from 1, so that frame f is image f - 1: "
+                "copy the file from the data set again, as this may be a row number in place of the frame's."
             )
         found = layout.numbered_images(folder) if folder else {}
         # Distributed videos begin with image 0, and images of the coded frames alone end with number last - 1.

@@ -10,8 +10,9 @@ Names are read in upper and lower case, as they differ from file to file. Label 
 in the code of AUNCE, ME-GraphAU and FMAE, 1 in OpenGraphAU's. SN010 has 4,844 lines, everybody else 4,845.
 
 Frame f of a label file is frame f - 1 of the video, counted from 0. No images ship; if somebody extracted them, they
-lie in <root>/SN001 or <root>/images/SN001 and are used instead of the videos. Some tools number them from 0 and others
-from 1. The image with number 0 or that with number 4845 tells which; if neither is there, or both, the root is refused.
+lie in <root>/SN001, or below images or img, and are used instead of the videos. Some tools number them from 0 and
+others from 1. The image with number 0 or that with number 4845 tells which; if neither is there, or both, the root is
+refused.
 
 Not verified, for want of the licensed data: which camera the published code of AUNCE and ME-GraphAU used (left is
 usual); which frame SN010 lacks; whether landmarks count pixels from 0 or 1 (here 0; a pixel is a thousandth of the
@@ -101,7 +102,8 @@ RATES: Mapping[str, Mapping[int, float]] = {
 
 _SUBJECTS = tuple(subject for subjects in PARTS.values() for subject in subjects)
 _LABELS, _LANDMARKS = "ActionUnit_Labels", "Landmark_Points"
-_IMAGE_FOLDERS = (".", "images")
+_LABEL_FOLDERS = (_LABELS, "AU_Labels")
+_IMAGE_FOLDERS = (".", "images", "img")
 _LENGTH, _SIZE = 4845, (1024, 768)  # frames of a video, and their width and height
 _FRAMES_PER_SECOND = 20
 _LOWEST, _HIGHEST = 0, 5
@@ -206,6 +208,7 @@ def read(
         labels[subject] = content[~_is_lost(subject, content[:, 0])] if protocol.frame_rule == "jaa" else content
     names = _image_names(root, {s: content[:, 0] for s, content in labels.items()}, camera, _length(synthetic))
     video = f"{camera.capitalize()}Video{order[0]}_comp.avi"
+    images_of = [root / folder / order[0] for folder in _IMAGE_FOLDERS]
     return layout.build_table(
         root,
         [ReadSequence(subject, SEQUENCE, content, names[subject]) for subject, content in labels.items()],
@@ -213,7 +216,7 @@ def read(
         images=images,
         synthetic=synthetic,
         absent=absent,
-        searched=f"{root / _video_folders(camera)[0] / video}, {root / order[0]}, {root / 'images' / order[0]}",
+        searched=", ".join(map(str, [root / _video_folders(camera)[0] / video, *images_of])),
     )
 
 
@@ -247,7 +250,8 @@ def eyes(root: str | PathLike[str], table: FrameTable) -> NDArray[np.float32] | 
     root = Path(root)
     if _with_settings(table.protocol).settings["camera"] != "left":
         raise UsageError(
-            "DISFA's landmarks belong to the left camera. Use them with camera 'left', or a face detector."
+            "DISFA's landmarks belong to the left camera. Use them with camera 'left', or a face detector (--align "
+            "detector)."
         )
     folder = layout.first_folder(root, (_LANDMARKS,))
     if folder is None:
@@ -276,11 +280,16 @@ def _length(synthetic: dict[str, Any] | None) -> int:
 def _label_files(root: Path) -> dict[str, dict[int, Path]]:
     """Subject -> AU -> label file."""
     expected = f"Expected {_LABELS}/<subject>/<subject>_au<n>.txt below it, with subjects SN001..SN032"
-    folder = layout.first_folder(root, (_LABELS,))
+    folder = layout.first_folder(root, _LABEL_FOLDERS)
     if folder is None:
-        if any(root.glob("[sS][nN][0-9][0-9][0-9]/*_[aA][uU]*.txt")):
-            raise DataError(f"{root}: this looks like the label folder itself. Name the folder above it. {expected}.")
-        layout.refuse(root, "DISFA", expected)
+        layout.refuse(
+            root,
+            "DISFA",
+            expected,
+            is_root=lambda place: layout.first_folder(place, _LABEL_FOLDERS),
+            is_labels=lambda place: any(place.glob("[sS][nN][0-9][0-9][0-9]/*_[aA][uU]*.[tT][xX][tT]")),
+            name=_LABELS,
+        )
     files: dict[str, dict[int, Path]] = {}
     for place in sorted(folder.iterdir()):
         subject = place.name.upper()
@@ -301,7 +310,7 @@ def _label_files(root: Path) -> dict[str, dict[int, Path]]:
             if other != path:
                 raise DataError(f"{path}: AU{match[2]} of {subject} again, as in {other.name}. Expected one file.")
     if not files:
-        raise DataError(f"{folder}: no folders of subjects. {expected}.")
+        raise DataError(f"{folder}: no folders of subjects. {expected}. {layout.found_there(root, folder)}")
     return files
 
 
@@ -365,7 +374,7 @@ def _extracted(root: Path, subject: str, camera: str) -> dict[int, str]:
     place = layout.first_folder(root, [f"{folder}/{subject}" for folder in _IMAGE_FOLDERS])
     if place is None:
         return {}
-    found = layout.numbered_images(place, rf"(?i:(?:{camera}video)?(?:{subject})?(?:_comp)?_?)(\d+)")
+    found = layout.numbered_images(place, rf"(?i:(?:{camera}video)?(?:{subject})?(?:_comp)?_?|{layout.OPENFACE})(\d+)")
     prefix = place.relative_to(root).as_posix()
     return {number: f"{prefix}/{name}" for number, name in found.items()}
 
@@ -406,8 +415,8 @@ def _video_folders(camera: str) -> tuple[str, str]:
 def _video(root: Path, subject: str, camera: str) -> str:
     """Path below the root of a subject's video, "" without."""
     folder = layout.first_folder(root, _video_folders(camera))
-    name = f"{camera}video{subject}_comp.avi".lower()
-    found = sorted(path for path in folder.iterdir() if path.name.lower() == name) if folder else []
+    names = {f"{camera}video{subject}_comp{suffix}".lower() for suffix in (".avi", ".mp4")}
+    found = sorted(path for path in folder.iterdir() if path.name.lower() in names) if folder else []
     if len(found) > 1:
         raise DataError(f"{folder}: two videos of {subject}, {found[0].name} and {found[1].name}. Expected one.")
     return found[0].relative_to(root).as_posix() if found else ""
@@ -504,7 +513,8 @@ def _check_whole_frames(root: Path, image: str, synthetic: dict[str, Any] | None
     if pixels.shape[1::-1] != expected:
         raise DataError(
             f"{root / image}: {pixels.shape[1]} x {pixels.shape[0]} pixels. Landmarks belong to whole frames of "
-            f"{expected[0]} x {expected[1]}: extract these, or align without landmarks."
+            f"{expected[0]} x {expected[1]}: extract these, or, if these are crops of faces, take them as they are "
+            "(--align none)."
         )
 
 

@@ -164,6 +164,29 @@ class FrameTable:
         """The first row of each sequence, ascending."""
         return _sequence_starts(self.frames)
 
+    def without_image(self, largest_share: float = 1.0) -> str:
+        """How many labelled frames have no image, and in which sequences; empty if all have one.
+
+        Raises:
+            DataError: they are more than this share of all labelled frames.
+        """
+        if not self.missing_images:
+            return ""
+        lost = {name.rpartition("/")[0] for name in self.missing_images}
+        shown = self.frames.loc[self.frames["image"] != "", ["subject", "sequence"]]
+        whole = sorted(lost - set(shown["subject"] + "/" + shown["sequence"]))
+        total = len(shown) + len(self.missing_images)
+        said = f"{len(self.missing_images):,} of {total:,} labelled frames have no image, in {len(lost)} sequence(s)"
+        if whole:
+            more = ", ..." if len(whole) > 5 else ""
+            said += f"; {len(whole)} of these have no image at all: {', '.join(whole[:5])}{more}"
+        if len(self.missing_images) > largest_share * total:
+            raise DataError(
+                f"{said}. Expected at most {largest_share:.0%}: put the images there, or, if they are meant to be left "
+                "out, say so once: aunce data pack --allow-missing."
+            )
+        return said
+
     def split(self, test_part: str, *, seed: int, inner_fraction: float = 0.2) -> Split:
         """Rows to train on, to validate on and to test on.
 
@@ -193,16 +216,25 @@ class FrameTable:
         is_test = np.isin(subject, sorted(parts[test_part]))
         is_inner = np.isin(subject, inner)
         split = Split(np.flatnonzero(~is_test & ~is_inner), np.flatnonzero(is_inner), np.flatnonzero(is_test))
+        self.check_split(split)
+        return split
+
+    def check_split(self, split: Split) -> None:
+        """Refuses a split that shares a subject, or that leaves an AU without a positive frame to train on.
+
+        Raises:
+            DataError: names the subject and the two uses, or the AUs.
+        """
+        subject = self.frames["subject"].to_numpy()
         guard_subjects(subject, split)
         positives = (self.labels[split.train] == 1).sum(axis=0)
         empty = [f"AU{au}" for au, count in zip(self.aus, positives, strict=True) if count == 0]
         if empty:
             raise DataError(
                 f"no positive frame of {', '.join(empty)} to train on: {len(split.train)} frames of "
-                f"{len(others) - len(inner)} subjects outside part {test_part!r}. Expected at least one. Use more "
-                "subjects or frames, or a protocol without these AUs."
+                f"{len(set(subject[split.train]))} subjects. Expected at least one. Use more subjects or frames, or a "
+                "protocol without these AUs."
             )
-        return split
 
     def card(self) -> pd.DataFrame:
         """The data card: one row per part and AU.

@@ -65,6 +65,7 @@ SEQUENCE = "session"
 """The name of the one sequence of each subject."""
 
 CONFIG = "gft.toml"
+_LABEL_FILES = "[0-9][0-9][0-9][A-Z].[cC][sS][vV]"
 
 RATES: Mapping[int, float] = {au: round(sum(rates[au] for rates in bp4d.RATES.values()) / 3, 4) for au in AUS}
 RATES_STATUS = (
@@ -277,9 +278,14 @@ def _label_paths(root: Path, config: Config) -> list[Path]:
     paths = layout.label_files(folder, ".csv")
     if not paths:
         expected = f"Expected label files <subject>.csv in {folder}; {CONFIG} may name another folder"
-        if any(re.fullmatch(r"\d{3}[A-Z]\.csv", path.name) for path in root.iterdir()):
-            raise DataError(f"{root}: this looks like the label folder itself. Name the folder above it. {expected}.")
-        layout.refuse(root, "GFT", expected)
+        layout.refuse(
+            root,
+            "GFT",
+            expected,
+            is_root=lambda place: any((place / config.labels).glob(_LABEL_FILES)),
+            is_labels=lambda place: any(place.glob(_LABEL_FILES)),
+            name=config.labels,
+        )
     return paths
 
 

@@ -42,11 +42,10 @@ from aunce.errors import DataError, UsageError, machine_remedy
 
 _IMAGES, _FRAMES, _LATENTS, _INDEX = "images.npy", "frames.parquet", "latents.parquet", "pack.json"
 _SKIPPED, _PROGRESS = "skipped.csv", "progress.npy"
-_FILES = {_IMAGES, _PROGRESS, *(f"{name}{files.PARTIAL}" for name in (_FRAMES, _LATENTS, _SKIPPED, _INDEX))}
-_CHECKED = "checked.json"
+_CHECKED = "checked.json"  # the state of images.npy (size, times, inode) when its pixels were last compared
 _HASHES = ("source", "pixels", "hash")  # texts in the index
-"""State of images.npy (size, times, inode) when its pixels were last compared with their hash."""
-_FILES |= {_FRAMES, _LATENTS, _SKIPPED, _CHECKED}
+_FILES = {_IMAGES, _PROGRESS, _FRAMES, _LATENTS, _SKIPPED, _CHECKED}
+_FILES |= {f"{name}{files.PARTIAL}" for name in (_FRAMES, _LATENTS, _SKIPPED, _INDEX)}
 _CHUNK = 64  # images per task of the thread pool
 _SPARE = 64 * 2**20  # bytes beyond the images: the tables, and room for others
 TO_DO, DONE, NO_FACE, BROKEN = range(4)
@@ -323,11 +322,12 @@ class _Cropper:
         video = _video_of(self.names[rows[0]])
         images = self._of_video(video, todo) if video else ((row, self._of_file(row)) for row in todo)
         for row, image in images:
-            if isinstance(image, DataError):
+            crop = image if isinstance(image, DataError) else self._crop(row, image)
+            if isinstance(crop, DataError):
                 with self._lock:
-                    self.messages[row] = str(image)
+                    self.messages[row] = str(crop)
                 self.writer.skip(row, BROKEN)
-            elif (crop := self._crop(row, image)) is None:
+            elif crop is None:
                 self.writer.skip(row, NO_FACE)
             else:
                 self.writer.put(row, crop)
@@ -369,7 +369,15 @@ class _Cropper:
         finally:
             capture.release()
 
-    def _crop(self, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    def _crop(self, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8] | DataError | None:
+        """As `_cut`, None without a face, and what is wrong with an image that cannot be cut."""
+        try:
+            with _usable():
+                return self._cut(row, image)
+        except DataError as error:
+            return DataError(f"{self.root / self.names[row]}: {error}")
+
+    def _cut(self, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """From a BGR image, reduced by `_scale`, to an RGB crop: a crop is converted faster than an image."""
         if self.recipe.align == "none":
             return _rgb(_centre(image, self.recipe.size))
@@ -433,7 +441,7 @@ def align(image: NDArray[np.uint8], eyes: NDArray[np.floating], size: int) -> ND
 
 def crop_faces(
     image: NDArray[np.uint8], size: int, detect: faces.FaceDetector | None
-) -> list[tuple[NDArray[np.uint8], float]]:
+) -> list[tuple[NDArray[np.uint8], faces.DetectedFace]]:
     """The crops of an image of one's own, as `pack` makes those of a data set.
 
     Args:
@@ -442,12 +450,28 @@ def crop_faces(
         detect: finds the faces; None takes the largest centred square for one, as the alignment "none" does.
 
     Returns:
-        (size, size, 3) RGB and the confidence of each face, the largest first; NaN without a detector.
+        (size, size, 3) RGB and where it was found for each face, the largest first; without a detector the eyes and the
+        confidence are NaN.
+
+    Raises:
+        DataError: OpenCV refuses this image.
     """
-    if detect is None:
-        return [(_centre(image, size), float("nan"))]
-    found = [face for face in detect(image) if _distinct(face.eyes)]
-    return [(align(image, face.eyes, size), face.confidence) for face in found]
+    with _usable():
+        if detect is None:
+            (height, width), side = image.shape[:2], min(image.shape[:2])
+            box = np.array([(width - side) // 2, (height - side) // 2, side, side], dtype=np.float32)
+            unseen = faces.DetectedFace(np.full((2, 2), np.nan, np.float32), float("nan"), box)
+            return [(_centre(image, size), unseen)]
+        return [(align(image, face.eyes, size), face) for face in detect(image) if _distinct(face.eyes)]
+
+
+@contextlib.contextmanager
+def _usable() -> Iterator[None]:
+    """Say of an image that OpenCV refuses that it cannot be used: it has a row, and ends nothing."""
+    try:
+        yield
+    except cv2.error as error:
+        raise DataError(f"no face can be found in, or cut from, this image ({error.err})") from None
 
 
 def _distinct(eyes: NDArray[np.floating]) -> bool:
@@ -507,14 +531,14 @@ def open_pack(path: str | PathLike[str], *, check: bool = False) -> FaceCrops:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Say of what goes wrong with a file of a pack where it is and what to do: no whole file is to be removed."""
+def _reading(path: Path, remedy: str = "Remove the pack and make it again.") -> Iterator[None]:
+    """Say of what goes wrong with a file that we wrote where it is and what to do: no whole file is to be removed."""
     try:
         yield
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, pyarrow.ArrowException) as error:
         said = f"{type(error).__name__}: {error}" if type(error) is not ValueError else str(error)
-        remedy = machine_remedy(said, getattr(error, "errno", None)) or "Remove the pack and make it again."
-        raise DataError(f"{path}: cannot be used, {said}. {remedy}") from error
+        what = machine_remedy(said, getattr(error, "errno", None)) or remedy
+        raise DataError(f"{path}: cannot be used, {said}. {what}") from error
 
 
 def _hash_pixels(images: NDArray[np.uint8]) -> str:
@@ -559,7 +583,8 @@ def _latents(table: FrameTable, root: Path) -> pd.DataFrame | None:
     if table.synthetic is None:
         return None
     frames = table.frames[list(KEY)]
-    latents: pd.DataFrame = frames.merge(layout.latents(root), on=list(KEY), how="left", validate="one_to_one")
+    with _reading(root / layout.LATENTS, f"Remove {root} and render it again."):
+        latents: pd.DataFrame = frames.merge(layout.latents(root), on=list(KEY), how="left", validate="one_to_one")
     lost = np.flatnonzero(latents.isna().any(axis=1).to_numpy())
     if len(lost):
         name = "/".join(map(str, frames.iloc[lost[0]]))
@@ -571,8 +596,7 @@ def _latents(table: FrameTable, root: Path) -> pd.DataFrame | None:
 
 def _check_space(out: Path, images: int) -> None:
     place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    if images + _SPARE > free:
+    if images + _SPARE > (free := shutil.disk_usage(place).free):
         raise DataError(
             f"{out}: a pack of {(images + _SPARE) / 1e9:.1f} GB does not fit, {free / 1e9:.1f} GB are free. "
             "Free space, name another disk, or make smaller crops."
@@ -586,9 +610,8 @@ def _decode(path: Path, scale: int = 1) -> NDArray[np.uint8]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     # OpenCV fills what is missing of a JPEG with grey and says nothing to the caller, so the end is checked here.
-    if (data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data)) or (
-        data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]
-    ):
+    ends = {b"\xff\xd8": _jpeg_is_whole, b"\x89P": _png_is_whole}
+    if not ends.get(data[:2], lambda _: True)(data):
         raise DataError(f"{path}: the file is truncated")
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[scale]) if data else None
@@ -615,6 +638,16 @@ def _jpeg_is_whole(data: bytes) -> bool:
             return True
         if not 0xD0 <= marker <= 0xD7:  # restart markers stand alone, every other segment says its length
             place += int.from_bytes(data[place : place + 2])
+    return False
+
+
+def _png_is_whole(data: bytes) -> bool:
+    """Whether the chunk that ends an image is there; bytes that others append to it are no matter."""
+    place = 8
+    while place + 12 <= len(data):
+        if data[place + 4 : place + 8] == b"IEND":
+            return True
+        place += 12 + int.from_bytes(data[place : place + 4])
     return False
 
 

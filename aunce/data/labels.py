@@ -36,7 +36,7 @@ class LabelFormat:
         codes: from the text of a cell to its value: -1 unknown, 0 absent, 1 present; or an intensity.
         cell: the codes in words, for messages.
         frame: names of the frame column, in lower case; empty if the rows are numbered from 0 as they stand.
-        first_column: the frame column is the first one, whatever its name.
+        first_column: the first column is the frame number, or an AU if there is none; else it may hold anything.
         names: of the columns, for files without a header.
         first_frame: the smallest frame number.
         digits: of a frame number at most, leading zeros included.
@@ -55,7 +55,7 @@ class LabelFormat:
     @property
     def numbered(self) -> bool:
         """Whether the files have a frame column."""
-        return bool(self.frame) or self.first_column
+        return bool(self.frame)
 
 
 def read_labels(path: Path, aus: Sequence[int], form: LabelFormat) -> NDArray[np.int64]:
@@ -101,16 +101,32 @@ def _ascending(frames: NDArray[np.int64]) -> bool:
 
 
 def _places(path: Path, header: Sequence[str], aus: Sequence[int], form: LabelFormat) -> list[int]:
-    """The places in the header of the frame column (if there is one) and of the AUs."""
-    wanted = [0] if form.first_column else []
+    """The places in the header of the frame column (if there is one) and of the AUs.
+
+    A program that saves a file again may put its row numbers first, and they would be taken for those of the frames.
+    """
+    first, wanted = header[0].strip('"'), []
+    if len(header) > 1 and not form.names and (not first or first.startswith("unnamed:")):
+        raise DataError(
+            f"{path}, line 1: the first column has no name, as if a program had put its row numbers there. Expected "
+            f"none of these, as {form.header}: copy the file from the data set again, or save it without them "
+            "(row.names = FALSE in R, index=False in pandas)."
+        )
     named = [("the frame number", form.frame)] if form.frame else []
     for what, names in [*named, *((f"AU{au}", form.aus(au)) for au in aus)]:
         places = [place for place, name in enumerate(header) if name in names]
-        if form.first_column:
-            places = [place for place in places if place > 0]
         if len(places) != 1:
-            raise DataError(f"{path}, line 1: {len(places)} columns for {what}. Expected one: {form.header}.")
+            raise DataError(
+                f"{path}, line 1: {len(places)} columns for {what}. Expected one: {form.header}. This one begins with "
+                f"{','.join(header)[:40]!r}."
+            )
         wanted.append(places[0])
+    known = form.frame or [name for au in range(1, 100) for name in form.aus(au)]
+    if form.first_column and len(header) > 1 and first not in known:
+        raise DataError(
+            f"{path}, line 1: the first column is {first[:40]!r}. Expected {known[0]!r}, as {form.header}: copy the "
+            "file from the data set again, or take out what was put before."
+        )
     return wanted
 
 

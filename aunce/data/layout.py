@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,7 +37,10 @@ MARKED = {
 
 MARKER, UNFINISHED = "synthetic.json", "synthetic.json.partial"
 LATENTS = "synthetic_latents.parquet"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+OPENFACE = r"frame_det_(?:00_)?"
+"""What OpenFace writes before the number of an image. It counts from 1, whatever its input was numbered from."""
 MARKS = {
     "BP4D": {"AUCoding", "AU_OCC", "Sequences(2D+3D)", "BP4D-training"},
     "DISFA": {"ActionUnit_Labels", "Videos_LeftCamera", "Video_RightCamera", "Landmark_Points"}
@@ -157,7 +160,7 @@ def build_table(
         if lost.all():
             raise DataError(
                 f"{root}: none of the {len(frames)} labelled frames has an image. Looked for the first in {searched}. "
-                "Put the images there, or read labels alone with images='optional'."
+                f"Put the images there, or read labels alone with images='optional'. {found_there(root)}"
             )
         frames = frames[~lost]
     return FrameTable(frames, protocol, null, synthetic, missing, tuple(absent))
@@ -233,8 +236,19 @@ def choose_subjects(
 
 
 def label_files(folder: Path | None, suffix: str) -> list[Path]:
-    """The files of a folder with this suffix, by name. Hidden ones, such as `._F001_T1.csv`, are left out."""
-    return sorted(folder.glob(f"[!.]*{suffix}")) if folder and folder.is_dir() else []
+    """The files of a folder with this suffix, by name. Hidden ones, such as `._F001_T1.csv`, are left out.
+
+    Raises:
+        DataError: a second copy of a file, as browsers and file managers name it.
+    """
+    names = sorted(_names(folder)) if folder else []
+    paths = [folder / name for name in names if name[0] != "." and name.lower().endswith(suffix)] if folder else []
+    for path in paths:
+        if re.search(r"( \(\d+\)|[ -]+[Cc]opy)$", path.stem):
+            raise DataError(
+                f"{path}: a second copy of a label file. Expected each once: compare them and take one away."
+            )
+    return paths
 
 
 def first_folder(root: Path, names: Sequence[str]) -> Path | None:
@@ -242,12 +256,11 @@ def first_folder(root: Path, names: Sequence[str]) -> Path | None:
     for name in names:
         place = root
         for part in name.split("/"):
-            match = [place / part] if (place / part).is_dir() else []
-            if not match and place.is_dir():
-                match = [p for p in sorted(place.iterdir()) if p.name.lower() == part.lower() and p.is_dir()]
-            if not match:
+            spelled = (name for name in sorted(_names(place)) if name.lower() == part.lower())
+            match = next((place / one for one in (part, *spelled) if (place / one).is_dir()), None)
+            if match is None:
                 break
-            place = match[0]
+            place = match
         else:
             return place
     return None
@@ -271,33 +284,69 @@ def fingerprint(root: Path, paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:8]
 
 
-def refuse(root: Path, title: str, expected: str) -> NoReturn:
-    """Says what a folder without the label files of `title` is instead.
+def refuse(
+    root: Path,
+    title: str,
+    expected: str,
+    *,
+    is_root: Callable[[Path], object],
+    is_labels: Callable[[Path], object],
+    name: str,
+) -> NoReturn:
+    """Says what a folder without the label files of `title` is instead, and what to do.
+
+    Another folder is named only if it would be taken for a root, so that no two messages send to each other.
+
+    Args:
+        root: the folder.
+        title: of the data set.
+        expected: what was looked for, and where.
+        is_root: whether the label folder is found below a place.
+        is_labels: whether a place looks like the label folder itself, or one below it.
+        name: of the label folder below a root.
 
     Raises:
         DataError: always.
     """
-    own = MARKS.get(title, set())
     below = _names(root)
+    if is_labels(root):
+        above = [place for place in root.absolute().parents[:4] if is_root(place)]
+        do = f"Name the folder above it, {above[-1]}" if above else f"Call it {name} and name the folder that it is in"
+        raise DataError(f"{root}: this looks like the label folder itself. {do}. {expected}.")
     children = [root / name for name in sorted(below)]
     # Two levels, as a disk holds a folder of data sets.
     for place in [*children, *(child / name for child in children for name in sorted(_names(child)))]:
-        if place.name not in own and own & _names(place):
+        if is_root(place):
             raise DataError(f"{root}: {title} seems to lie in {place}; name that folder. {expected}.")
-    deeper = below.union(*map(_names, children))
+    for place in children:
+        if is_labels(place):
+            raise DataError(f"{root}: {place.name} looks like the label folder. Call it {name}. {expected}.")
     if not below:
         raise DataError(f"{root}: the folder is empty. {expected}.")
-    for name, marks in MARKS.items():
-        seen = sorted(marks & deeper)
-        if name != title and seen:
-            raise DataError(f"{root}: this looks like {name} ({seen[0]} is there), not {title}. {expected}.")
-    raise DataError(f"{root}: no label files of {title}. {expected}.")
+    deeper = {name.lower() for name in below.union(*map(_names, children))}
+    for other, marks in MARKS.items():
+        seen = sorted(mark for mark in marks if mark.lower() in deeper)
+        if other != title and seen and not deeper & {mark.lower() for mark in MARKS[title]}:
+            raise DataError(f"{root}: this looks like {other} ({seen[0]} is there), not {title}. {expected}.")
+    raise DataError(f"{root}: no label files of {title}. {expected}. {found_there(root)}")
+
+
+def found_there(root: Path, folder: Path | None = None) -> str:
+    """Which archives at the root are to be unpacked; or, if there are none, what stands in `folder` (the root)."""
+    names = sorted(_names(root))
+    deeper = [*names, *(f"{name}/{one}" for name in names for one in sorted(_names(root / name)))]
+    packed = [name for name in deeper if name.lower().endswith(ARCHIVES)]
+    if packed:
+        more = f" and {len(packed) - 1} more" if len(packed) > 1 else ""
+        return f"Still packed is {packed[0]}{more}: unpack it there."
+    names = sorted(_names(folder or root))
+    return f"It holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}." if names else "It is empty."
 
 
 def _names(folder: Path) -> set[str]:
     """Names in a folder; none for a file, or where reading is not permitted, as in lost+found of a disk."""
     with contextlib.suppress(OSError):
-        return {path.name for path in folder.iterdir()}
+        return set(os.listdir(folder))
     return set()
 
 

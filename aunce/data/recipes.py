@@ -23,13 +23,13 @@ class Recipe:
         align: "none" takes the largest centred square, resized by area averaging; "landmarks" turns, scales and moves
             the face so that the eyes of the shipped landmarks lie at `EYES`; "detector" the same with eyes that a face
             detector finds. What lies outside the image is grey (128).
-        detector: "cascade" or the path of a YuNet file, see `faces`. The hash covers the file, not its path.
+        detector: "mtcnn", "cascade" or the path of a YuNet file, see `faces`. The hash covers the file, not its path.
         version: of the rule. It changes when the same image would give another crop.
     """
 
     size: int = 48
     align: Literal["none", "landmarks", "detector"] = "none"
-    detector: str = "cascade"
+    detector: str = "mtcnn"
     version: int = 1
 
     def __post_init__(self) -> None:

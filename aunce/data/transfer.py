@@ -1,49 +1,50 @@
-"""Two packs as one: train on one data set, test on another, by the AUs that both label."""
+"""Several packs as one: a test on another data set, or on people of populations of their own."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from aunce.data.frames import FrameTable, Protocol
+from aunce.data import TEST, TRAIN, VALIDATION
+from aunce.data.frames import FrameTable, Protocol, Split
 from aunce.data.images import FaceCrops
 from aunce.errors import UsageError
 
-TRAIN, TEST = "train", "test"
-"""The parts of a joined pack: everybody of the first data set, everybody of the second."""
-
 
 class Stacked:
-    """Two memory-mapped arrays one after the other, read row by row like one.
+    """Memory-mapped arrays one after the other, read row by row like one.
 
     Args:
-        first: (n, H, W, 3); `second` (m, H, W, 3).
+        arrays: (n, H, W, 3) each, with n of their own.
     """
 
-    def __init__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
-        self.first, self.second = first, second
-        self.shape = (len(first) + len(second), *first.shape[1:])
-        self.dtype = first.dtype
+    def __init__(self, arrays: Sequence[NDArray[np.uint8]]) -> None:
+        self.arrays = arrays
+        self.stops = np.cumsum([len(array) for array in arrays])
+        self.shape: tuple[int, ...] = (int(self.stops[-1]), *arrays[0].shape[1:])
+        self.dtype = arrays[0].dtype
 
     def __len__(self) -> int:
-        return len(self.first) + len(self.second)
+        return self.shape[0]
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        yield from self.first
-        yield from self.second
+        return itertools.chain.from_iterable(self.arrays)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images of row numbers (b,), in their order: (b, H, W, 3)."""
         rows = np.asarray(rows)
-        late = rows >= len(self.first)
+        home = np.searchsorted(self.stops, rows, side="right")  # (b)
         chosen = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
-        chosen[~late] = self.first[rows[~late]]
-        chosen[late] = self.second[rows[late] - len(self.first)]
+        for number in np.unique(home):
+            mine = home == number  # (b)
+            start = self.stops[number] - len(self.arrays[number])
+            chosen[mine] = self.arrays[number][rows[mine] - start]
         return chosen
 
 
@@ -57,44 +58,85 @@ def join(train: FaceCrops, test: FaceCrops) -> FaceCrops:
         UsageError: the data sets share no AU, or their crops differ in size.
     """
     names = [pack.table.protocol.name for pack in (train, test)]
-    shared = tuple(au for au in train.table.protocol.aus if au in test.table.protocol.aus)
-    if not shared:
-        raise UsageError(f"{names[0]} and {names[1]} label no AU in common: nothing can be tested.")
-    if train.recipe != test.recipe:
-        raise UsageError(
-            f"crops of {names[0]} and {names[1]} differ: {train.recipe} and {test.recipe}. Pack them alike."
-        )
-    null = tuple(au for au in train.table.null_aus if au in test.table.null_aus)
+    return _joined(f"{names[0]} to {names[1]}", [(train, TRAIN, names[0]), (test, TEST, names[1])])
+
+
+def join_populations(
+    train: FaceCrops, validation: FaceCrops, tests: Sequence[FaceCrops], targets: Mapping[str, FaceCrops]
+) -> FaceCrops:
+    """One pack of populations: parts `TRAIN`, `VALIDATION`, `TEST` (several populations) and one for each target.
+
+    Subjects are called `<population>:<subject>`, with the populations train, validation, test 1, test 2 and so on, and
+    the names of the targets. An AU that a target does not label is unknown there.
+
+    Raises:
+        UsageError: the populations, or a target and they, share no AU; or their crops differ in size.
+    """
+    members = [(train, TRAIN, TRAIN), (validation, VALIDATION, VALIDATION)]
+    members += [(test, TEST, f"{TEST} {number}") for number, test in enumerate(tests, 1)]
+    name = f"populations of {train.table.protocol.name}"
+    return _joined(name, [*members, *((pack, target, target) for target, pack in targets.items())])
+
+
+def split(table: FrameTable) -> Split:
+    """The rows of the parts `TRAIN`, `VALIDATION` and `TEST` of joined populations.
+
+    Raises:
+        DataError: an AU has no positive frame to train on.
+    """
+    part = table.frames["part"].to_numpy()
+    rows = Split(*(np.flatnonzero(part == name) for name in (TRAIN, VALIDATION, TEST)))
+    table.check_split(rows)
+    return rows
+
+
+def population_of(subjects: pd.Series) -> pd.Series:
+    """The population of subjects of joined populations, by their names."""
+    return subjects.str.rpartition(":")[0]
+
+
+def _joined(name: str, members: Sequence[tuple[FaceCrops, str, str]]) -> FaceCrops:
+    """One pack of packs, each with the part that all its subjects are in and the name that goes before theirs.
+
+    The parts `TRAIN`, `VALIDATION` and `TEST` have the AUs that all of them label.
+    """
+    first = members[0][0]
+    home = [pack.table for pack, part, _ in members if part in (TRAIN, VALIDATION, TEST)]
+    shared = tuple(au for au in first.table.protocol.aus if all(au in table.protocol.aus for table in home))
+    null = tuple(au for au in first.table.null_aus if all(au in table.null_aus for table in home))
     columns = [f"AU{au}" for au in (*shared, *null)]
-    tables = []
-    for pack, name, part in ((train, names[0], TRAIN), (test, names[1], TEST)):
-        frames = pack.table.frames
-        kept = frames[["subject", "sequence", "frame", "image", *columns]]
-        tables.append(kept.assign(subject=f"{name}:" + frames["subject"], part=part))
-    frames = pd.concat(tables, ignore_index=True)[["subject", "sequence", "frame", "image", "part", *columns]]
-    parts = {part: frozenset(table["subject"]) for part, table in zip((TRAIN, TEST), tables, strict=True)}
-    hashes: dict[str, Any] = {TRAIN: train.table.protocol.hash, TEST: test.table.protocol.hash}
-    protocol = Protocol(f"{names[0]} to {names[1]}", shared, parts, settings=hashes)
-    table = FrameTable(
-        frames,
-        protocol,
-        null,
-        train.table.synthetic or test.table.synthetic,
-        train.table.missing_images + test.table.missing_images,
-    )
+    begun = first.table.protocol.name
+    tables, parts, hashes = [], dict[str, frozenset[str]](), dict[str, Any]()
+    for pack, part, prefix in members:
+        protocol, frames = pack.table.protocol, pack.table.frames
+        if not set(shared) & set(protocol.aus):
+            raise UsageError(f"{begun} and {protocol.name} label no AU in common: nothing can be tested.")
+        if pack.recipe != first.recipe:
+            raise UsageError(
+                f"crops of {begun} and {protocol.name} differ: {first.recipe} and {pack.recipe}. Pack them alike."
+            )
+        named = frames.assign(subject=f"{prefix}:" + frames["subject"], part=part)
+        named = named.reindex(columns=["subject", "sequence", "frame", "image", "part", *columns], fill_value=-1)
+        tables.append(named.astype(dict.fromkeys(columns, "int8")))
+        parts[part] = parts.get(part, frozenset()) | frozenset(named["subject"])
+        hashes[part] = f"{hashes[part]} {protocol.hash}" if part in hashes else protocol.hash
+    packs = [pack for pack, _, _ in members]
+    frames = pd.concat(tables, ignore_index=True)
+    synthetic = next((pack.table.synthetic for pack in packs if pack.table.synthetic), None)
+    missing = tuple(itertools.chain.from_iterable(pack.table.missing_images for pack in packs))
+    table = FrameTable(frames, Protocol(name, shared, parts, settings=hashes), null, synthetic, missing)
     latents = None
-    if train.latents is not None and test.latents is not None:
-        latents = pd.concat([train.latents, test.latents], ignore_index=True)
+    if all(pack.latents is not None for pack in packs):
+        latents = pd.concat([pack.latents for pack in packs], ignore_index=True)
         latents["subject"] = frames["subject"]  # rows as in the table, and so are the names
-    both = hashlib.sha256(f"{train.hash} {test.hash}".encode()).hexdigest()[:8]
-    images: Any = Stacked(train.images, test.images)
+    images: Any = Stacked([pack.images for pack in packs])
     return FaceCrops(
         table,
         images,
         latents,
-        train.recipe,
-        both,
-        train.folder,
-        train.no_face + test.no_face,
-        train.broken + test.broken,
+        first.recipe,
+        hashlib.sha256(" ".join(pack.hash for pack in packs).encode()).hexdigest()[:8],
+        first.folder,
+        tuple(itertools.chain.from_iterable(pack.no_face for pack in packs)),
+        tuple(itertools.chain.from_iterable(pack.broken for pack in packs)),
     )

@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from layouts import bytes_of, stop_after
 
+from aunce import cli
 from aunce.data import affwild2, bp4d, layout
 from aunce.data.frames import Protocol
 from aunce.data.labels import read_labels
@@ -148,6 +150,30 @@ def test_two_people_of_a_video_that_the_official_sets_divide_are_two_subjects(ro
     table = affwild2.read(root, images="optional")
     assert table.parts["train"] == {"1-30-640x360", "video2_left"}
     assert table.parts["validation"] == {"video9", "video2_right"}
+
+
+def test_frames_without_an_image_are_said_by_all_commands_and_refused_unless_allowed_by_name(
+    root, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("AUNCE_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("aunce.study.grid.REPORTS", tmp_path / "reports")
+
+    def aunce(*words):
+        return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+    shutil.rmtree(root / "cropped_aligned" / "video9")
+    said = "7 of 12 labelled frames have no image, in 2 sequence(s); 1 of these have no image at all: video9/video9"
+    words = [["data", "check", "affwild2", root], ["data", "pack", "affwild2", root, "--align", "none"]]
+    words += [["study", "affwild2", "--root", root, "--set", "pixels=112", "--dry-run", "--only", "setting=fair"]]
+    for one in words:
+        refused = aunce(*one)
+        assert refused.exit_code == 1, refused.output
+        assert f"{root}: {said}. Expected at most 5%" in refused.output
+    packed = aunce(*words[1], "--allow-missing")
+    assert packed.exit_code == 0
+    assert f"left out: {said}" in packed.output
+    for one in words[1:]:  # said once, it holds for this pack
+        assert aunce(*one).exit_code == 0
 
 
 def test_names_with_dots_hyphens_and_sides_keep_all_but_the_last_suffix(root):
@@ -408,7 +434,7 @@ def test_a_mutated_label_file_is_either_refused_by_name_or_read_like_a_plain_csv
         (["Physiology/F001/T1/a.txt"], r"this looks like BP4D\+"),
         (["images.npy", "frames.parquet"], "this looks like a pack"),
         (["Train_Set/a.txt", "Validation_Set/b.txt"], "this looks like the label folder itself"),
-        (["annotations/AU_Set/Training_Set/a.txt"], r"labels of ABAW-1 \(2020\), which have only 8 AUs"),
+        (["annotations/AU_Set/Training_Set/a.txt"], "no label files in Validation_Set"),
         (["cropped_aligned/video/00001.jpg"], "no label files of Aff-Wild2. Expected AU_Detection_Challenge"),
         (["a/b/c/AU_Detection_Challenge/Train_Set/a.txt"], "no label files of Aff-Wild2"),
         (["x/AU_Detection_Challenge/Train_Set/a.txt"], "no label files in Validation_Set"),
@@ -426,6 +452,41 @@ def test_folder_of_something_else_is_named_for_what_it_is(tmp_path, content, mes
     for look in (affwild2.read, affwild2.protocol, affwild2.fingerprint):
         with pytest.raises(DataError, match=message):
             look(tmp_path)
+
+
+@pytest.mark.parametrize("train", ["Train_Set", "Training_Set"])
+def test_the_label_folder_of_2021_is_read_and_that_of_2020_refused_by_its_header(root, train):
+    before = affwild2.read(root)
+    old = labels_of(root).parent.rename(root / ANNOTATIONS / "AU_Set")
+    (old / "Train_Set").rename(old / train)
+    assert affwild2.read(root).frames.equals(before.frames)
+    few = "AU1,AU2,AU4,AU6,AU12,AU15,AU20,AU25"
+    for path in old.glob("*/*.txt"):
+        path.write_text(f"{few}\n{few.replace('AU', '')}\n")
+    with pytest.raises(DataError, match=r"\.txt: labels of 8 AUs, without AU7, AU10, AU23, AU24, AU26, as in ABAW-1"):
+        affwild2.read(root)
+
+
+def test_crops_of_openface_count_from_one_like_those_of_the_release(root):
+    before = affwild2.read(root).frames
+    for path in (root / "cropped_aligned").glob("*/*.jpg"):
+        path.rename(path.with_name(f"frame_det_00_{int(path.stem):06}.jpg"))
+    after = affwild2.read(root).frames
+    assert after["frame"].equals(before["frame"])
+    assert after["image"].iloc[0].endswith(f"frame_det_00_{before['frame'][0]:06}.jpg")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["cropped_aligned/cropped_aligned_new_50_vids", "cropped_aligned_new_50_vids", "cropped_aligned/batch2", "batch1"],
+)
+def test_crops_are_found_where_they_are_unpacked(root, place):
+    before = affwild2.read(root)
+    (root / place).mkdir(parents=True)
+    (root / "cropped_aligned" / "video9").rename(root / place / "video9")
+    table = affwild2.read(root)
+    assert len(table) == len(before) == 11
+    assert (root / table.frames["image"].iloc[-1]).parent == root / place / "video9"
 
 
 def test_missing_folder_set_folder_and_rendering_of_another_data_set_are_refused(root, tmp_path):

@@ -352,7 +352,9 @@ def test_a_mutated_label_file_is_read_like_a_plain_csv_or_refused_by_name(root, 
     [
         ("F024_T1.csv", "F024_T1.csv: not a label file of BP4D.*This looks like BP4D\\+"),
         ("F001_T9.csv", "F001_T9.csv: not a label file"),
-        ("f001_T1.csv", "f001_T1.csv: not a label file"),
+        ("f001_T1.csv", "f001_T1.csv: F001_T1 again, as in F001_T1.csv. Expected one"),
+        ("F001_T1 (1).csv", r"F001_T1 \(1\)\.csv: a second copy of a label file.* take one away"),
+        ("F099_X.csv", r"F099_X\.csv: not a label file of BP4D\.[^+]*\Z"),
         ("notes.csv", "notes.csv: not a label file of BP4D. Expected <subject>_<task>.csv"),
     ],
 )
@@ -392,15 +394,29 @@ def test_subject_with_some_tasks_is_refused_and_absent_subject_is_listed(root):
         (["ours/AUCoding/AU_OCC/F001_T1.csv"], "BP4D seems to lie in .*ours; name that folder"),
         (["sets/ours/AUCoding/AU_OCC/F001_T1.csv"], "BP4D seems to lie in .*sets/ours; name that folder"),
         (["holiday.jpg"], "no label files of BP4D"),
-        (["AUCoding/AU_OCC/readme.txt"], "no label files of BP4D"),
+        (["AUCoding/AU_OCC/readme.txt"], "no label files of BP4D in AU_OCC.*It holds readme.txt"),
+        (["AUCoding/AU_OCC/", "AUCoding.zip", "F001/T1.zip"], r"Still packed is AUCoding\.zip and 1 more: unpack it"),
+        (["Codes/F001_T1.csv"], "Codes looks like the label folder. Call it AUCoding/AU_OCC"),
+        (["aucoding-2/x.zip", "sequences(2d+3d)/F001.zip"], r"Still packed is aucoding-2/x\.zip and 1 more"),
     ],
 )
 def test_folder_of_something_else_is_named_for_what_it_is(tmp_path, content, message):
     for name in content:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
     with pytest.raises(DataError, match=message):
         load("bp4d", tmp_path)
+
+
+def test_names_in_lower_case_are_read_and_a_folder_that_is_named_is_a_root(root):
+    labels = root / "AUCoding" / "AU_OCC"
+    for path in labels.iterdir():
+        path.rename(path.with_name(path.name.lower()))
+    assert len(load("bp4d", root)) == 24
+    with pytest.raises(
+        DataError, match=f"this looks like the label folder itself. Name the folder above it, {root}\\."
+    ):
+        load("bp4d", labels)
 
 
 def test_missing_folder_and_broken_marker_are_refused(root):

@@ -220,6 +220,15 @@ def test_missing_label_file_of_a_present_subject_is_refused_by_name(root, au):
         load("disfa", root)
 
 
+def test_the_label_folder_of_public_code_is_read_and_leads_back_to_its_root(root):
+    (root / "ActionUnit_Labels").rename(root / "AU_Labels")
+    assert len(load("disfa", root)) == 4
+    with pytest.raises(
+        DataError, match=f"this looks like the label folder itself. Name the folder above it, {root}\\."
+    ):
+        load("disfa", root / "AU_Labels")
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -243,7 +252,9 @@ def test_foreign_and_doubled_label_files_are_refused_by_name(root, names, messag
         (["Third ABAW/AU_Detection_Challenge/Train_Set/a.txt"], "this looks like Aff-Wild2"),
         (["SN001/SN001_au1.txt"], "this looks like the label folder itself"),
         (["SN001/0.png"], r"no label files of DISFA. Expected ActionUnit_Labels/<subject>/<subject>_au<n>\.txt"),
-        (["ActionUnit_Labels/readme.txt"], "ActionUnit_Labels: no folders of subjects"),
+        (["ActionUnit_Labels/readme.txt"], "ActionUnit_Labels: no folders of subjects.* It holds readme.txt"),
+        (["ActionUnit_Labels/a.zip", "Videos_LeftCamera.zip"], r"Still packed is Videos_LeftCamera\.zip and 1 more"),
+        (["codes/SN001/SN001_AU1.TXT"], "codes looks like the label folder. Call it ActionUnit_Labels"),
     ],
 )
 def test_folder_of_something_else_is_named_for_what_it_is(tmp_path, content, message):
@@ -413,7 +424,7 @@ def test_missing_videos_are_counted_and_dropped_only_when_required(root):
         load("disfa", root)
 
 
-@pytest.mark.parametrize("folder", ["SN001", "sn001", "images/SN001", "Images/SN001"])
+@pytest.mark.parametrize("folder", ["SN001", "sn001", "images/SN001", "Images/SN001", "img/SN001"])
 @pytest.mark.parametrize(
     ("name", "first"),
     [
@@ -422,6 +433,7 @@ def test_missing_videos_are_counted_and_dropped_only_when_required(root):
         ("LeftVideoSN001_comp_{:08}.jpg", 0),
         ("leftvideoSN001_Comp_{:05}.jpg", 1),
         ("SN001_{:04}.JPG", 0),
+        ("frame_det_00_{:06}.bmp", 1),
     ],
 )
 def test_extracted_images_are_matched_whatever_they_count_from(root, folder, name, first):

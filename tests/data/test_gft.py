@@ -386,7 +386,7 @@ def test_bad_settings_are_refused_by_name(root, content, message):
         (["x/AU_Detection_Challenge/Train_Set/a.txt"], "this looks like Aff-Wild2"),
         (["Physiology/F001/T1/a.txt"], r"this looks like BP4D\+"),
         (["images.npy", "frames.parquet"], "this looks like a pack"),
-        (["001A.csv"], r"this looks like the label folder itself\. Name the folder above it"),
+        (["001A.csv"], r"this looks like the label folder itself\. Call it labels and name the folder that it is in"),
         (["labels/001A.txt"], "no label files of GFT.*<subject>.csv in .*/labels; gft.toml may name another folder"),
         (["labels/001A.csv"], r"gft_train\.txt: cannot be read"),
     ],

@@ -337,9 +337,20 @@ def test_rendered_pack_carries_latents_in_the_order_of_its_rows_and_its_banner(t
     pd.testing.assert_frame_equal(made.latents[keys], table.frames[keys])
     present = made.latents[[f"AU{au}" for au in bp4d.AUS]].to_numpy() >= 1
     assert (present == (table.labels[:, :-1] == 1)).all()
-    some = layout.latents(tmp_path / "faces").iloc[:-1]
-    some.to_parquet(tmp_path / "faces" / "synthetic_latents.parquet")
+    some, file = layout.latents(tmp_path / "faces").iloc[:-1], tmp_path / "faces" / "synthetic_latents.parquet"
+    some.to_parquet(file)
     with pytest.raises(DataError, match="no latent intensities of 1 frames"):
+        pack(table, tmp_path / "faces", tmp_path / "another")
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:100], whole[:-20], whole[:4] + bytes(100) + whole[104:], b"PAR1PAR1"):
+        file.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"(?s)faces/synthetic_latents\.parquet: cannot be used, .* it again"):
+            pack(table, tmp_path / "faces", tmp_path / "another")
+    pd.concat([some, some]).to_parquet(file)
+    with pytest.raises(DataError, match=r"latents\.parquet: cannot be used"):
+        pack(table, tmp_path / "faces", tmp_path / "another")
+    some.drop(columns="frame").to_parquet(file)
+    with pytest.raises(DataError, match=r"latents\.parquet: cannot be used"):
         pack(table, tmp_path / "faces", tmp_path / "another")
 
 
@@ -453,6 +464,25 @@ def test_the_detector_finds_rendered_faces_and_puts_their_eyes_near_the_true_one
     assert found >= 8
     assert np.median(errors) < 0.2
     assert detect(np.full((100, 100, 3), 90, np.uint8)) == []
+
+
+def test_an_image_without_room_for_a_face_is_listed_and_ends_nothing(tmp_path):
+    drawn = draw_faces(np.zeros((2, 17)), identity_seed=1, size=96)
+    shown = [drawn[0], np.zeros((1, 1, 3), np.uint8), np.zeros((500, 1, 3), np.uint8), drawn[1]]
+    for number, image in enumerate(shown):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image[..., ::-1])
+    names = [f"{number}.png" for number in range(4)]
+    frames = pd.DataFrame({"subject": "A", "sequence": "T1", "frame": range(4), "image": names, "part": "1"})
+    frames = frames.assign(AU1=np.array([0, 1, 0, 1], np.int8))
+    table = FrameTable(frames, Protocol("one", (1,), {"1": frozenset({"A"})}))
+    made = pack(table, tmp_path, tmp_path / "pack", recipe=Recipe(32, "detector"))
+    assert made.no_face == ("A/T1/1", "A/T1/2")
+    assert list(made.table.frames["frame"]) == [0, 3]
+
+
+def test_an_image_that_opencv_refuses_is_a_data_error():
+    with pytest.raises(DataError, match="no face can be found in"):
+        images.crop_faces(np.zeros((40, 40, 3), np.uint8), 32, lambda image: cv2.resize(image, (0, 0)))
 
 
 def test_a_detector_that_finds_nothing_says_so(root, tmp_path):
