@@ -3,13 +3,14 @@
 import difflib
 import functools
 import json
+import math
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from filelock import FileLock
@@ -22,7 +23,6 @@ from aunce.processes import ENGINE, first_process, leave_with_engine, safe_path
 from aunce.study.grid import (
     NOTEBOOKS,
     REPORTS,
-    Data,
     Progress,
     Run,
     Study,
@@ -30,13 +30,19 @@ from aunce.study.grid import (
     load_study,
     need_clone,
     progress,
+    without_size,
 )
+from aunce.study.guess import at_once, cores, costs, frames_of
 from aunce.study.spec import DataSpec, RunSpec
+
+if TYPE_CHECKING:
+    from aunce.data.images import FaceCrops
 
 PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "anatomy": ("Anatomy of the loss", {}),
     "audit": ("Audit of the published numbers", {}),
     "claims": ("What has become of each claim", {}),
+    "looks": ("Looks at the decisive study", {"repetitions": 10_000}),
     "loss": ("The loss in a training of your own", {}),
     "reliability": ("What survives", {}),
     "simulation": ("What the intervals cover", {"repetitions": 2000}),
@@ -110,6 +116,11 @@ def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
+only_option = click.option(
+    "--only", multiple=True, metavar="AXIS=VALUE", help="A part of the grid alone; may be given several times."
+)
+
+
 def _assignment(text: str) -> tuple[str, Any]:
     """Name and value of FIELD=VALUE. The value is read as TOML if it is valid TOML, else as text."""
     import tomllib
@@ -132,7 +143,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 @click.argument("study")
 @with_overrides
 @click.option("--profile", default="laptop", show_default=True, help="A folder in notebooks/profiles, or a path.")
-@click.option("--only", multiple=True, metavar="AXIS=VALUE", help="Do a part of the grid; may be given several times.")
+@only_option
 @click.option("--dry-run", is_flag=True, help="Count the runs and estimate hours and disk; start nothing.")
 def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, ...], dry_run: bool) -> None:
     """Do all runs of STUDY that are not done yet, then write its report.
@@ -140,23 +151,31 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     STUDY is a name in notebooks/studies or the path of a TOML file. NAME:gpu is the study in the size of a GPU,
     NAME:again the same study on newly rendered faces. The same command continues what was stopped.
     """
+    from aunce.report.claims import decided_by
     from aunce.study import engine
 
     plan = load_study(study, overrides)
     runs = plan.select(only)
-    check_backbones(runs)
     state = progress(plan, runs)
     to_do = [run for run in runs if run.state != "done"]
     for one in to_do:
         if one.state == "damaged":
             click.echo(f"{one.key} is damaged and is done again: {one.reach().why}", err=True)
     side_by_side = min(at_once(runs), len(to_do) or 1)
-    gigabytes = sum(map(disk_of_data, {data.name: data for run in runs for data in run.data}.values()))
-    gigabytes += disk_of_runs(runs, side_by_side)
+    data = {name: frames_of(one) for name, one in {one.name: one for run in runs for one in run.data}.items()}
+    guessed = {run.key: costs(run, data[run.data[0].name][0]) for run in runs}
+    weights = [gigabytes for gigabytes, _ in guessed.values()]
+    # Weights and tables of all runs, and checkpoints (three times the weights) of those at work.
+    gigabytes = sum(disk for _, disk in data.values()) + sum(weights) + 2e-3 * len(runs)
+    gigabytes += 3 * side_by_side * max(weights)
+    left = state.seconds_left if state.done else sum(guessed[run.key][1] for run in to_do)
     click.echo(
-        f"{plan.title}: {len(runs)} runs, {state.done} done, about {duration(state.seconds_left / side_by_side)} to go "
-        f"with {side_by_side} side by side, about {gigabytes:.1f} GB of disk in all"
+        f"{plan.title}: {len(runs)} runs, {state.done} done, about {duration(left / side_by_side)} to go with "
+        f"{side_by_side} side by side{'' if state.done else ' (a guess)'}, about {gigabytes:.1f} GB of disk in all"
     )
+    arms = list(dict.fromkeys(run.labels["arm"] for run in plan.runs if "arm" in run.labels))
+    decides = decided_by(without_size(plan.name), arms)
+    click.echo(decides)
     if dry_run:
         click.echo("Nothing was started.")
         return
@@ -174,6 +193,8 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     draw_index(page.parent.parent)
     if failed:
         raise AunceError(f"some runs failed, the report is marked partial: {page}\n{see_them}")
+    if not decides.startswith("Decides no"):
+        click.echo("To show its verdicts there: aunce report claims; aunce report summary")
     click.echo(str(page))
 
 
@@ -195,55 +216,24 @@ def _options(overrides: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def check_backbones(runs: Iterable[Run]) -> None:
-    """Refuse a backbone that no run could read, before faces are cropped for hours.
-
-    Raises:
-        UsageError: a backbone that is not bundled, no folder with `config.json`, and none of the hub with its revision.
-    """
-    named = {run.spec.backbone for run in runs if not run.spec.revision}
-    named = {name for name in named if not (Path(name) / "config.json").is_file()}
-    if not named:
-        return  # the import below takes seconds
-    from aunce.backbones import BACKBONES
-
-    for backbone in named - set(BACKBONES):
-        raise UsageError(
-            f"backbone '{backbone}': no folder with a config.json; bundled are {', '.join(BACKBONES)}, and one of the "
-            "hub needs its revision, 40 hex digits"
-        )
-
-
-def disk_of_runs(runs: Sequence[Run], side_by_side: int) -> float:
-    """Gigabytes of the tables and weights of all runs, and of the checkpoints (three times the weights) at work."""
-    weights = [sum(file.stat().st_size for file in Path(run.spec.backbone).glob("*.safetensors")) / 1e9 for run in runs]
-    return sum(2e-3 + one for one in weights) + 3 * side_by_side * max(weights)
-
-
-def at_once(runs: Sequence[Run]) -> int:
-    """How many of these runs this machine executes side by side: by its cores, and by its GPUs if runs lease them."""
-    from aunce.study import execution
-
-    by_cores = max(1, cores() // max(run.spec.threads for run in runs))
-    leased = "CUDA_VISIBLE_DEVICES" not in os.environ and any(run.spec.device != "cpu" for run in runs)
-    return min(by_cores, len(execution.list_gpus()) or by_cores) if leased else by_cores
-
-
+@functools.cache
 @main.command()
 @click.argument("study")
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 @with_overrides
-def run(study: str, keys: tuple[str, ...], overrides: dict[str, Any]) -> None:
+@only_option
+def run(study: str, keys: tuple[str, ...], overrides: dict[str, Any], only: tuple[str, ...]) -> None:
     """Execute the run KEY of STUDY in a fresh kernel, unless it is done. Several keys are executed in turn.
 
     On several GPUs at once: torchrun --nproc-per-node GPUS -m aunce run STUDY KEY.
     """
     leave_with_engine()
     plan = load_study(study, overrides)
+    asked = plan.select(only) if only else plan.runs
     failed = 0
     for this in list(map(plan.run, keys)):
         try:
-            _execute(plan, this)
+            _execute(plan, this, asked)
         except RunError as error:
             if len(keys) == 1:
                 raise
@@ -253,8 +243,8 @@ def run(study: str, keys: tuple[str, ...], overrides: dict[str, Any]) -> None:
         raise AunceError(f"{failed} of {len(keys)} runs failed")
 
 
-def _execute(plan: Study, this: Run) -> None:
-    """Execute one run and say how far the study has come."""
+def _execute(plan: Study, this: Run, asked: list[Run]) -> None:
+    """Execute one run and say how far those that were asked for have come."""
     from aunce.study import execution
 
     key = this.key
@@ -264,7 +254,7 @@ def _execute(plan: Study, this: Run) -> None:
     if not executed:
         click.echo(f"{key}: done already")
         return
-    state = progress(plan, plan.runs, hashes=False)
+    state = progress(plan, asked, hashes=False)
     left = state.seconds_left / at_once([this])
     seconds = this.reach().metrics["duration_s"]
     click.echo(f"[{state.done}/{state.total}] {key}: {seconds:.0f} s, about {duration(left)} left")
@@ -284,24 +274,20 @@ def prepare(study: str, key: str, name: str, overrides: dict[str, Any], workers:
     data = next(data for data in load_study(study, overrides).run(key).data if data.name == name)
     started = time.monotonic()
     folder = execution.make_data(data, workers=workers, look=True, progress=_ticker("packed"))
-    click.echo(f"data {data.name}: {duration(time.monotonic() - started)}{_left_out(folder) if data.root else ''}")
+    click.echo(f"data {data.name}: {duration(time.monotonic() - started)}")
+    if data.root:
+        from aunce.data import images
+
+        _say_left_out(images.open_pack(folder))
 
 
-def _left_out(folder: Path) -> str:
-    """What the pack of a real data set lacks, in words."""
-    from aunce.data import images
-
-    pack = images.open_pack(folder)
-    said = [
-        f"{len(frames):,} frames {why}, such as {frames[0]}"
-        for frames, why in (
-            (pack.table.missing_images, "without an image"),
-            (pack.no_face, "without a face"),
-            (pack.broken, "whose image cannot be read"),
-        )
-        if len(frames)
-    ]
-    return "; left out: " + ", ".join(said) if said else ""
+def _say_left_out(pack: "FaceCrops") -> None:
+    """What the pack of a real data set lacks."""
+    if said := pack.table.without_image():
+        click.echo(f"left out: {said}")
+    for frames, why in ((pack.no_face, "no face was found"), (pack.broken, "the image cannot be read")):
+        if frames:
+            click.echo(f"left out, because {why}: {len(frames):,} frames, listed in {pack.folder / 'skipped.csv'}")
 
 
 @main.command()
@@ -347,7 +333,7 @@ def report(name: str, overrides: dict[str, Any]) -> None:
     """Write the report NAME, and the index of all reports; nothing is trained.
 
     NAME is a study, whose finished runs are collected, or one that needs no runs: anatomy, audit, claims (the ledger),
-    loss, reliability (what tests/faults/record.py recorded), simulation, speed (ten minutes on an idle machine),
+    looks, loss, reliability (what tests/faults/record.py recorded), simulation, speed (ten minutes on an idle machine),
     summary (the ledger on one page), or index alone.
     """
     from aunce.report import index
@@ -448,29 +434,68 @@ def draw_index(reports: Path) -> None:
     help="A .csv or .parquet file. Default: CSV to the screen.",
 )
 @click.option(
-    "--detector", default="", help="Face detector in place of the run's: cascade, or the path of a YuNet file."
+    "--detector", default="", help="Face detector in place of the run's: mtcnn, cascade, or the path of a YuNet file."
 )
-def predict(run: Path, paths: tuple[Path, ...], out: Path | None, detector: str) -> None:
+@click.option("--skip", default=1, type=click.IntRange(min=1), help="Take the first of this many frames of a video.")
+@click.option("--fps", default=float("inf"), type=click.FloatRange(0, min_open=True), help="At most so many a second.")
+@click.option(
+    "--draw", type=click.Path(path_type=Path, file_okay=False), help="Also write the pictures and videos, with boxes."
+)
+@click.option("--show-faces", is_flag=True, help="Draw faces that are not rendered, too. Keep them to yourself.")
+def predict(
+    run: Path,
+    paths: tuple[Path, ...],
+    out: Path | None,
+    detector: str,
+    skip: int,
+    fps: float,
+    draw: Path | None,
+    show_faces: bool,
+) -> None:
     """Predict the action units of all faces in images, folders and videos.
 
     RUN is the folder of a finished run, reports/STUDY/runs/KEY. One row per face and frame: input, frame (from 1),
-    face_id (0 is the largest), timestamp (seconds), confidence (of the face detector; 0: no face), the probabilities
-    AU01, AU02, ..., and trained_on. Faces are found and aligned as for the training of the run; if that took images as
-    they were (align none), the centred square of each image is taken for a face.
+    face_id (0 is the largest), track (the same face over a video), timestamp (seconds), confidence (of the face
+    detector; 0: no face), success (1: a face), the face's box and eyes in pixels, the probabilities AU01, AU02, ...,
+    AU01_c, AU02_c, ... (1: above the threshold chosen in training), and trained_on. Faces are found and aligned as for
+    the training of the run; if that took images as they were (align none), the centred square of each image is taken
+    for a face, unless --detector names one. --draw needs --show-faces for faces that are not rendered.
     """
     from aunce import prediction
 
+    say = functools.partial(click.echo, err=True)
     prediction.check_out(out)
-    files = prediction.sources(paths)
+    files = prediction.sources(paths, note=say)
+    if draw is not None and not (show_faces or all(map(prediction.is_rendered, files))):
+        raise UsageError("--draw: these faces are not rendered; add --show-faces, and keep what is drawn to yourself")
+    if draw is not None and show_faces:
+        _refuse_committed(draw, "--draw")
     model = prediction.load(run, detector=detector)
     if model.trained_on == prediction.RENDERED:
-        click.echo(f"aunce: this model was trained on {model.trained_on}", err=True)
+        say(f"aunce: this model was trained on {model.trained_on}")
+    if model.find is None:
+        say("aunce: no face is looked for, as in the training of this run; --detector mtcnn finds them")
+    if all(map(math.isnan, model.thresholds)):
+        say("aunce: this run was made before thresholds were kept; the columns AU01_c, AU02_c, ... are empty")
     broken: list[str] = []
-    rows = prediction.write(prediction.predict(model, files, progress=_ticker("predicted"), warn=broken.append), out)
+    options: dict[str, Any] = {"every": skip, "fps": fps, "warn": broken.append, "note": say}
+    tables = prediction.predict(model, files, progress=_ticker("predicted"), **options)
+    made = prediction.write(tables if draw is None else prediction.draw(model, tables, draw), out)
     if out is not None:
-        click.echo(f"{out}: {rows:,} rows")
+        click.echo(f"{out}: {made.rows:,} rows")
+    if model.find is not None or made.without:
+        where = f", listed in {out or 'the table'} with success 0" if made.without else ""
+        say(f"no face in {made.without:,} of {made.frames:,} frames{where}")
     if broken:
-        raise DataError("\n".join([*broken, f"{rows:,} rows of what could be read are written"]))
+        raise DataError("\n".join([*broken, f"{made.rows:,} rows are written; these images have one without a face"]))
+
+
+def _refuse_committed(folder: Path, option: str) -> None:
+    """Refuse a folder below the reports for faces of people."""
+    if REPORTS.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UsageError(
+            f"{option}, --show-faces: pages in {REPORTS} are committed; name a folder that is not, such as card"
+        )
 
 
 @main.group()
@@ -509,19 +534,16 @@ def synth(name: str, out: Path, **options: Any) -> None:
 @click.option("--show-faces", is_flag=True, help="Show faces on the page that are not rendered. Keep it to yourself.")
 def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: bool) -> None:
     """Print the data card of the data set NAME at ROOT; exit 1, with file and line, if something is wrong."""
+    from aunce.data import load, refuse_missing
     from aunce.evaluation import scored_aus
     from aunce.report.card import DataCard
 
     if page is not None:
         need_clone()
-        if show_faces and REPORTS.resolve() in page.resolve().parents:
-            raise UsageError(f"--show-faces: pages in {REPORTS} are committed; name a folder that is not, such as card")
+        if show_faces:
+            _refuse_committed(page, "--page")
     card = DataCard(name, root, protocol=protocol)
     click.echo(card.text())
-    if missing := len(card.table.missing_images):
-        if missing == len(card.table):
-            raise DataError(f"{root}: none of the {missing:,} labelled frames has an image; is this the root?")
-        click.echo(f"{missing:,} labelled frames have no image, and would be left out", err=True)
     labels, subjects = card.table.labels, card.table.frames["subject"].to_numpy()
     rows = [(card.table.frames["part"] == part).to_numpy() for part in card.table.parts]
     if not any(scored_aus(labels[part], subjects[part], card.table.aus, card.table.null_aus) for part in rows):
@@ -537,6 +559,9 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
         click.echo(pages.render(NOTEBOOKS / "data.ipynb", parameters, page, title=title, study=kind))
         if REPORTS.resolve() in page.resolve().parents:
             draw_index(REPORTS)
+    load(name, root, protocol=protocol)  # says where the first image was looked for, if none is there
+    if said := refuse_missing(card.table, root):
+        click.echo(f"{said}; these would be left out", err=True)
 
 
 @data.command()
@@ -552,11 +577,12 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
     type=click.Choice(["landmarks", "detector", "none"]),
     help="What the eyes are brought to their place by. Default: landmarks where the data set ships them.",
 )
-@click.option("--detector", default="cascade", show_default=True, help="Face detector, or the path of a YuNet file.")
+@click.option("--detector", default="mtcnn", show_default=True, help="mtcnn, cascade, or the path of a YuNet file.")
 @click.option("--protocol", default="", help="A protocol of the data set by name. Default: its first.")
+@click.option("--allow-missing", is_flag=True, help="Leave labelled frames without an image out, however many.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the pack. Default: below $AUNCE_DATA.")
 def pack(
-    name: str, root: Path, pixels: int | None, align: str | None, detector: str, protocol: str, out: Path | None
+    name: str, root: Path, pixels: int | None, align: str | None, detector: str, out: Path | None, **options: Any
 ) -> None:
     """Crop the faces of the data set NAME at ROOT once, into one memory-mapped file beside their labels."""
     from aunce.data import pack_faces, prepare
@@ -564,13 +590,10 @@ def pack(
 
     usual = data_set(name)
     recipe = Recipe(pixels or usual.pixels, align or usual.align, detector)  # type: ignore[arg-type]
-    options: dict[str, Any] = {"recipe": recipe, "protocol": protocol}
-    options |= {"workers": cores(), "progress": _ticker("packed")}
+    options |= {"recipe": recipe, "workers": cores(), "progress": _ticker("packed")}
     made = prepare(name, root, **options) if out is None else pack_faces(name, root, out, **options)
     click.echo(f"{made.folder}: {len(made.table)} crops of {recipe.size} px, hash {made.hash}")
-    for frames, why in ((made.no_face, "no face was found"), (made.broken, "the image cannot be read")):
-        if frames:
-            click.echo(f"left out, because {why}: {len(frames)} frames, listed in {made.folder / 'skipped.csv'}")
+    _say_left_out(made)
 
 
 @data.command("verify")
@@ -601,11 +624,6 @@ def _ticker(verb: str) -> Callable[[int, int], None]:
     return tick
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def in_words(state: Progress) -> str:
     """How far a study has come, in one line: runs by state, and the time left with those that run now."""
     said = f"{state.done} done, {state.running} running, {state.failed} failed, {state.to_do} to do"
@@ -618,18 +636,3 @@ def in_words(state: Progress) -> str:
     if state.running:
         return f"{said}; about {duration(state.seconds_left / state.running)} left with {state.running} side by side"
     return f"{said}; about {duration(state.seconds_left)} of work left" if state.to_do else said
-
-
-def disk_of_data(data: Data) -> float:
-    """Gigabytes of a data set: three bytes per pixel of a crop, half a byte per pixel of a rendered JPEG."""
-    from aunce.data import is_pack, load, renderer
-
-    if data.root and is_pack(data.root):
-        return 0.0
-    if data.root:
-        frames, raw = len(load(data.dataset, data.root, protocol=data.protocol, images="optional")), 0
-    else:
-        layout, render = renderer(data.dataset).LAYOUT, data.render
-        people = layout.people(render["subjects"] or len(layout.part_of))
-        frames, raw = sum(len(job.frames) for job in layout.plan(people, render["frames"])), 0.5 * render["size"] ** 2
-    return frames * float(raw + 3 * data.crops["size"] ** 2) / 1e9

@@ -297,12 +297,17 @@ def unscored_unknown(labels: Array, scores: Array) -> tuple[Array, Array]:
     return np.where(without, -1, labels), np.where(without, 0, scores)
 
 
+Scores = Mapping[str, Mapping[str, tuple[Array, Array]]]
+"""Epoch rule -> head -> probabilities (validation (m, K), test (n, K))."""
+
+
 def score_tables(
-    scores: Mapping[str, Mapping[str, tuple[Array, Array]]],
+    scores: Scores,
     validation_labels: Array,
     test_labels: Mapping[str, Array],
     subjects: ArrayLike,
     aus: Sequence[int],
+    groups: ArrayLike | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The two tables of a run: counts at three thresholds, and concordant pairs.
 
@@ -315,6 +320,9 @@ def score_tables(
         test_labels: "clean" or "noisy" -> (n, K).
         subjects: (n,), of the test frames.
         aus: the K AU numbers.
+        groups: (n,), such as populations, for small tables of many subjects: counts are summed over each, and AUs
+            without a known label have none. Pairs are summed over all, those within subjects (subject and other are
+            "all") apart from the rest (other is "others").
 
     Returns:
         counts with columns head, epoch_rule, threshold, labels, subject, au, tp, fp, fn, tn; and pairs with columns
@@ -327,14 +335,24 @@ def score_tables(
             for kind, whole in test_labels.items():
                 labels, predicted = unscored_unknown(whole, test)
                 place = {"head": head, "epoch_rule": rule, "labels": kind}
-                pairs.append(concordance(labels, predicted, subjects, aus).assign(**place))
+                ordered = concordance(labels, predicted, subjects, aus)
+                pairs.append((ordered if groups is None else _summed(ordered)).assign(**place))
                 cuts = {"0.5": np.full(len(aus), 0.5), "tuned": tuned, "oracle": thresholds(labels, predicted)}
                 for name, cut in cuts.items():
-                    rows = occurrence_counts(labels, predicted >= cut, subjects, aus)
+                    rows = occurrence_counts(labels, predicted >= cut, subjects if groups is None else groups, aus)
+                    if groups is not None:
+                        rows = rows[rows[["tp", "fp", "fn", "tn"]].any(axis=1)]
                     counts.append(rows.assign(**place, threshold=name))
     first = ["head", "epoch_rule", "threshold", "labels", "subject", "au", "tp", "fp", "fn", "tn"]
     second = ["head", "epoch_rule", "labels", "subject", "other", "au", "concordant", "pairs"]
     return pd.concat(counts, ignore_index=True)[first], pd.concat(pairs, ignore_index=True)[second]
+
+
+def _summed(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `concordance` for two subjects, "all" and "others"; `auc` is the same of both."""
+    other = np.where(pairs["subject"] == pairs["other"], "all", "others")
+    named = pairs.assign(subject="all", other=other)
+    return named.groupby(["subject", "other", "au"], sort=False)[["concordant", "pairs"]].sum().reset_index()
 
 
 def _subjects(subjects: ArrayLike, count: int) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ there is one. Floors and the ceiling are methods too: their features are not lea
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,14 +18,15 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
+from aunce import evaluation
 from aunce.backbones import load_backbone
-from aunce.data import prepare, transfer
-from aunce.data.frames import Split
+from aunce.data import noise, prepare, transfer
+from aunce.data.frames import FrameTable, Split
 from aunce.data.images import FaceCrops
 from aunce.data.recipes import Recipe
 from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
-from aunce.evaluation import Array, scored_aus
+from aunce.evaluation import Array, Scores, scored_aus
 from aunce.losses import EXPONENTS, AUNCELoss, infonce, own_view_share, supcon
 from aunce.model import Encoder, build_encoder, build_probe
 from aunce.probe import Monitor, embed, fit_train_mode_probe, probabilities
@@ -49,15 +51,100 @@ class Trained:
 
 
 def crops(spec: RunSpec) -> FaceCrops:
-    """The crops that a run trains and tests on, see `aunce.data.prepare`; of two data sets, joined by `transfer.join`.
+    """The crops that a run trains and tests on, see `aunce.data.prepare`; several are joined, see `transfer`.
 
     Raises:
-        UsageError: landmarks are asked for and missing, or two data sets do not go together.
+        UsageError: landmarks are asked for and missing, two data sets do not go together, or packs of populations are
+            missing.
         DataError: a folder is not what it should be.
     """
     recipe = Recipe(spec.pixels, spec.align, spec.detector)
     pack = prepare(spec.dataset, spec.root, recipe=recipe, protocol=spec.protocol)
-    return transfer.join(pack, prepare(spec.test_dataset, spec.test_root, recipe=recipe)) if spec.test_dataset else pack
+    if spec.test_dataset:
+        return transfer.join(pack, prepare(spec.test_dataset, spec.test_root, recipe=recipe))
+    if not spec.populations:
+        return pack
+    datasets = [spec.dataset] * (1 + spec.populations) + [target.partition(":")[2] for target in spec.targets]
+    if len(spec.other_roots) != len(datasets):
+        raise UsageError(
+            f"populations = {spec.populations} and {len(spec.targets)} targets need {len(datasets)} packs in "
+            f"other_roots, and there are {len(spec.other_roots)}; `aunce run` makes them and hands them on"
+        )
+    protocols = [spec.protocol if dataset == spec.dataset else "" for dataset in datasets]
+    validation, *others = (
+        prepare(dataset, root, recipe=recipe, protocol=protocol)
+        for dataset, root, protocol in zip(datasets, spec.other_roots, protocols, strict=True)
+    )
+    tests, targets = others[: spec.populations], others[spec.populations :]
+    return transfer.join_populations(pack, validation, tests, dict(zip(spec.targets, targets, strict=True)))
+
+
+def split_of(spec: RunSpec, table: FrameTable) -> Split:
+    """The rows for training, inner validation and test: parts of one population, or populations of their own.
+
+    Raises:
+        DataError: see `FrameTable.split`.
+    """
+    return transfer.split(table) if spec.populations else table.split(spec.test_part, seed=spec.replicate)
+
+
+def rows_of_targets(spec: RunSpec, table: FrameTable) -> dict[str, Array]:
+    """The rows of each target of a run, ascending."""
+    return {name: np.flatnonzero(table.frames["part"] == name) for name in spec.targets}
+
+
+def scored_aus_of_targets(spec: RunSpec, table: FrameTable) -> dict[str, tuple[int, ...]]:
+    """The AUs of each target that enter means, see `evaluation.scored_aus`."""
+    return {
+        name: scored_aus(table.labels[rows], table.frames["subject"].iloc[rows], table.aus, table.null_aus)
+        for name, rows in rows_of_targets(spec, table).items()
+    }
+
+
+def noisy_labels(spec: RunSpec, pack: FaceCrops) -> Array:
+    """The labels (n, K) with the annotator noise of a run; those of targets stay clean, and have no part in it."""
+    labels = pack.table.labels
+    home = np.flatnonzero(~pack.table.frames["part"].isin(spec.targets))  # targets come last
+    labels[home] = noise.annotate(
+        dataclasses.replace(pack.table, frames=pack.table.frames.iloc[home]),
+        kind=spec.noise_kind,
+        rate=spec.noise_rate,
+        seed=spec.replicate,
+        intensity=None if pack.latents is None else pack.latents.iloc[home],
+        preserve_rate=spec.noise_keeps_rates,
+    )
+    return labels
+
+
+def score_tables(
+    spec: RunSpec, table: FrameTable, split: Split, noisy: Array, scores: Scores
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Counts and pairs of a run, see `evaluation.score_tables`; populations take the place of subjects.
+
+    With targets both tables have a column `target`, empty for the test itself. The threshold `tuned` is the test's, and
+    targets are scored on their clean labels.
+
+    Args:
+        spec: the run.
+        table: the frames with their clean labels.
+        split: rows for training, inner validation and test.
+        noisy: (n, K) labels of inner validation and test.
+        scores: of validation and of test and targets, see `probe.Monitor.scores`.
+    """
+    clean, subjects, stop, found = table.labels, table.frames["subject"], 0, []
+    for name, rows in {"": split.test, **rows_of_targets(spec, table)}.items():
+        start, stop = stop, stop + len(rows)
+        mine = {
+            rule: {head: (validation, scored[start:stop]) for head, (validation, scored) in heads.items()}
+            for rule, heads in scores.items()
+        }
+        truths = {"clean": clean[rows]} | ({} if name else {"noisy": noisy[rows]})
+        people = subjects.iloc[rows]
+        groups = transfer.population_of(people) if spec.populations else None
+        counts, pairs = evaluation.score_tables(mine, noisy[split.validation], truths, people, table.aus, groups)
+        found.append([one.assign(target=name) if spec.targets else one for one in (counts, pairs)])
+    counts, pairs = (pd.concat(parts, ignore_index=True) for parts in zip(*found, strict=True))
+    return counts, pairs
 
 
 def train(
@@ -96,6 +183,7 @@ def train(
         probe_epochs=spec.probe_epochs,
         probe_learning_rate=spec.probe_learning_rate,
         ridge=spec.probe == "ridge",
+        targets=[*rows_of_targets(spec, table).values()],
         device=device,
     )
     if spec.method in ("pixels", "latent"):
@@ -160,7 +248,7 @@ def train(
         )
         validation, test = (
             probabilities(probe, embed(moved, pack.images, rows, device=device, crop=spec.crop))
-            for rows in (split.validation, split.test)
+            for rows in (split.validation, scores.scored_rows)
         )
         scores.scores["last"] = scores.scores["last"] | {"moving": (validation, test)}  # other rules may share the dict
     return Trained(history, scores, encoder)

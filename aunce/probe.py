@@ -415,6 +415,7 @@ class Monitor:
         ridge: score the ridge probes, too.
         others_from: with `ridge`, the epoch from which the other heads, `ridge_all` included, are scored beside it.
         lengths: epochs whose scores are kept under a rule of their own, `at 40` for 40.
+        targets: rows of further frames (n) each, scored after those of the test; nothing is chosen by them.
         device: where the ridge probes are fitted.
     """
 
@@ -436,6 +437,7 @@ class Monitor:
         ridge: bool = False,
         others_from: int = 0,
         lengths: Sequence[int] = (),
+        targets: Sequence[Array] = (),
         device: str = "cpu",
     ) -> None:
         self.features, self.split, self.head = features, split, head
@@ -443,6 +445,8 @@ class Monitor:
         self.aus, self.scored = tuple(aus), tuple(scored)
         self.knn_frames, self.ridge, self.others_from, self.device = knn_frames, ridge, others_from, device
         self.lengths = tuple(lengths)
+        self.scored_rows = np.concatenate([split.test, *targets])
+        """The frames of test and targets (n), rows of the table."""
         self._fit = partial(fit_probe, seed=seed, epochs=probe_epochs, learning_rate=probe_learning_rate)
         self.scores: dict[str, dict[str, tuple[Array, Array]]] = {}
         """Epoch rule -> head -> probabilities (validation (m, K), test (n, K)), for `evaluation.score_tables`."""
@@ -464,7 +468,7 @@ class Monitor:
             for the oracle column only): means over the scored AUs, F1 at the threshold 0.5.
         """
         split = self.split
-        train, validation, test = (self.features(rows) for rows in (split.train, split.validation, split.test))
+        train, validation, test = (self.features(rows) for rows in (split.train, split.validation, self.scored_rows))
         scores, paths = {}, {}
         others = not self.ridge or epoch >= self.others_from
         if self.ridge:
@@ -484,7 +488,7 @@ class Monitor:
 
         decides = scores["ridge" if self.ridge else "probe"]
         values = self._means("val", split.validation, self.noisy, decides[0])
-        values |= self._means("test", split.test, self.clean, decides[1])
+        values |= self._means("test", split.test, self.clean, decides[1][: len(split.test)])
         ranks = dict(zip(RULES, (float(epoch), values["val_auc"], values["test_auc"]), strict=True))
         for rule, value in (ranks | ({f"at {epoch}": 0.0} if epoch in self.lengths else {})).items():
             # A mean that is undefined is better than none and worse than any.
@@ -503,6 +507,7 @@ class Monitor:
         scores = [probe.scores(validation) for probe in probes]
         noisy = [self._auc(self.noisy[split.validation], values) for values in scores]
         clean = [self._auc(self.clean[split.validation], values) for values in scores]
+        test = test[: len(split.test)]  # without targets
         tested = np.array([self._auc(self.clean[split.test], probe.scores(test)) for probe in probes])
         best, regret = choose(noisy), tested[choose(clean)] - tested
         chosen, unsettled = np.arange(len(probes)) == best, [probe.unsettled for probe in probes]

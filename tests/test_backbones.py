@@ -151,3 +151,18 @@ def test_every_bad_folder_of_a_backbone_is_one_message(name, content, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match="cannot be read as a vision model"):
         build_backbone(str(tmp_path))
+
+
+def test_the_cheap_stem_gives_as_many_tokens_and_is_saved_and_loaded_as_any_other(tmp_path):
+    torch.manual_seed(0)
+    backbone, images = build_backbone("patch").eval(), torch.rand(2, 3, 48, 48)
+    assert tokens(backbone, images).shape == tokens(build_backbone("small").eval(), images).shape == (2, 9, 96)
+    strides = [module.stride for module in backbone.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert strides[0] == (4, 4)
+    assert not any(isinstance(module, torch.nn.MaxPool2d) for module in backbone.modules())
+    encoder = build_encoder("patch", aus=2, channels=4, seed=0)
+    safetensors.torch.save_model(encoder, tmp_path / "weights.safetensors")
+    other = build_backbone("patch")
+    load_backbone(other, tmp_path / "weights.safetensors")
+    for name, value in encoder.backbone.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])

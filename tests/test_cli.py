@@ -15,8 +15,10 @@ from click.testing import CliRunner
 from finished import finish
 
 from aunce import cli
+from aunce.backbones import BACKBONES
 from aunce.data import tiny
-from aunce.study import execution
+from aunce.model import build_encoder
+from aunce.study import execution, guess
 from aunce.study.grid import load_study
 
 STUDY = """
@@ -127,7 +129,7 @@ def test_a_study_killed_in_the_middle_continues_to_the_same_numbers(project, tmp
         (
             ["report", "laptopp"],
             2,
-            "without runs: anatomy, audit, claims, loss, reliability, simulation, speed, summary, index",
+            "without runs: anatomy, audit, claims, looks, loss, reliability, simulation, speed, summary, index",
         ),
         (["report", "audit", "--set", "epochs=3"], 2, "needs no runs"),
         (["run", "laptop", "nothing"], 2, "has no run 'nothing'"),
@@ -153,22 +155,47 @@ def test_debug_shows_the_traceback(aunce):
 def test_dry_run_counts_runs_hours_and_disk_and_starts_nothing(aunce, project):
     result = aunce("study", project(), "--dry-run")
     assert result.exit_code == 0
-    assert re.search(r"3 runs, 0 done, about 2 min to go", result.output)
+    assert re.search(r"3 runs, 0 done, about \d+ s to go with \d side by side \(a guess\)", result.output)
     assert "GB of disk" in result.output
     assert not load_study(str(project())).folder.exists()
+
+
+def test_the_guess_follows_backbone_pixels_epochs_frames_and_device(project, monkeypatch):
+    monkeypatch.setattr(execution, "list_gpus", list)
+    run = load_study(str(project())).runs[0]
+
+    def guessed(frames=1000, **fields):
+        weights, seconds = guess.costs(replace(run, spec=run.spec.model_copy(update=fields)), {"1": frames, "3": 9**9})
+        return weights, seconds - guess.START_S
+
+    large = {"backbone": "swin-base", "channels": 1024, "pixels": 224}
+    small, _ = guessed()
+    assert small == pytest.approx(
+        4e-9 * sum(w.numel() for w in build_encoder("small", aus=12, channels=8, seed=0).parameters())
+    )
+    weights, seconds = guessed(**large)
+    assert 0.34 < weights < 0.45  # 87 million weights of Swin-B in float32, and the heads of 12 AUs
+    assert guessed(**large, epochs=3 * run.spec.epochs)[1] == pytest.approx(3 * seconds)
+    assert guessed(2000, **large)[1] == pytest.approx(2 * seconds)
+    assert guessed(**large | {"pixels": 256}, crop=224) == (weights, seconds)
+    # 15.4e9 multiplications forward (Liu et al. 2021), three times that with the backward pass, two views
+    operations = 2 * 3 * 2 * 15.4e9 * 1000 * run.spec.epochs
+    assert seconds == pytest.approx(operations / guess.RATES["cpu"], rel=0.1)
+    assert guessed(**large, device="cuda")[1] == pytest.approx(seconds * guess.RATES["cpu"] / guess.RATES["cuda"])
+    assert guessed(method="pixels") == (0, 0)
 
 
 def test_the_time_that_is_left_counts_gpus_which_a_run_leases(monkeypatch, project):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     one = load_study(str(project())).runs[0]
     one = replace(one, spec=one.spec.model_copy(update={"threads": 1, "device": "auto"}))
-    monkeypatch.setattr(cli, "cores", lambda: 16)
+    monkeypatch.setattr(guess, "cores", lambda: 16)
     monkeypatch.setattr(execution, "list_gpus", list)
-    assert cli.at_once([one, one]) == 16
+    assert guess.at_once([one, one]) == 16
     monkeypatch.setattr(execution, "list_gpus", lambda: ["GPU-a", "GPU-b"])
-    assert cli.at_once([one, one]) == 2
+    assert guess.at_once([one, one]) == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # nothing is leased: as many share it as there are cores
-    assert cli.at_once([one, one]) == 16
+    assert guess.at_once([one, one]) == 16
 
 
 def test_with_folders_of_ones_own_a_study_of_several_data_sets_is_done_one_pair_at_a_time(aunce, project):
@@ -207,13 +234,15 @@ def test_whole_frames_of_a_real_data_set_are_not_taken_for_faces(aunce, project,
             ["--set", "backbone=/no/such/folder"],
             "backbone '/no/such/folder': no folder with a config.json; bundled are",
         ),
+        (["--set", "backbone={folder}"], "cannot be read as a vision model"),
         (["--set", "backbone=swin-bas"], "backbone 'swin-bas': no folder with a config.json; bundled are small"),
         (["--set", "crop=64"], "crop = 64 does not fit into pixels = 32"),
         (["--profile", "lap"], "--profile lap: no folder with a config.yaml"),
     ],
 )
-def test_what_no_run_could_do_is_refused_before_anything_starts(aunce, project, words, message):
-    result = aunce("study", project(), *words)
+def test_what_no_run_could_do_is_refused_before_anything_starts(aunce, project, tmp_path, words, message):
+    (tmp_path / "config.json").write_text("{}")
+    result = aunce("study", project(), *(word.replace("{folder}", str(tmp_path)) for word in words))
     assert result.exit_code == 2
     assert message in result.output
 
@@ -221,7 +250,7 @@ def test_what_no_run_could_do_is_refused_before_anything_starts(aunce, project, 
 def test_folders_may_be_named_from_where_one_stands(aunce, project, tmp_path, monkeypatch):
     """The engine and the runs work elsewhere."""
     (tmp_path / "swin").mkdir()
-    (tmp_path / "swin" / "config.json").write_text("{}")
+    (tmp_path / "swin" / "config.json").write_text(json.dumps(BACKBONES["small"]))
     monkeypatch.chdir(tmp_path)
     seen = {}
     monkeypatch.setattr("aunce.study.engine.execute_all", lambda plan, runs, profile: seen.update(runs=runs, plan=plan))

@@ -54,7 +54,7 @@ class Clone:
         for name in ("aunce", "notebooks"):
             shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "notebooks" / "studies" / "poly.toml").write_text(STUDY)
-        self.append("notebooks/claims.toml", CLAIM)
+        (folder / "notebooks" / "claims" / "poly.toml").write_text(CLAIM)
         self.append("aunce/supervised.py", f"\n\n{LOSS}")
         self.insert("aunce/study/spec.py", r"(SUPERVISED = \([^)]*)", r'\1, "poly1"')
         (folder / "aunce" / "data" / "mylab.py").write_text(DATA_SET)
@@ -133,7 +133,8 @@ def test_what_the_data_set_of_the_example_lacks_is_said(clone, mylab, tmp_path):
         assert "Traceback" not in said
     (broken / "labels.csv").write_text((mylab / "labels.csv").read_text())
     (broken / "images" / "S01" / "smile" / "7.jpg").unlink()
-    assert "1 labelled frames have no image" in clone.aunce("data", "check", "mylab", broken)
+    said = clone.aunce("data", "check", "mylab", broken, code=1)
+    assert "1 of 6 labelled frames have no image, in 1 sequence(s)" in said
     whole = clone.read("aunce/data/mylab.py")
     (clone.folder / "aunce" / "data" / "mylab.py").write_text(whole.partition("def fingerprint")[0])
     said = clone.aunce("data", "check", "mylab", mylab, code=2)

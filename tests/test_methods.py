@@ -4,15 +4,20 @@ import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+import safetensors.torch
 import torch
+from sklearn.metrics import f1_score, roc_auc_score
 
 from aunce import methods
-from aunce.data import noise, prepare
-from aunce.data.frames import Split
+from aunce.data import noise, prepare, transfer
+from aunce.data.frames import FrameTable, Protocol, Split
 from aunce.data.recipes import Recipe
 from aunce.errors import DataError, RunError
+from aunce.evaluation import auc
 from aunce.losses import aunce_loss, infonce, supcon
+from aunce.study.grid import BACKBONE, WEIGHTS
 from aunce.study.spec import CEILING, CONTRASTIVE, FLOORS, SUPERVISED, RunSpec
 from aunce.supervised import au_weights, supervised_loss
 
@@ -183,3 +188,81 @@ def test_noise_reaches_training_and_validation_but_never_the_clean_truth(pack, s
     result = methods.train(spec, pack, split, noisy, folder=tmp_path, log=lambda line: None)
     assert result.monitor.noisy is noisy
     assert np.array_equal(result.monitor.clean, pack.table.labels)
+
+
+def test_the_floor_of_a_pretext_is_its_backbone_as_the_methods_of_the_replicate_begin_with_it(pack, split, tmp_path):
+    """Left by another replicate, under a head of this one, and not trained."""
+    left = trained("infonce", pack, split, tmp_path, replicate=7).encoder
+    configuration = {BACKBONE: left.backbone.config.to_json_string()}
+    weights = tmp_path / WEIGHTS
+    safetensors.torch.save_file(
+        {key: value.contiguous() for key, value in left.state_dict().items()}, weights, configuration
+    )
+    result = trained("random", pack, split, tmp_path, pretext=True, start=str(weights), probe="ridge")
+    fresh = methods.untrained_encoder(RunSpec(channels=8), len(pack.table.aus)).state_dict()
+    for name, value in result.encoder.state_dict().items():
+        expected = left.state_dict() if name.startswith("backbone.") else fresh
+        assert torch.equal(value, expected[name]), name
+    alone = trained("random", pack, split, tmp_path, probe="ridge").monitor.scores["last"]["ridge"][1]
+    assert not np.array_equal(result.monitor.scores["last"]["ridge"][1], alone)
+    assert len(result.history) == 1
+
+
+@pytest.fixture
+def populations():
+    """A table of populations as `transfer` joins them, AU 4 unknown on the target; and scores of its frames."""
+    rng = np.random.default_rng(0)
+    parts = {"train": "train", "validation": "validation", "test 1": "test", "test 2": "test", "drawn:gft": "drawn:gft"}
+    names = [(part, f"{name}:F{person}") for name, part in parts.items() for person in range(4)]
+    frames = pd.DataFrame(
+        [(name, "T1", frame, "", part) for part, name in names for frame in range(25)],
+        columns=["subject", "sequence", "frame", "image", "part"],
+    )
+    for au in (1, 4):
+        frames[f"AU{au}"] = (rng.random(len(frames)) < 0.3).astype(np.int8)
+    frames.loc[frames["part"] == "drawn:gft", "AU4"] = np.int8(-1)
+    protocol = Protocol("p", (1, 4), {part: frozenset(some["subject"]) for part, some in frames.groupby("part")})
+    table = FrameTable(frames, protocol)
+    split = transfer.split(table)
+    scored = np.concatenate([split.test, np.flatnonzero(frames["part"] == "drawn:gft")])
+    scores = rng.random((len(frames), 2)).round(1)  # with ties
+    return table, split, {"last": {"ridge": (scores[split.validation], scores[scored])}}, scores
+
+
+def test_tables_of_populations_and_targets_give_the_scores_of_their_frames(populations):
+    table, split, kept, scores = populations
+    spec = RunSpec(populations=2, targets=["drawn:gft"], test_part="test")
+    noisy = 1 - table.labels
+    counts, pairs = methods.score_tables(spec, table, split, noisy, kept)
+    place, labels = table.frames["subject"].str.rpartition(":")[0], table.labels
+    assert set(counts["labels"][counts["target"] == "drawn:gft"]) == {"clean"}
+    assert set(counts["labels"][counts["target"] == ""]) == {"clean", "noisy"}
+    half = counts.query('labels == "clean" and threshold == "0.5"')
+    assert [(*row,) for row in half[["subject", "au"]].itertuples(index=False)] == [
+        ("test 1", 1), ("test 1", 4), ("test 2", 1), ("test 2", 4), ("drawn:gft", 1),
+    ]  # fmt: skip
+    for row in half.itertuples():
+        rows, k = (place == row.subject).to_numpy(), table.aus.index(row.au)
+        expected = f1_score(labels[rows, k], scores[rows, k] >= 0.5)
+        assert 2 * row.tp / (2 * row.tp + row.fp + row.fn) == pytest.approx(expected)
+    clean = pairs.query('labels == "clean"')
+    for (target, au), value in auc(clean, ["target", "au"]).items():
+        rows, k = (table.frames["part"] == (target or "test")).to_numpy(), table.aus.index(au)
+        assert value == pytest.approx(roc_auc_score(labels[rows, k], scores[rows, k]))
+        within = auc(clean.query("target == @target and au == @au"), within_subjects=True).item()
+        people = [
+            rows & (table.frames["subject"] == name).to_numpy() for name in table.frames["subject"][rows].unique()
+        ]
+        weight = [(labels[one, k] == 1).sum() * (labels[one, k] == 0).sum() for one in people]
+        alone = [roc_auc_score(labels[one, k], scores[one, k]) for one in people]
+        assert within == pytest.approx(np.average(alone, weights=weight))
+    assert ("drawn:gft", 4) not in auc(clean, ["target", "au"]).index
+
+
+def test_without_populations_the_tables_are_those_of_each_subject(populations):
+    table, split, kept, _ = populations
+    kept = {"last": {"ridge": (kept["last"]["ridge"][0], kept["last"]["ridge"][1][: len(split.test)])}}
+    counts, pairs = methods.score_tables(RunSpec(), table, split, table.labels, kept)
+    assert set(counts["subject"]) == set(pairs["other"]) == set(table.frames["subject"].iloc[split.test])
+    assert "target" not in counts
+    assert "target" not in pairs

@@ -39,7 +39,7 @@ def test_the_readme_leads_to_every_notebook():
 def test_parameters_are_one_tagged_cell_that_papermill_can_show(path):
     (parameters,) = [cell for cell in cells(path) if "parameters" in cell.metadata.get("tags", [])]
     for line in parameters.source.splitlines():
-        assert re.fullmatch(r"\w+: (str|int|float|bool|list\[(float|int)\]) = [^=]+  # [^=]+", line), line
+        assert re.fullmatch(r"\w+: (str|int|float|bool|list\[(float|int|str)\]) = [^=]+  # [^=]+", line), line
 
 
 def test_the_run_notebook_has_the_fields_of_a_run_with_their_defaults_and_help():

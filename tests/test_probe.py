@@ -325,6 +325,22 @@ def test_features_that_aus_share_are_one_set_for_the_ridge_probe_of_all_aus():
     np.testing.assert_array_equal(scores["ridge"][1], scores["ridge_all"][1])
 
 
+def test_targets_are_scored_after_the_test_and_choose_nothing():
+    targets = [np.arange(5), np.arange(70, 73)]
+    (_, alone, _, _), (_, beside, _, _) = (monitored(ridge=True, targets=some) for some in ([], targets))
+    assert alone(1) == pytest.approx(beside(1))
+    for head, (validation, test) in alone.scores["last"].items():
+        np.testing.assert_allclose(beside.scores["last"][head][0], validation)
+        np.testing.assert_allclose(
+            beside.scores["last"][head][1][:30], test, rtol=1e-5
+        )  # other batches, other rounding
+    chosen = [monitor.ridge_table().query("chosen")["c"].tolist() for monitor in (alone, beside)]
+    assert chosen[0] == chosen[1]
+    for head, ridge in beside.ridges.items():
+        expected = ridge.scores(beside.features(np.concatenate(targets)))
+        np.testing.assert_allclose(beside.scores["last"][head][1][30:], expected, rtol=1e-5)
+
+
 def test_monitoring_changes_nothing_in_the_training():
     encoder, _, data, options = monitored()
     fit(encoder, *data, **options)

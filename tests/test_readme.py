@@ -1,16 +1,20 @@
 """What README shows runs as it stands: Python always, the commands of the shell in the long tests."""
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from aunce import prediction
-from aunce.data import adapter
+from aunce import cli, prediction
+from aunce.backbones import BACKBONES
+from aunce.data import DATASETS, adapter
 from aunce.report import page
 from aunce.report.claims import Ledger
 from aunce.report.summary import FAILS, GROUPS, HOLDS, OPEN
@@ -58,19 +62,30 @@ def in_a_test(line, roots):
     return f"{line} --dry-run" if line.startswith("aunce study ") and "--dry-run" not in line else line
 
 
+@pytest.mark.parametrize("name", DATASETS)
+def test_options_in_running_text_are_those_of_every_study_of_a_data_set(name, monkeypatch, tmp_path):
+    monkeypatch.setattr("aunce.study.grid.REPORTS", tmp_path)
+    spans = [span for span in re.findall(r"`(--[^`]+ [^`]+)`", TEXT)]
+    assert spans
+    for span in spans:
+        said = CliRunner().invoke(cli.main, ["study", name, *shlex.split(span), "--dry-run"])
+        assert said.exit_code == 0, f"{span}: {said.output}"
+        assert re.search(r": [1-9]\d* runs, 0 done", said.output)
+
+
 def test_the_first_table_says_of_each_claim_what_the_ledger_says():
     ledger = Ledger()
     rows = dict(re.findall(r"^\| \*\*([^*]+)\*\* \| (.*) \|$", TEXT, flags=re.M))
-    said = {row: set(re.findall(r"\[([CU]\d+)\]", cell)) for row, cell in rows.items()}
+    said = {row: set(re.findall(r"\[([CU]\d+[a-z]?)\]", cell)) for row, cell in rows.items()}
     expected: dict[str, set[str]] = {row: set() for row in said}
     places = {HOLDS: "Holds", FAILS: "Does not hold", OPEN: "Undecided, or not run yet"}
-    for claim in ledger.claims.claim:
+    for claim in ledger.claims:
         groups = {places[GROUPS[one.entry.verdict]] for one in ledger.said[claim.id]}
         without = {"Undecided, or not run yet" if claim.experiment else "Cannot be known here"}
         for group in groups or without:
             expected[group].add(claim.id)
     assert said == expected, "README's first table is not what the ledger says"
-    for one in (one for claim in ledger.claims.claim for one in ledger.said[claim.id]):
+    for one in (one for claim in ledger.claims for one in ledger.said[claim.id]):
         if one.entry.low is not None and one.entry.high is not None:
             numbers = [page.number(value, "+.3f") for value in (one.entry.value, one.entry.low, one.entry.high)]
             assert "{}, {} to {}".format(*numbers) in TEXT.replace(" AUC,", ","), one.entry.id
@@ -90,7 +105,7 @@ def test_the_commands_run_in_their_order(tmp_path):
         adapter(name).write(roots[title], subjects=12, frames=2, size=32)
     roots["swin-base"] = tmp_path / "weights"
     roots["swin-base"].mkdir()
-    (roots["swin-base"] / "config.json").write_text("{}")
+    (roots["swin-base"] / "config.json").write_text(json.dumps(BACKBONES["swin-base"]))
     roots["RUN"], roots["PATH"] = str(prediction.tiny_run()), str(roots["DISFA"])
     shutil.copytree(PROJECT / "reports", tmp_path / "reports", ignore=shutil.ignore_patterns("runs"))
     for name in ("notebooks", "tools"):  # what README names by its path in the clone

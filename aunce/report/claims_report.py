@@ -19,7 +19,7 @@ from aunce.report.sections import Column, Report, always, flat_of, in_cells, in_
 from aunce.statistics import Estimate, Materiality, Verdict, independent_difference, t_interval
 
 NOTHING = "No replicate has finished yet."
-NO_CLAIM = "Nothing is decided: no claim or gap of claims.toml names this study as its experiment."
+NO_CLAIM = "Nothing is decided: no claim or gap names this study as its experiment."
 
 COLUMNS = ("Contrast", "AUC", "95 % interval", "Sign-flip p, adjusted", "Replicates", "Could see", "Verdict")
 
@@ -123,7 +123,7 @@ class ClaimsReport(Report, Decisions):
         """What was asked, the verdicts, and how long the methods were trained."""
         if not self.provenance:
             return ""
-        asked = f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.**"
+        asked = self._asked()
         if self.pilot:
             return f"{asked} {self._sizes()}"
         listed = "\n".join(f"- {page.text(sentence)}" for sentence in self._sentences() or [NO_CLAIM])

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from aunce import files
+from aunce.data.faces import NAMED
 from aunce.errors import AunceError, UsageError
 from aunce.report import page
 from aunce.report.verification import changed, hashes
@@ -30,13 +31,18 @@ POINT = ["noise", "arm", "kind", "replicate"]
 READING = ["head", "epoch_rule", "threshold", "labels"]
 
 
+def primary_reading(table: pd.DataFrame) -> dict[str, str]:
+    """Head, epoch rule and labels that decide: the ridge probe where it was fitted, last epoch, clean labels."""
+    return PRIMARY | ({"head": "ridge"} if len(table) and (table["head"] == "ridge").any() else {})
+
+
 def is_primary(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Mask of the rows in the primary reading: frozen probe, last epoch, clean labels."""
-    return (table[list(PRIMARY)] == pd.Series(PRIMARY)).all(axis=1)
+    """Mask of the rows in the primary reading, see `primary_reading`."""
+    return (table[list(PRIMARY)] == pd.Series(primary_reading(table))).all(axis=1)
 
 
 def collect(study: Study) -> Path:
-    """Gather the runs of `study` into `runs`, `counts`, `auc` and `history.parquet` and `provenance.json`.
+    """Gather the runs of `study` into `runs`, `counts`, `auc`, `history` and `ridge.parquet` and `provenance.json`.
 
     Only what a report reads is kept: of the heads other than the probe, and of scores on noisy labels, the last epoch
     alone; concordance counts subject by subject for the primary reading (probe, last epoch, clean labels), summed over
@@ -49,7 +55,7 @@ def collect(study: Study) -> Path:
         UsageError: a run was made with smoke settings, runs on the same data saw other images, or two runs differ in
             nothing that the report tells apart.
     """
-    rows, tables = [], {"counts": [], "auc": [], "history": []}  # type: ignore[var-annotated]
+    rows, tables = [], {"counts": [], "auc": [], "history": [], "ridge": []}  # type: ignore[var-annotated]
     seen: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for run in study.runs:
         state = run.reach()
@@ -159,21 +165,34 @@ def _noise_label(run: Run) -> str:
 def _tables_of(run: Run) -> dict[str, pd.DataFrame]:
     """What the report reads of the tables of one finished run."""
     counts = pd.read_parquet(run.folder / "counts.parquet")
-    clean, last, probe = counts["labels"] == "clean", counts["epoch_rule"] == "last", counts["head"] == "probe"
+    clean, last, probe = _parts_of_reading(counts)
     counts = counts[(clean & probe) | (last & (counts["threshold"] == THRESHOLD) & (clean | probe))]
     auc = pd.read_parquet(run.folder / "auc.parquet")
-    clean, last, probe = auc["labels"] == "clean", auc["epoch_rule"] == "last", auc["head"] == "probe"
+    clean, last, probe = _parts_of_reading(auc)
     auc = auc[(clean & probe) | (last & (clean | probe))].assign(within=auc["subject"] == auc["other"])
     primary = is_primary(auc)
-    by = [*PRIMARY, "au", "within"]
+    by = [*PRIMARY, *(["target"] if "target" in auc else []), "au", "within"]
     summed = auc[~primary].groupby(by, sort=False, observed=True)[["concordant", "pairs"]].sum().reset_index()
     tables = {"counts": counts, "auc": pd.concat([auc[primary], summed.assign(subject="", other="")])}
-    if not all(pd.api.types.is_integer_dtype(table["au"]) for table in tables.values()):
+    with contextlib.suppress(FileNotFoundError):  # a run without the ridge probe has none
+        path = pd.read_parquet(run.folder / "ridge.parquet")
+        tables["ridge"] = path[path["chosen"]].drop(columns="chosen")
+    if not all(pd.api.types.is_integer_dtype(tables[name]["au"]) for name in ("counts", "auc")):
         raise TypeError("the action units are not numbers")
     with contextlib.suppress(pd.errors.EmptyDataError, FileNotFoundError):  # a run without training has no curve
         checks = pd.read_csv(run.folder / "history.csv").dropna(subset="val_auc")
         tables["history"] = checks[[name for name in ("epoch", "val_auc", "val_f1", "own_view") if name in checks]]
     return tables
+
+
+def _parts_of_reading(table: pd.DataFrame) -> "tuple[pd.Series[bool], pd.Series[bool], pd.Series[bool]]":
+    """Masks of clean labels, of the last epoch and of the head that decides."""
+    reading = primary_reading(table)
+    return (
+        table["labels"] == reading["labels"],
+        table["epoch_rule"] == reading["epoch_rule"],
+        table["head"] == reading["head"],
+    )
 
 
 def _provenance(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
@@ -190,6 +209,7 @@ def _provenance(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
         "study": study.name,
         "title": study.title,
         "question": study.question,
+        **({"note": study.note} if study.note else {}),
         "study_file": study.path.name,
         "study_hash": study.hash,
         "runs": {status: int(states.get(status, 0)) for status in ("done", "failed", "damaged", "running", "missing")},
@@ -229,7 +249,7 @@ def _rebuild(study: Study) -> str:
         if name in ("root", "test_root"):
             words += [f"--{name.replace('_', '-')}", "FOLDER"]
         else:
-            shown = "FILE" if name == "detector" and value != "cascade" else json.dumps(value)
+            shown = "FILE" if name == "detector" and value not in NAMED else json.dumps(value)
             words += ["--set", f"{name}={shown}"]
     return shlex.join(words)
 

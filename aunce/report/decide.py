@@ -18,7 +18,7 @@ import pandas as pd
 
 from aunce.data.render.writing import OFTEN, RARE
 from aunce.errors import UsageError
-from aunce.report.claims import Claim, Discrepancy, load_claims
+from aunce.report.claims import Claim, Discrepancy, claims_of
 from aunce.report.scores import Scores
 from aunce.statistics import (
     Estimate,
@@ -97,13 +97,11 @@ class Decisions(Scores):
     """
 
     def __init__(self, tables: str | Path, *, experiment: str = "") -> None:
-        file, self.claims_hash = load_claims()
-        self.written, self.delta, self.score = file.written, file.delta, file.score
-        self.changed = list(dict.fromkeys(change.date.isoformat() for change in file.change))
         super().__init__(tables)
-        experiment = experiment or without_size(self.provenance.get("study", self.folder.name))
-        self.claims = [claim for claim in file.claim if claim.experiment == experiment]
-        self.discrepancies = [one for one in file.gap if one.experiment == experiment]
+        file = claims_of(experiment or without_size(self.provenance.get("study", self.folder.name)))
+        self.written, self.delta, self.score, self.claims_hash = file.written, file.delta, file.score, file.hash
+        self.changed = list(dict.fromkeys(change.date.isoformat() for change in file.change))
+        self.claims, self.discrepancies = file.claim, file.gap
         self._known: dict[Comparison, pd.Series[float]] = {}
         self.samples: dict[Comparison, pd.Series[float]] = {}
         self.estimates: dict[Comparison, Estimate] = {}

@@ -26,8 +26,9 @@ class Entry(StrictModel):
     """What a report says of one claim or gap.
 
     Attributes:
-        id: of the claim or gap in `notebooks/claims.toml`.
-        verdict: one of `statistics.Verdict`; or "holds" and "does not hold" for what is proven by computation.
+        id: of the claim or gap in `notebooks/claims`.
+        verdict: one of `statistics.Verdict`, `Materiality` or, by the rules of the second edition, `Outcome`; or
+            "holds" and "does not hold" for what is proven by computation.
         contrast: what was compared, the worst contrast if there were several.
         value: of the contrast, with its interval (low, high), all in `unit`.
         unit: "AUC", "F1 points", or what the reason explains.
@@ -37,7 +38,7 @@ class Entry(StrictModel):
         section: heading of the page where the evidence stands.
     """
 
-    id: str = Field(pattern=r"^[CUD]\d+$")
+    id: str = Field(pattern=r"^[CUD]\d+[a-z]?$")
     verdict: str
     contrast: str = ""
     value: float | None = None

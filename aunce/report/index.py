@@ -66,6 +66,6 @@ def _place(folder: str, one: Findings) -> tuple[int, int]:
     name = without_size(folder)
     if name in FIRST or one.entries:
         return 0, FIRST.index(name) if name in FIRST else len(FIRST)
-    if name in ("simulation", "loss"):
-        return (4 if name == "simulation" else 5), 0
+    if name in ("simulation", "looks", "loss"):
+        return (5 if name == "loss" else 4), 0
     return (3 if name.startswith("data/") else 2 if name.endswith("tune") else 1), 0

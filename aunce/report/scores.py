@@ -16,7 +16,7 @@ import pandas as pd
 
 from aunce import evaluation
 from aunce.data.noise import is_noise
-from aunce.report.collect import POINT, PRIMARY, READING, THRESHOLD, is_primary, plain
+from aunce.report.collect import POINT, READING, THRESHOLD, is_primary, plain, primary_reading
 from aunce.statistics import (
     Estimate,
     guess_f1,
@@ -35,7 +35,9 @@ class Scores:
         tables: folder that `collect` has filled; one that is not there gives tables without rows.
 
     Attributes:
-        runs, counts, auc, history: the tables.
+        runs, counts, auc, history: the tables, of the test alone.
+        targets: counts and auc of the further data sets that encoders were scored on; empty without any.
+        reading: the primary one, see `collect.primary_reading`.
         done: True if a run has finished. The attributes below are set only then; before, `labels` and `methods` are
             empty.
         scored_aus, null_aus: AUs in the macro scores of every replicate; AUs that are labelled but never drawn.
@@ -56,6 +58,13 @@ class Scores:
         self.runs, self.counts, self.auc, self.history = (
             self._table(name) for name in ("runs", "counts", "auc", "history")
         )
+        self.reading = primary_reading(self.counts)
+        self.targets: dict[str, pd.DataFrame] = {}
+        if "target" in self.counts:
+            self.targets = {
+                name: table[table["target"] != ""] for name, table in (("counts", self.counts), ("auc", self.auc))
+            }
+            self.counts, self.auc = self.counts[self.counts["target"] == ""], self.auc[self.auc["target"] == ""]
         self.done = len(self.runs) > 0 and bool((self.runs["status"] == "done").any()) and len(self.counts) > 0
         self.labels: dict[str, str] = {}
         self.methods: list[str] = []
@@ -163,7 +172,7 @@ class Scores:
         """Mean over the scored AUs; not defined as soon as one of them is not."""
         scored = per_au[self.is_scored(per_au)]
         groups = scored.groupby([*POINT, *by, *READING, "score"], sort=False)["value"]
-        return groups.agg(_mean).reset_index()
+        return groups.agg(mean_of_all).reset_index()
 
     def values(self, method: str, noise: str, score: str, **reading: str) -> pd.Series:
         """A macro score of a method in one condition, indexed by replicate; the primary reading unless told otherwise.
@@ -174,7 +183,7 @@ class Scores:
             score: "auc", "auc_within" or "f1".
             reading: of `READING`, those that differ from the primary reading.
         """
-        wanted = PRIMARY | {"threshold": THRESHOLD if score == "f1" else ""} | reading
+        wanted = self.reading | {"threshold": THRESHOLD if score == "f1" else ""} | reading
         rows = self._rows_of.get((method, noise, score, *(wanted[name] for name in READING)), [])
         return self.macro.iloc[rows].set_index("replicate")["value"].sort_index()
 
@@ -225,7 +234,7 @@ class Scores:
         )
         # the score of an AU without known frames of a subject is the same without it
         values = rest.reindex(every).where(every.isin(rest.index), whole.loc[every.droplevel("subject")].to_numpy())
-        return values.groupby(["replicate", "subject"]).agg(_mean)
+        return values.groupby(["replicate", "subject"]).agg(mean_of_all)
 
     def blind(self, score: str = "", noise: str = "") -> pd.DataFrame:
         """Macro scores, one per replicate, of answers that look at no image: arm, kind, noise, replicate, score, value.
@@ -299,7 +308,7 @@ class Scores:
         return "replicates" if self.synthetic else "subjects and seeds"
 
 
-def _mean(values: "pd.Series[float]") -> float:
+def mean_of_all(values: "pd.Series[float]") -> float:
     """The mean, NaN as soon as one value is."""
     return float(values.to_numpy().mean()) if len(values) else math.nan
 

@@ -28,7 +28,11 @@ R = TypeVar("R", bound="Report")
 Column = tuple[str, str, dict[str, str]]
 """Heading of a column, its score, and how its reading differs from the primary one."""
 
-SMALL = ("small", "resnet-18")  # bundled backbones of the laptop and of the GPU size of studies, with random weights
+SMALL = (
+    "small",
+    "patch",
+    "resnet-18",
+)  # bundled backbones of the laptop and of the GPU size of studies, with random weights
 SCORES = {"auc": "Macro-AUC", "f1": "Macro-F1"}
 NO_RUN = "No run has finished yet."
 
@@ -127,12 +131,18 @@ class Report(Scores):
             )
         return self.why_empty or " ".join(self._sentences())
 
+    def _asked(self) -> str:
+        """The question of the study, and the note of its file if there is one."""
+        note = self.provenance.get("note", "")
+        noted = f"**Note.** {page.text(note)}\n\n" if note else ""
+        return f"**Asked.** {page.text(self.provenance['question'])}\n\n{noted}**Found.**"
+
     @always
     def findings(self) -> str:
         """What was asked, and what was found in numbers with intervals."""
         if not self.provenance:
             return ""
-        text = f"**Asked.** {page.text(self.provenance['question'])}\n\n**Found.** "
+        text = f"{self._asked()} "
         if not self.done:
             return f"{text}{NO_RUN.rstrip('.')}: {page.code(self.provenance['rebuild'])} goes on."
         if self.why_empty:

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from aunce.errors import UsageError
 from aunce.report import page
-from aunce.report.claims import NOT_RUN, UNDECIDABLE, Claim, Discrepancy, Ledger, Said
+from aunce.report.claims import MOVING, NOT_RUN, UNDECIDABLE, Claim, Discrepancy, Ledger, Said
+from aunce.statistics import Outcome
 from aunce.study.grid import NOTEBOOKS
 from aunce.study.spec import StrictModel
 
@@ -29,6 +30,19 @@ GROUPS: Mapping[str, str] = {
     "does not hold": FAILS,
     "does not matter": FAILS,
     "undecided": OPEN,
+    **{
+        f"{outcome}{moving}": group
+        for outcome, group in {
+            Outcome.BETTER: HOLDS,
+            Outcome.AHEAD: OPEN,
+            Outcome.OPEN: OPEN,
+            Outcome.NO_DIFFERENCE: FAILS,
+            Outcome.BEHIND: FAILS,
+            Outcome.WORSE: FAILS,
+        }.items()
+        for moving in ("", MOVING)
+    },
+    "depends on scale": OPEN,
 }
 """Verdict of a report -> where the summary shows it."""
 
@@ -75,7 +89,7 @@ def load_advice(known: Iterable[str], path: Path = NOTEBOOKS / "advice.toml") ->
         for name, verdicts in advice.rests_on.items():
             place = f"{path}: advice {number} rests on {name}"
             if name not in ids:
-                raise UsageError(f"{place}, which is neither a claim nor a gap of claims.toml")
+                raise UsageError(f"{place}, which is neither a claim nor a gap")
             wrong = [verdict for verdict in verdicts if verdict.removesuffix(" +").removesuffix(" -") not in words]
             if wrong or not verdicts:
                 raise UsageError(f"{place} with the verdicts {verdicts}; known: {', '.join(words)}")
@@ -130,4 +144,4 @@ def present(ledger: Ledger, name: str) -> str:
 
 
 def _without_runs(ledger: Ledger, name: str) -> str:
-    return UNDECIDABLE if name in {claim.id for claim in ledger.claims.claim if not claim.experiment} else NOT_RUN
+    return UNDECIDABLE if name in {claim.id for claim in ledger.claims if not claim.experiment} else NOT_RUN

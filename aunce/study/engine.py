@@ -57,7 +57,7 @@ def execute_all(study: Study, runs: Sequence[Run], profile: str) -> bool:
 
 
 def plan(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
-    """What the Snakefile has to know: `study`, `overrides`, `data` (name -> a run that needs it), and `jobs`.
+    """What the Snakefile has to know: `study`, `overrides`, `only`, `data` (name -> a run that needs it), and `jobs`.
 
     A job executes `keys` one after the other; it needs `data` and, for the runs that these start from, other `jobs`.
     `priority` brings first those that others wait for, then those that train, so that no core idles at the end.
@@ -79,4 +79,5 @@ def plan(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
                 "priority": (some is starts) + any(run.spec.trains for run in part),
             }
     data = {data.name: run.key for run in [*starts, *runs] for data in run.data}
-    return {"study": study.reference, "overrides": study.overrides, "data": data, "jobs": jobs}
+    asked = {"study": study.reference, "overrides": study.overrides, "only": study.only}
+    return asked | {"data": data, "jobs": jobs}

@@ -142,8 +142,9 @@ def _compute(study: Study, run: Run, workers: int, target: Path | None, log: IO[
     os.environ.setdefault("MPLBACKEND", "agg")
     if run.start:
         execute(study, run.start, workers=workers)
-    packs = [str(make_data(data, workers=workers)) for data in run.data]
-    places = dict(zip(("root", "test_root"), packs, strict=False)) | {"out": str(run.folder)}
+    root, *others = [str(make_data(data, workers=workers)) for data in run.data]
+    places: dict[str, Any] = {"root": root, "out": str(run.folder)}
+    places |= {"test_root": others[0]} if run.spec.test_dataset else {"other_roots": others}
     if run.start:
         places["start"] = str(run.start.folder / WEIGHTS)
     with gpu_lease(run.spec.device):

@@ -21,12 +21,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from aunce.data import DATASETS, is_pack
+from aunce.data import DATASETS, TEST, is_pack
 from aunce.data.recipes import Recipe
 from aunce.data.render import difficulty
-from aunce.errors import DataError, UsageError
+from aunce.errors import AunceError, DataError, UsageError
 from aunce.identity import digest
-from aunce.study.spec import OF_PRETEXT, DataSpec, RunSpec, StudyFile
+from aunce.study.spec import MOST_POPULATIONS, OF_PRETEXT, DataSpec, RunSpec, StudyFile
 from aunce.study.state import LOCK, METRICS, State, read_state
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -43,6 +43,15 @@ take some."""
 
 MOST_POINTS = 100_000
 """Points of a grid, excluded ones included; more is a slip, and counting them would take minutes."""
+
+OWN = "own"
+"""As the replicate of `[pretext]`: each replicate of the grid has a pretext of its own."""
+FIRST_OWN = 100_000
+"""Added to a replicate by its own pretext."""
+
+POPULATION = 1_000_000
+"""From the seed of one population of a replicate to that of the next: training 0, validation 1, tests from 2 on."""
+FIRST_TARGET = 2 + MOST_POPULATIONS
 
 REPEAT = 1_000
 """Offset between replicates of the GPU size that have the same conditions."""
@@ -98,9 +107,10 @@ def _dials(dataset: str, setting: str, faces: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study: its key, specification, data (to train on, then to test on if another), labels and folder.
+    """One run of a study: its key, specification, data, labels and folder.
 
-    `start` is the run whose backbone it takes, if any.
+    The data are what it trains on, then, if there are any, the other data set that it tests on; or the populations of
+    inner validation and test, and the targets. `start` is the run whose backbone it takes, if any.
     """
 
     key: str
@@ -148,7 +158,8 @@ class Study:
         self.name = path.stem if size == "cpu" else f"{path.stem}-{size}"
         self.reference = str(path) if size == "cpu" else f"{path}:{size}"
         self.again = size == "again"
-        self._refused: list[tuple[Mapping[str, str], DataError]] = []
+        self.only: tuple[str, ...] = ()  # what `select` was last asked for
+        self._refused: list[tuple[Mapping[str, str], AunceError]] = []
         text = path.read_bytes()
         self.hash = hashlib.sha256(text).hexdigest()[:8]
         try:
@@ -213,6 +224,11 @@ class Study:
         return self.file.study.question
 
     @property
+    def note(self) -> str:
+        """What a reader of the page has to know; may be empty."""
+        return self.file.study.note
+
+    @property
     def report(self) -> str:
         """Name of the notebook that draws the report, without folder and ending."""
         return self.file.study.report
@@ -226,7 +242,7 @@ class Study:
     def runs(self) -> list[Run]:
         """The runs of the grid, in the order of the file, the last axis fastest.
 
-        A folder of one's own is that of one data set; points of the grid with another one are left out here, and
+        Points of the grid that do not go with a folder of one's own, or with other `overrides`, are left out here;
         `select` refuses them unless it is asked for others only.
 
         Raises:
@@ -234,29 +250,30 @@ class Study:
             UsageError: `exclude` leaves no point, or two are the same run.
         """
         runs = []
+        seen: dict[str, Run] = {}
         for point in self._points():
+            labels = {axis: label for axis, (label, _) in point.items()}
             try:
-                runs.append(self._run(point))
-            except DataError as error:
-                self._refused.append(({axis: label for axis, (label, _) in point.items()}, error))
+                run = self._run(point)
+                if (first := seen.setdefault(run.key[-8:], run)) is not run:
+                    raise UsageError(
+                        f"{self.path}: {dict(first.labels)} and {labels} are the same run; each point of the grid must "
+                        "differ"
+                    )
+                runs.append(run)
+            except (DataError, UsageError) as error:
+                if isinstance(error, UsageError) and not self.overrides:  # the file by itself is whole
+                    raise
+                self._refused.append((labels, error))
         if self._refused and not runs:
             raise self._refused[0][1]
         if not runs:
             raise UsageError(f"{self.path}: [[exclude]] leaves no run of the grid")
-        seen: dict[str, Run] = {}
-        for run in runs:
-            identity = run.key[-8:]
-            if identity in seen:
-                first, second = dict(seen[identity].labels), dict(run.labels)
-                raise UsageError(
-                    f"{self.path}: {first} and {second} are the same run; each point of the grid must differ"
-                )
-            seen[identity] = run
-        people = {run.start.spec.replicate for run in runs if run.start}
-        if shared := people & {run.spec.replicate for run in runs}:
+        people = {data.seed for run in runs if run.start for data in run.start.data}
+        if shared := people & {data.seed for run in runs for data in run.data}:
             raise UsageError(
-                f"{self.path}: [pretext] has the replicate {shared.pop()}, which is one of the grid; give it another, "
-                "so that no test subject took part in the pretext"
+                f"{self.path}: [pretext] has the replicate {shared.pop() % POPULATION}, which is one of the grid; give "
+                "it another, so that no test subject took part in the pretext"
             )
         return runs
 
@@ -282,9 +299,10 @@ class Study:
 
         Raises:
             UsageError: no such axis or value, with those there are; or all that match are excluded.
-            DataError: a run that is wanted does not go with the folder of its data.
+            DataError, UsageError: a run that is wanted does not go with the folder of its data, or with `overrides`.
         """
         wanted: dict[str, set[str]] = {}
+        self.only = tuple(only)
         for condition in only:
             axis, equals, value = condition.partition("=")
             if not equals or axis not in self.file.axes:
@@ -371,8 +389,10 @@ class Study:
         of_data = {name: fields.pop(name) for name in list(fields) if name in DataSpec.model_fields}
         where = f"{self.path}: run {dict(labels)}"
         data_spec = DataSpec.checked(self.file.data.model_dump() | of_data, where)
-        spec = RunSpec.checked({"smoke": False} | fields | {"dataset": data_spec.dataset}, where)
-        render = data_spec.render
+        of_both = {name: getattr(data_spec, name) for name in ("dataset", "populations")}
+        of_both |= {"targets": list(data_spec.targets)}
+        first = {"smoke": False} | ({"test_part": TEST} if data_spec.populations else {})
+        spec = RunSpec.checked(first | fields | of_both, where)
         crops = {"size": spec.pixels, "align": spec.align, "detector": spec.detector}
         places = [(spec.dataset, data_spec.root, spec.protocol)]
         if spec.test_dataset and bool(data_spec.root) != bool(data_spec.test_root):
@@ -390,11 +410,20 @@ class Study:
                     f"{where}: {usual.title} hands out whole frames, and align = 'none' would take their middle for a "
                     f"face; add --set align={usual.align}"
                 )
-        renders = [render, render | {"frames": data_spec.test_frames or data_spec.frames}]
-        data = tuple(
+        test = data_spec.render | {"frames": data_spec.test_frames or data_spec.frames}
+        data = [
             Data(dataset, root, faces, 0 if root else spec.replicate, protocol, crops)
-            for (dataset, root, protocol), faces in zip(places, renders, strict=False)
-        )
+            for (dataset, root, protocol), faces in zip(places, [data_spec.render, test], strict=False)
+        ]
+        if spec.populations:
+            if spec.replicate >= POPULATION:
+                raise UsageError(f"{where}: replicate = {spec.replicate}; with populations it is below {POPULATION:,}")
+            inner = test | {"subjects": data_spec.validation_subjects}
+            others = list(enumerate([(spec.dataset, inner), *[(spec.dataset, test)] * spec.populations], 1))
+            others += enumerate(data_spec.renders_of_targets, FIRST_TARGET)
+            for place, (dataset, faces) in others:
+                protocol = spec.protocol if dataset == spec.dataset else ""
+                data.append(Data(dataset, "", faces, spec.replicate + place * POPULATION, protocol, crops))
         start = self._pretext(fields | of_data, data_spec, where) if spec.pretext else None
         identity = [self.file.study.notebook, spec.content, *(one.name for one in data)]
         key = f"{readable}-{digest([*identity, *([start.key] if start else [])])}"
@@ -402,7 +431,7 @@ class Study:
             raise UsageError(
                 f"{where}: the labels make a folder's name of {len(key)} characters; {LONGEST_KEY} are allowed"
             )
-        return Run(key, spec, data, labels, self.folder / "runs" / key, start)
+        return Run(key, spec, tuple(data), labels, self.folder / "runs" / key, start)
 
     def _pretext(self, fields: Mapping[str, Any], data: DataSpec, where: str) -> Run:
         """The pretext of a run with `fields`: a training without labels, on other people."""
@@ -417,7 +446,14 @@ class Study:
             raise UsageError(f"{self.path}: [pretext] needs method = 'infonce', the one that sees no labels")
         names = set(OF_PRETEXT) | set(DataSpec.model_fields)
         shared = {name: value for name, value in fields.items() if name in names}
-        return self._made(shared | self.file.pretext, f"pretext_{data.dataset}-{data.setting}", {"run": "pretext"})
+        shared |= {"targets": {}} | self.file.pretext  # those of the runs are for what starts from it
+        if shared.get("replicate") == OWN:
+            replicate = fields.get("replicate", 0) - AGAIN * self.again  # which is added below
+            if replicate >= FIRST_OWN - AGAIN:
+                most = f"{FIRST_OWN - AGAIN:,}"
+                raise UsageError(f"{where}: replicate = {replicate!r}; with a pretext of its own it is below {most}")
+            shared["replicate"] = replicate + FIRST_OWN
+        return self._made(shared, f"pretext_{data.dataset}-{data.setting}", {"run": "pretext"})
 
 
 def _slug(axis: str, label: str, bundle: Mapping[str, Any]) -> str:

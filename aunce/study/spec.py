@@ -6,12 +6,12 @@ Imports neither torch nor pandas.
 import difflib
 import itertools
 import types
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from aunce.data import DATASETS
+from aunce.data import DATASETS, TEST
 from aunce.data.render.difficulty import VERSIONS
 from aunce.errors import UsageError
 from aunce.identity import hashed_fields
@@ -46,9 +46,10 @@ class StrictModel(BaseModel):
         if not name:  # a rule about several fields
             return str(detail["msg"]).removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(name, cls.model_fields, n=1)
-            hint = f", did you mean '{close[0]}'?" if close else ""
-            return f"unknown name '{name}'{hint} Valid names: {', '.join(cls.model_fields)}"
+            known = cls._names_at(detail["loc"][:-1])
+            close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+            hint = f", did you mean '{close[0]}'?" if close else "."
+            return f"unknown name '{name}'{hint} Valid names: {', '.join(known)}"
         if detail["type"] == "missing":
             return f"'{name}' is missing"
         value = detail["input"]
@@ -56,6 +57,15 @@ class StrictModel(BaseModel):
         if detail["type"] == "string_type" and isinstance(value, int | float):
             hint = f""" (a text: write '"{value}"', after --set with both kinds of quotes)"""
         return f"'{name}' = {value!r}: {detail['msg'][0].lower() + detail['msg'][1:]}{hint}"
+
+    @classmethod
+    def _names_at(cls, place: Sequence[str | int]) -> Sequence[str]:
+        """The names that the table at this place may hold."""
+        kind: Any = cls
+        for part in place:
+            fields = getattr(kind, "model_fields", {})
+            kind = fields[part].annotation if part in fields else get_args(kind)[-1]
+        return list(kind.model_fields)
 
 
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:
@@ -69,6 +79,9 @@ def _is_number(value: object) -> bool:
         return False
 
 
+MOST_POPULATIONS = 8
+
+
 class RunSpec(StrictModel):
     """One training run. The defaults are the committed notebook's smoke setting: tiny, rendered, seconds on a CPU."""
 
@@ -78,11 +91,14 @@ class RunSpec(StrictModel):
         "", description="another data set to test on, by the AUs of both; its frames are part test"
     )
     test_root: str = Field("", description="folder or pack of test_dataset, empty renders a tiny one")
+    populations: int = Field(0, ge=0, le=MOST_POPULATIONS, description="further populations whose people are the test")
+    targets: list[str] = Field([], description="populations to score the encoder on besides, as generator:data set")
+    other_roots: list[str] = Field([], description="packs of validation, populations and targets, in this order")
     out: str = Field("", description="folder for the results, empty keeps them in a temporary folder")
     protocol: str = Field("", description="a protocol of the data set by name, empty takes its first")
     pixels: int = Field(48, ge=16, le=512, description="side of the square crops in pixels")
     align: Literal["none", "landmarks", "detector"] = Field("none", description="how faces are brought to one place")
-    detector: str = Field("cascade", description="face detector of align detector, or the path of a YuNet file")
+    detector: str = Field("mtcnn", description="face detector of align detector: mtcnn, cascade, or a YuNet file")
     crop: int = Field(0, ge=0, le=512, description="side of fixed crops for views as released, 0 resizes a random part")
     test_part: str = Field("3", description="part whose subjects are held out for the test")
     replicate: int = Field(0, ge=0, description="seed of split, annotator noise, initialisation and views")
@@ -151,6 +167,12 @@ class RunSpec(StrictModel):
         for name, length in (("exponents", 2), ("positive_probs", 3)):
             if len(getattr(self, name)) not in (0, length):
                 raise ValueError(f"{name} needs {length} numbers, or none for the preset's")
+        if self.test_dataset and self.populations:
+            raise ValueError(f"test_dataset = {self.test_dataset} and populations = {self.populations}; leave out one")
+        if self.targets and not self.populations:
+            raise ValueError("targets are scored beside a test on other people; give populations = 1 or more")
+        if self.populations and self.test_part != TEST:
+            raise ValueError(f"test_part = {self.test_part}: with populations it is '{TEST}'")
         if self.crop > self.pixels:
             raise ValueError(f"crop = {self.crop} does not fit into pixels = {self.pixels}; make pixels larger")
         rising = all(first < second for first, second in itertools.pairwise((1, *self.lengths)))
@@ -215,7 +237,7 @@ SWITCHES = (
 """Fields of a RunSpec that change the AUNCE loss of a preset."""
 
 
-NOT_IN_KEY = {"root", "test_root", "detector", "start", "out", "compiled", "threads", "device", "smoke"}
+NOT_IN_KEY = {"root", "test_root", "other_roots", "detector", "start", "out", "compiled", "threads", "device", "smoke"}
 """Fields of a RunSpec that leave its numbers as they are: where and how fast it is computed. Folders and weights enter
 the key by the name of the data and by the key of the pretext."""
 
@@ -246,8 +268,24 @@ OF_PRETEXT = (
 """Fields that a pretext has in common with the runs that start from it."""
 
 
+NOT_RENDERED = {"dataset", "root", "test_root", "test_frames", "populations", "validation_subjects", "targets"}
+"""Fields of a DataSpec that are no options of the renderer."""
+
+
+class Target(StrictModel):
+    """The size of one rendered population that encoders are scored on besides."""
+
+    subjects: int | None = Field(None, ge=1, description="subjects to render; default: all of the data set")
+    frames: int = Field(10, ge=2, description="frames per sequence, spread over its published ones")
+
+
 class DataSpec(StrictModel):
-    """What a study trains on: faces to render (one population a replicate), or the folder of a real data set."""
+    """What a study trains on: faces to render, or the folder of a real data set.
+
+    A replicate renders one population, whose parts are split into training, inner validation and test. With
+    `populations` all of it trains, a further one is the inner validation, and so many more are the test. Nobody is in
+    two of them, nor in one of `targets`.
+    """
 
     dataset: Literal[tuple(DATASETS)] = "bp4d"  # type: ignore[valid-type]
     root: str = Field("", description="folder of the real data set, or a pack made from it; empty: render")
@@ -256,17 +294,38 @@ class DataSpec(StrictModel):
     setting: Literal["easy", "hard"] = "easy"
     subjects: int | None = Field(None, ge=6, description="subjects to render; default: all of the data set")
     frames: int = Field(10, ge=2, description="frames per sequence, spread over its published ones")
-    test_frames: int | None = Field(None, ge=2, description="those of a rendered test_dataset; default: as frames")
+    test_frames: int | None = Field(None, ge=2, description="those of validation and test; default: as frames")
+    populations: int = Field(0, ge=0, le=MOST_POPULATIONS, description="further populations whose people are the test")
+    validation_subjects: int = Field(20, ge=1, description="subjects of the population that is the inner validation")
+    targets: dict[str, Target] = Field({}, description="generator:data set -> size; scored besides, nothing is trained")
     size: int = Field(64, ge=32, le=512, description="side of the rendered frames in pixels")
     rates: Literal["own", "dealt"] = Field(
         "own", description="how often AUs are rendered: as in the data set, or from half to 2 %, dealt by chance"
     )
 
+    @model_validator(mode="after")
+    def _targets_are_known(self) -> Self:
+        known = [f"{faces}:{dataset}" for faces in VERSIONS for dataset in DATASETS]
+        if unknown := [name for name in self.targets if name not in known]:
+            raise ValueError(f"targets: {', '.join(unknown)} unknown. Known: {', '.join(known)}")
+        if self.populations and self.root:
+            raise ValueError(f"populations = {self.populations} are rendered, and the data set of root is not")
+        return self
+
     @property
     def render(self) -> dict[str, Any]:
         """The options of the renderer. A later one appears where it is not at its default, see `hashed_fields`."""
-        values = self.model_dump(exclude={"dataset", "root", "test_root", "test_frames"})
+        values = self.model_dump(exclude=NOT_RENDERED)
         return hashed_fields(values, ("setting", "subjects", "frames", "size", "rates"), _defaults(type(self)))
+
+    @property
+    def renders_of_targets(self) -> list[tuple[str, dict[str, Any]]]:
+        """The data set of each target and the options of the renderer, in the setting of the others."""
+        targets = []
+        for name, size in self.targets.items():
+            faces, _, dataset = name.partition(":")
+            targets.append((dataset, self.model_copy(update={"faces": faces, **size.model_dump()}).render))
+        return targets
 
 
 class StudyHead(StrictModel):
@@ -274,6 +333,7 @@ class StudyHead(StrictModel):
 
     title: str
     question: str
+    note: str = Field("", description="what a reader of the page has to know, such as that no arm was tuned")
     notebook: str = Field("train", pattern="^[A-Za-z0-9_]+$")  # names, never paths that lead elsewhere
     report: str = Field(pattern="^[A-Za-z0-9_]+$")
     seconds_per_run: float = Field(60.0, gt=0, description="first guess for --dry-run, until runs of its own are done")

@@ -6,9 +6,9 @@ import pytest
 
 from aunce.errors import UsageError
 from aunce.report import findings, page
-from aunce.report.claims import Ledger, load_claims
+from aunce.report.claims import Ledger, claims_of, decided_by, load_claims
 from aunce.report.findings import Entry, Findings
-from aunce.study.grid import NOTEBOOKS, PROJECT
+from aunce.study.grid import NOTEBOOKS, PROJECT, load_study
 
 ABOUT = {"title": "A study", "question": "Does it?", "found": "It does.", "kind": "rendered faces"}
 ENTRY = {
@@ -48,18 +48,22 @@ home = "anatomy"
 @pytest.fixture
 def write(tmp_path):
     def write(old="", new=""):
-        path = tmp_path / "claims.toml"
-        path.write_text(FILE.replace(old, new))
-        return path
+        folder = tmp_path / "claims"
+        folder.mkdir(exist_ok=True)
+        (folder / "first.toml").write_text(FILE.replace(old, new))
+        return folder
 
     return write
 
 
 def test_the_committed_claims_are_those_of_the_protocol_and_their_hash_is_that_of_the_file():
-    claims, digest = load_claims()
+    claims = load_claims()[0]
+    assert claims.name == "first"
     assert {f"C{number}" for number in range(1, 8)} <= {claim.id for claim in claims.claim}
     assert [gap.id for gap in claims.gap] == [f"D{number}" for number in range(1, 25)]
-    assert digest == hashlib.sha256((NOTEBOOKS / "claims.toml").read_bytes()).hexdigest()[:8]
+    # The first edition stays byte for byte: pages of the first round show this hash.
+    assert claims.hash == "2d05db03"
+    assert hashlib.sha256((NOTEBOOKS / "claims" / "first.toml").read_bytes()).hexdigest().startswith("2d05db03")
     assert claims.delta == 0.005
 
 
@@ -83,10 +87,10 @@ def test_the_committed_claims_are_those_of_the_protocol_and_their_hash_is_that_o
     ],
 )
 def test_an_incomplete_claim_is_refused_with_its_file(write, old, new, message):
-    path = write(old, new)
+    folder = write(old, new)
     with pytest.raises(UsageError, match=message) as error:
-        load_claims(path)
-    assert str(path) in str(error.value)
+        load_claims(folder)
+    assert str(folder / "first.toml") in str(error.value)
 
 
 @pytest.fixture
@@ -115,7 +119,7 @@ def test_a_claim_without_runs_has_no_verdict_and_an_undecidable_one_says_why(led
     shown = ledger()
     assert "**not run yet**" in shown.table().data
     assert "supported" not in shown.table().data
-    assert shown.hash in shown.title().data
+    assert shown.files[0].hash in shown.title().data
     assert "Of 1 claims: 1 not run yet." in shown.title().data
     assert shown.banner().data == ""
     assert findings.read(shown.out).status == "partial"
@@ -197,13 +201,70 @@ def test_the_committed_ledger_is_drawn_from_the_committed_findings():
     text = (PROJECT / "reports" / "claims" / "report.md").read_text()
     for part in (shown.title(), shown.banner(), shown.table(), shown.gaps(), shown.changes()):
         assert page.between_markdown(part.data) in text, "draw it again: aunce report claims"
-    for one in (*shown.claims.claim, *shown.claims.gap):
+    for one in (*shown.claims, *shown.discrepancies):
         assert f"| **{one.id}** " in text
 
 
 def test_a_change_of_the_claims_is_listed_with_its_day(write, tmp_path):
     assert "Nothing" in Ledger(write(), reports=tmp_path).changes().data
-    path = write("[[claim]]", '[[change]]\ndate = 2026-01-02\ntext = "Before any run: <b>delta</b>."\n\n[[claim]]')
-    text = Ledger(path, reports=tmp_path).changes().data
-    assert "2026-01-02" in text
+    folder = write("[[claim]]", '[[change]]\ndate = 2026-01-02\ntext = "Before any run: <b>delta</b>."\n\n[[claim]]')
+    text = Ledger(folder, reports=tmp_path).changes().data
+    assert "| 2026-01-02 | first.toml |" in text
     assert "<b>" not in text
+
+
+SECOND = FILE[: FILE.index("[[gap]]")].replace("2026-01-01", "2026-02-01").replace("0.005", "0.015")
+SECOND = SECOND.replace('"main"', '"decisive"')
+
+
+def test_a_claim_of_two_studies_is_shown_by_the_newest_that_has_run(ledger, write, tmp_path):
+    (write() / "second.toml").write_text(SECOND)
+    shown = ledger({"main": ({}, [{"verdict": "reversed"}])})
+    (row,) = rows(shown.table()).values()
+    assert row[1].startswith("**reversed**")
+    assert row[0].endswith("report main: each of one against other<br>*Asked by decisive, too*: not run yet")
+    assert "first.toml" in shown.title().data
+    assert "second.toml" in shown.title().data
+    shown = ledger({"decisive": ({}, [{"verdict": "undecided"}])})
+    (row,) = rows(shown.table()).values()
+    assert row[1].startswith("**undecided**")
+    assert "Asked by main, too*: reversed" in row[0]
+    assert "Of 1 claims: 1 undecided" in shown.title().data
+
+
+def test_a_study_has_the_claims_of_its_own_file_and_no_other_edit_changes_its_page(write):
+    folder = write()
+    before = claims_of("main", folder)
+    (folder / "second.toml").write_text(SECOND)
+    assert claims_of("main", folder) == before
+    assert [(file.delta, file.name) for file in load_claims(folder)] == [(0.005, "first"), (0.015, "second")]
+    assert claims_of("decisive", folder).delta == 0.015
+    assert claims_of("elsewhere", folder).both == []
+
+
+def test_two_files_with_claims_of_one_study_or_the_same_gap_are_refused_with_both(write):
+    folder = write()
+    (folder / "second.toml").write_text(SECOND.replace('"decisive"', '"main"').replace('"C1"', '"C2"'))
+    with pytest.raises(UsageError, match=r"second\.toml: C2 is of the study main, and so .* first\.toml"):
+        load_claims(folder)
+    (folder / "second.toml").write_text(SECOND + FILE[FILE.index("[[gap]]") :])
+    with pytest.raises(UsageError, match=r"second\.toml: D1 stands twice, see first\.toml"):
+        load_claims(folder)
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(UsageError, match="no file of claims"):
+        load_claims(folder)
+
+
+def test_a_study_tells_what_it_decides_and_an_arm_that_it_has_not_is_refused(write):
+    folder = write()
+    assert decided_by("main", ["one", "other"], folder) == "Decides C1 of first.toml."
+    assert decided_by("mian", ["one", "other"], folder) == "Decides no claim: none has experiment = 'mian'."
+    with pytest.raises(UsageError, match=r"first\.toml: C1 compares the arm 'other', .* did you mean 'others'"):
+        decided_by("main", ["one", "others"], folder)
+
+
+def test_the_arms_of_the_committed_claims_stand_in_their_studies():
+    for path in sorted((NOTEBOOKS / "studies").glob("*.toml")):
+        study = load_study(path.stem)
+        decided_by(path.stem, {run.labels["arm"] for run in study.runs if "arm" in run.labels})

@@ -133,6 +133,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             [*runs, failed],
             title=f"Title {text}",
             question=f"Question {text}",
+            note=f"Note {text}",
             overrides={"epochs": 2, "detector": text, "setting": text},
             path=path,
             reference=str(path),
@@ -151,9 +152,9 @@ def test_no_text_of_a_study_is_live_on_its_page(
     for tables, text in zip(planted, (EVIL, "plain"), strict=True):
         about = {"wording": text, "source": text, "decided_by": "each", "limit": text, "experiment": "fake"}
         claim = Claim(id="C1", contrasts=[[f"BCE {text}", f"SupCon {text}"]], **about)
-        claims = Claims(written=datetime.date(2026, 1, 1), delta=0.005, score="auc", claim=[claim], gap=[])
-        monkeypatch.setattr("aunce.report.decide.load_claims", lambda claims=claims: (claims, "0123abcd"))
-        monkeypatch.setattr("aunce.report.decide.without_size", lambda name: "fake")
+        about = {"name": "first", "hash": "0123abcd", "written": datetime.date(2026, 1, 1)}
+        claims = Claims(delta=0.005, score="auc", claim=[claim], **about)
+        monkeypatch.setattr("aunce.report.decide.claims_of", lambda experiment, claims=claims: claims)
         pages.append(cells.shown(notebook, tables=tables, out=tmp_path / tables.parent.name))
     evil, plain = pages
     footers = [Report(tables).footer().data for tables in planted]

@@ -44,6 +44,7 @@ class FakeStudy:
     name: str = "fake"
     title: str = f"Fake study {EVIL}"
     question: str = "Does every method learn?"
+    note: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     report: str = "laptop"
     path: Path = field(default_factory=lambda: Path("/somewhere/fake.toml"))

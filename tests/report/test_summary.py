@@ -102,9 +102,10 @@ def summary(tmp_path):
             about = {"title": name, "question": "Does it?", "found": "It does.", "kind": "computation"} | about
             entries = [Entry(**{"reason": "Because."} | entry) for entry in entries]
             findings.write(tmp_path / "reports" / name, Findings(**about, entries=entries))
-        (tmp_path / "claims.toml").write_text(CLAIMS)
+        (tmp_path / "claims").mkdir(exist_ok=True)
+        (tmp_path / "claims" / "first.toml").write_text(CLAIMS)
         (tmp_path / "advice.toml").write_text(ADVICE.replace(old, new))
-        ledger = Ledger(tmp_path / "claims.toml", reports=tmp_path / "reports")
+        ledger = Ledger(tmp_path / "claims", reports=tmp_path / "reports")
         return drawn(ledger, load_advice(ledger.said, tmp_path / "advice.toml"), tmp_path)
 
     return summary
@@ -268,7 +269,7 @@ def test_the_committed_summary_is_drawn_from_the_committed_findings_and_its_link
 
 
 def test_committed_advice_is_short_and_has_no_number_that_could_grow_old():
-    ids = [one.id for one in load_claims()[0].both]
+    ids = [one.id for file in load_claims() for one in file.both]
     items = load_advice(ids)
     assert len(items) <= 14
     for item in items:

@@ -11,8 +11,9 @@ import psutil
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from aunce.data import load, tiny
+from aunce.data import bp4d, load, pack_faces, tiny
 from aunce.data.images import open_pack
+from aunce.data.recipes import Recipe
 from aunce.errors import RunError, UsageError, machine_remedy
 from aunce.processes import lives
 from aunce.study import execution
@@ -243,6 +244,49 @@ def test_the_pretext_is_done_first_and_its_weights_are_handed_on(stub):
     written = (start.folder / "metrics.json").stat().st_mtime_ns
     execution.execute(study, second)
     assert (start.folder / "metrics.json").stat().st_mtime_ns == written
+
+
+def test_a_run_gets_the_packs_of_its_populations_in_their_order(stub, monkeypatch):
+    study = stub(SAVE.replace('"data": {}', '"data": {"root": root, "others": other_roots, "test_root": test_root}'))
+    table = '\n[data]\npopulations = 2\n[data.targets]\n"modelled:disfa" = {}\n'
+    study.path.write_text(study.path.read_text() + table)
+    monkeypatch.setattr(execution, "make_data", lambda data, workers: data.name)
+    study = load_study(str(study.path))
+    run = study.runs[0]
+    execution.execute(study, run)
+    names = [data.name for data in run.data]
+    assert len(set(names)) == 5
+    assert run.reach().metrics["data"] == {"root": names[0], "others": names[1:], "test_root": ""}
+
+
+def test_populations_are_rendered_once_for_all_methods_and_a_killed_rendering_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUNCE_DATA", str(tmp_path / "data"))
+    path = tmp_path / "small.toml"
+    path.write_text(
+        STUDY.replace('notebook = "stub"\nreport = "stub"', 'report = "laptop"')
+        + "[data]\nsubjects = 6\nframes = 2\nsize = 32\npopulations = 1\nvalidation_subjects = 6\n"
+    )
+    first, second = load_study(str(path)).runs
+
+    def killed(done, total):
+        raise KeyboardInterrupt
+
+    for data in first.data:
+        place = tmp_path / "data" / data.name / "raw"
+        with pytest.raises(KeyboardInterrupt):
+            bp4d.write(place, seed=data.seed, **data.render, progress=killed)
+        assert not (place / "synthetic.json").exists()
+        whole = pack_faces("bp4d", _rendered(tmp_path / "whole", data), tmp_path / f"{data.name}", recipe=Recipe(48))
+        assert open_pack(execution.make_data(data, workers=1)).hash == whole.hash
+    monkeypatch.setattr("aunce.data.renderer", None)  # nothing is left to be rendered
+    packs = [[execution.make_data(data, workers=1) for data in run.data] for run in (first, second)]
+    assert packs[0] == packs[1]
+    assert len(set(packs[0])) == 3
+
+
+def _rendered(folder, data):
+    bp4d.write(folder / data.name, seed=data.seed, **data.render)
+    return folder / data.name
 
 
 def test_images_that_come_or_go_after_their_crops_were_made_are_seen_once_a_study(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -15,8 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import create_model
 
+from aunce.data import adapter
 from aunce.data.recipes import Recipe
 from aunce.data.render import difficulty
+from aunce.data.render.behaviour import stream
+from aunce.data.render.population import generator
 from aunce.errors import UsageError
 from aunce.study import grid, spec
 from aunce.study.grid import AGAIN, PROJECT, Study, load_study, progress, without_size
@@ -141,7 +145,7 @@ def test_keys_change_with_whatever_changes_numbers(write, change):
 
 @pytest.mark.parametrize("field", sorted(NOT_IN_KEY - {"smoke"}))
 def test_keys_do_not_change_with_place_or_speed(write, field):
-    value = {"threads": "2", "device": '"cpu"', "compiled": "true"}.get(field, '"/x"')
+    value = {"threads": "2", "device": '"cpu"', "compiled": "true", "other_roots": '["/x"]'}.get(field, '"/x"')
     if field == "root":  # root belongs to [data]; in [base] it would point all runs at one folder
         return
     assert write(("epochs = 3", f"epochs = 3\n{field} = {value}")).runs[0].key == write().runs[0].key
@@ -164,6 +168,7 @@ def test_exclude_takes_points_out(write):
         (('title = "Test"', 'titel = "Test"'), "title"),
         (('report = "laptop"', 'report = "nothing"'), "nothing"),
         (("subjects = 6", "subjects = 5"), "subjects"),
+        (("subjects = 6", "subject = 6"), "unknown name 'data.subject', did you mean 'subjects'?"),
         (("replicate = [0, 1]", "replicate = []"), "no values"),
         (("replicate = [0, 1]", "replicate = [0, 0]"), "same run"),
         (("[axes]\n", '[[exclude]]\narms = "BCE"\n[axes]\n'), "[[exclude]] names the axis 'arms'"),
@@ -199,6 +204,21 @@ def test_only_selects_and_refuses_what_is_not_there(write):
     excluding = write(("[axes]\n", '[[exclude]]\narm = "BCE"\nreplicate = 1\n[axes]\n'))
     with pytest.raises(UsageError, match="takes this combination out"):
         excluding.select(["arm=BCE", "replicate=1"])
+
+
+def test_overrides_have_to_suit_what_is_selected_and_nothing_else(write):
+    path = write(('"BCE" = {', '"crops" = { method = "supcon", crop = 32 }\n"BCE" = {')).path
+    assert len(load_study(str(path)).select(["arm=crops"])) == 2
+    small = load_study(str(path), {"pixels": 16})
+    assert {run.spec.pixels for run in small.select(["arm=BCE"])} == {16}
+    assert "crops" not in {run.labels["arm"] for run in small.runs}
+    for only in ([], ["arm=crops"], ["arm=crops", "arm=BCE"]):
+        with pytest.raises(UsageError, match=r"'crops'.*crop = 32 does not fit into pixels = 16"):
+            small.select(only)
+    same = load_study(str(path), {"replicate": 5})
+    assert len(same.select(["arm=BCE", "replicate=0"])) == 1
+    with pytest.raises(UsageError, match="are the same run"):
+        same.select([])
 
 
 @pytest.mark.parametrize(
@@ -259,7 +279,8 @@ def test_notebook_parameters_unknown_missing_or_mistyped_are_refused():
 
 
 def test_no_field_of_data_and_run_share_a_name_by_accident():
-    assert DataSpec.model_fields.keys() & RunSpec.model_fields.keys() == {"dataset", "root", "test_root"}
+    shared = {"dataset", "root", "test_root", "populations", "targets"}
+    assert DataSpec.model_fields.keys() & RunSpec.model_fields.keys() == shared
 
 
 def test_importing_studies_and_what_executes_them_is_light():
@@ -370,6 +391,114 @@ def test_a_pretext_of_a_real_data_set_is_refused(write, tmp_path):
     )
     with pytest.raises(UsageError, match="backbone of the hub"):
         _ = study.runs
+
+
+POPULATIONS = """frames = 2
+populations = 2
+validation_subjects = 7
+test_frames = 3
+targets = { "modelled:bp4d" = { subjects = 6, frames = 5 }, "drawn:disfa" = { frames = 9 } }
+"""
+OWN_PRETEXT = PRETEXT.replace("= 9", '= "own"') + "populations = 1\n"
+
+
+@pytest.fixture
+def populated(write):
+    """Write a study on populations, whose replicates have pretexts of their own, with replacements."""
+    written = (("frames = 2", POPULATIONS), ("epochs = 3", "epochs = 3\npretext = true"))
+    table = ('preset = "as_read" }\n', 'preset = "as_read" }\n' + OWN_PRETEXT)
+    return lambda *replacements: write(*written, table, *replacements)
+
+
+def people(runs):
+    """Who is in the populations of runs: data set, seed and generator of each; the generator draws from these."""
+    return [(data.dataset, data.seed, data.render.get("faces", "drawn")) for run in runs for data in run.data]
+
+
+def test_a_run_on_populations_has_one_to_train_one_to_validate_more_to_test_and_the_targets(populated):
+    run = populated().runs[0]
+    sizes = [(data.dataset, data.render["subjects"], data.render["frames"]) for data in run.data]
+    assert sizes == [
+        ("bp4d", 6, 2),  # trains
+        ("bp4d", 7, 3),  # validates
+        ("bp4d", 6, 3),
+        ("bp4d", 6, 3),
+        ("bp4d", 6, 5),
+        ("disfa", None, 9),
+    ]
+    assert [data.render.get("faces", "drawn") for data in run.data] == [*["drawn"] * 4, "modelled", "drawn"]
+    assert (run.spec.test_part, run.spec.populations) == ("test", 2)
+    assert run.spec.targets == ["modelled:bp4d", "drawn:disfa"]
+    start = run.start
+    assert (start.spec.method, start.spec.populations, start.spec.targets) == ("infonce", 1, [])
+    assert len(start.data) == 3
+
+
+def test_methods_of_a_replicate_share_every_population_and_the_pretext_and_replicates_share_none(populated):
+    first, second, third, _ = populated().runs
+    assert first.data == second.data
+    assert first.start == second.start
+    assert not {*people([first, first.start])} & {*people([third, third.start])}
+    # What a list of targets has in common with another one is rendered once.
+    fewer = populated(('"modelled:bp4d" = { subjects = 6, frames = 5 }, ', "")).runs[0]
+    assert {data.name for data in fewer.data} < {data.name for data in first.data} | {fewer.data[-1].name}
+    assert fewer.key[-8:] != first.key[-8:]
+
+
+def test_the_faces_of_all_populations_are_those_of_different_people(populated):
+    """Names such as F001 are in every population: what the generators draw for them must differ."""
+    run = populated(("frames = 9", "frames = 9, subjects = 5")).runs[0]
+    drawn = []
+    for data in [*run.data, *run.start.data]:
+        faces, layout = data.render.get("faces", "drawn"), adapter(data.dataset).LAYOUT
+        dials = difficulty.difficulty_of(data.dataset, data.render["setting"], faces)
+        for name in layout.people(data.render["subjects"]):
+            rng = stream(difficulty.seed_of(data.dataset, data.seed), name, "identity")
+            drawn.append(pickle.dumps(generator(faces).identity(rng, dials)))
+    assert len(set(drawn)) == len(drawn) == 6 + 7 + 6 + 6 + 6 + 5 + (6 + 7 + 6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(replicates=st.lists(st.integers(0, grid.FIRST_OWN - AGAIN - 1), min_size=2, max_size=4, unique=True))
+def test_nobody_is_in_two_populations_of_a_study_pretexts_included(tmp_path_factory, replicates):
+    text = STUDY.replace("frames = 2", POPULATIONS).replace("epochs = 3", "epochs = 3\npretext = true")
+    path = tmp_path_factory.getbasetemp() / "populated.toml"
+    path.write_text(text.replace("[0, 1]", str(replicates)) + OWN_PRETEXT)
+    for size in ("", ":again"):
+        study = load_study(f"{path}{size}")
+        alone = [run for run in study.runs if run.spec.method == "bce"]  # the others share these
+        seeds = [data.seed for run in [*alone, *study.pretexts] for data in run.data]
+        assert len(set(seeds)) == len(seeds) == len(replicates) * (6 + 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("populations = 2\n", ""), "targets are scored beside a test on other people"),
+        (("populations = 2", "populations = 9"), "less than or equal to 8"),
+        (("modelled:bp4d", "sculpted:bp4d"), "targets: sculpted:bp4d unknown. Known: drawn:bp4d"),
+        (
+            ("subjects = 6, frames = 5", "people = 6"),
+            "'data.targets.modelled:bp4d.people'. Valid names: subjects, frames",
+        ),
+        (("frames = 9", "frames = 1"), "'data.targets.drawn:disfa.frames' = 1"),
+        (("subjects = 6\n", 'subjects = 6\nroot = "/x"\n'), "populations = 2 are rendered, and the data set of root"),
+        (("epochs = 3", 'epochs = 3\ntest_dataset = "disfa"'), "test_dataset = disfa and populations = 2"),
+        (("epochs = 3", 'epochs = 3\ntest_part = "3"'), "with populations it is 'test'"),
+        (("replicate = [0, 1]", "replicate = [90000]"), "replicate = 90000; with a pretext of its own it is below"),
+        (('replicate = "own"', 'replicate = "mine"'), "'replicate' = 'mine'"),
+        (
+            ("epochs = 3\npretext = true\n", "epochs = 3\nreplicate = 1000000\n"),
+            "replicate = 1000000; with populations it is below 1,000,000",
+        ),
+    ],
+)
+def test_populations_that_no_run_could_have_are_refused(populated, change, expected):
+    changes = [change] if "replicate = 1000000" not in change[1] else [change, ("replicate = [0, 1]", "channels = [8]")]
+    with pytest.raises(UsageError) as error:
+        _ = populated(*changes).runs
+    assert expected in str(error.value)
+    assert "populated.toml" in str(error.value) or "small.toml" in str(error.value)
 
 
 def test_the_gpu_size_replaces_fields_and_axes_and_has_a_report_of_its_own(write):
