@@ -121,6 +121,13 @@ only_option = click.option(
 )
 
 
+add_option = click.option(
+    "--add",
+    is_flag=True,
+    help="Add to the report's tables: runs that they hold are neither done again nor dropped, though not on this disk.",
+)
+
+
 def _assignment(text: str) -> tuple[str, Any]:
     """Name and value of FIELD=VALUE. The value is read as TOML if it is valid TOML, else as text."""
     import tomllib
@@ -144,20 +151,24 @@ def _assignment(text: str) -> tuple[str, Any]:
 @with_overrides
 @click.option("--profile", default="laptop", show_default=True, help="A folder in notebooks/profiles, or a path.")
 @only_option
+@add_option
 @click.option("--dry-run", is_flag=True, help="Count the runs and estimate hours and disk; start nothing.")
-def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, ...], dry_run: bool) -> None:
+def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, ...], add: bool, dry_run: bool) -> None:
     """Do all runs of STUDY that are not done yet, then write its report.
 
     STUDY is a name in notebooks/studies or the path of a TOML file. NAME:gpu is the study in the size of a GPU,
     NAME:again the same study on newly rendered faces. The same command continues what was stopped.
     """
     from aunce.report.claims import decided_by
+    from aunce.report.collect import collected
     from aunce.study import engine
 
     plan = load_study(study, overrides)
     runs = plan.select(only)
-    state = progress(plan, runs)
-    to_do = [run for run in runs if run.state != "done"]
+    elsewhere = collected(plan) if add else frozenset()
+    here = [run for run in runs if run.key not in elsewhere]
+    state = progress(plan, here)
+    to_do = [run for run in here if run.state != "done"]
     for one in to_do:
         if one.state == "damaged":
             click.echo(f"{one.key} is damaged and is done again: {one.reach().why}", err=True)
@@ -169,8 +180,9 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     gigabytes = sum(disk for _, disk in data.values()) + sum(weights) + 2e-3 * len(runs)
     gigabytes += 3 * side_by_side * max(weights)
     left = state.seconds_left if state.done else sum(guessed[run.key][1] for run in to_do)
+    done = len(runs) - len(to_do)
     click.echo(
-        f"{plan.title}: {len(runs)} runs, {state.done} done, about {duration(left / side_by_side)} to go with "
+        f"{plan.title}: {len(runs)} runs, {done} done, about {duration(left / side_by_side)} to go with "
         f"{side_by_side} side by side{'' if state.done else ' (a guess)'}, about {gigabytes:.1f} GB of disk in all"
     )
     arms = list(dict.fromkeys(run.labels["arm"] for run in plan.runs if "arm" in run.labels))
@@ -189,7 +201,7 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     if "done" not in states and any((plan.folder / "runs").glob("*/metrics.json")):
         raise AunceError(f"no run with these settings was done; the report is as it was, of others\n{see_them}")
     click.echo(f"runs finished in {duration(time.monotonic() - started)}; writing the report")
-    page = write_report(plan)
+    page = write_report(plan, add=add)
     draw_index(page.parent.parent)
     if failed:
         raise AunceError(f"some runs failed, the report is marked partial: {page}\n{see_them}")
@@ -329,7 +341,8 @@ def _detail(one: Run) -> str:
 @main.command()
 @click.argument("name")
 @with_overrides
-def report(name: str, overrides: dict[str, Any]) -> None:
+@add_option
+def report(name: str, overrides: dict[str, Any], add: bool) -> None:
     """Write the report NAME, and the index of all reports; nothing is trained.
 
     NAME is a study, whose finished runs are collected, or one that needs no runs: anatomy, audit, claims (the ledger),
@@ -343,7 +356,7 @@ def report(name: str, overrides: dict[str, Any]) -> None:
     if ".toml" in name or name.partition(":")[0] in studies:
         plan = load_study(name, overrides)
         _refuse_other_settings(plan)
-        written = write_report(plan)
+        written = write_report(plan, add=add)
     elif name not in (*PAGES, "index"):
         base, _, size = name.rpartition("-")
         sized = base in studies and size in ("again", "gpu")
@@ -395,15 +408,15 @@ def verify(name: str) -> None:
     click.echo(f"all as it should be: {'; '.join(found.checked) or 'nothing'}")
 
 
-def write_report(plan: Study) -> Path:
-    """Collect the tables and draw the page, one process at a time; returns the path of the page."""
+def write_report(plan: Study, *, add: bool = False) -> Path:
+    """Collect the tables and draw the page, one process at a time; returns the path of the page. `add` as `collect`."""
     from aunce.report.collect import collect, render
 
     if not plan.folder.is_dir():
         return render(plan)  # refuses, with what to do
     with FileLock(plan.folder / ".lock", is_singleton=True):  # the lock of `page.render`
         if any((plan.folder / "runs").glob("*/*.json")):
-            collect(plan)
+            collect(plan, add=add)
         return render(plan)
 
 

@@ -41,24 +41,33 @@ def is_primary(table: pd.DataFrame) -> "pd.Series[bool]":
     return (table[list(PRIMARY)] == pd.Series(primary_reading(table))).all(axis=1)
 
 
-def collect(study: Study) -> Path:
+def collect(study: Study, *, add: bool = False) -> Path:
     """Gather the runs of `study` into `runs`, `counts`, `auc`, `history` and `ridge.parquet` and `provenance.json`.
 
     Only what a report reads is kept: of the heads other than the probe, and of scores on noisy labels, the last epoch
     alone; concordance counts subject by subject for the primary reading (probe, last epoch, clean labels), summed over
     subjects for the others (`subject` and `other` empty, `within` tells pairs of one subject from pairs of two).
 
+    Args:
+        study: whose finished runs are gathered.
+        add: keep the rows of runs that the tables have and that are not done here: they were done elsewhere.
+
     Returns:
         The folder of the tables, `reports/<study>`.
 
     Raises:
         UsageError: a run was made with smoke settings, runs on the same data saw other images, or two runs differ in
-            nothing that the report tells apart.
+            nothing that the report tells apart; with `add`, the tables are damaged.
     """
+    known = collected(study) if add else frozenset()
     rows, tables = [], {"counts": [], "auc": [], "history": [], "ridge": []}  # type: ignore[var-annotated]
     seen: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    kept = []
     for run in study.runs:
         state = run.reach()
+        if run.key in known and state.name != "done":
+            kept.append(run.key)
+            continue
         found: dict[str, pd.DataFrame] = {}
         if state.name == "done":
             try:
@@ -80,10 +89,20 @@ def collect(study: Study) -> Path:
                 table = table.drop(columns=[column for column in place if column in table])
                 tables[name].append(pd.DataFrame(place, index=table.index).join(table))
         rows.append(row)
-    _check_pixels(study, seen)
     folder = study.folder
     folder.mkdir(parents=True, exist_ok=True)
     runs = pd.DataFrame(rows)
+    if kept:
+        place = {run.key: number for number, run in enumerate(study.runs)}
+        old = _kept(folder / "runs.parquet", kept)
+        runs = pd.concat([runs, old]).sort_values("key", key=lambda keys: keys.map(place), ignore_index=True)
+        for name, parts in tables.items():
+            if len(table := pd.concat([*parts, _kept(folder / f"{name}.parquet", kept)])):
+                tables[name] = [table.sort_values("key", key=lambda keys: keys.map(place), kind="stable")]
+        data = {run.key: tuple(one.name for one in run.data) for run in study.runs}
+        for key, facts in old[["key", "data"]].itertuples(index=False):
+            seen.setdefault(data[key], {}).setdefault(str(json.loads(facts).get("hash", "")), []).append(key)
+    _check_pixels(study, seen)
     point = ["arm", "noise", "replicate", "part"]
     for _, same in runs.groupby(point):
         if len(same) > 1:
@@ -98,6 +117,28 @@ def collect(study: Study) -> Path:
     provenance = _provenance(study, runs) | {"files": hashes(folder)}
     files.write(folder / "provenance.json", json.dumps(provenance, indent=1, ensure_ascii=False) + "\n")
     return folder
+
+
+def collected(study: Study) -> frozenset[str]:
+    """Keys of the runs that the study's tables hold as done.
+
+    Raises:
+        UsageError: the tables are not those that were collected.
+    """
+    if not (study.folder / "provenance.json").is_file():
+        return frozenset()
+    _check_tables(study)
+    runs = pd.read_parquet(study.folder / "runs.parquet", columns=["key", "status"])
+    return frozenset(runs.loc[runs["status"] == "done", "key"])
+
+
+def _kept(path: Path, keys: list[str]) -> pd.DataFrame:
+    """Rows of these runs in a table, categories as texts; a table that no run has is empty."""
+    if not path.is_file():
+        return pd.DataFrame({"key": []})
+    table = pd.read_parquet(path)
+    table = table[table["key"].isin(keys)]
+    return table.assign(**{name: plain(table[name]) for name in table.select_dtypes("category")})
 
 
 def _check_pixels(study: Study, seen: Mapping[tuple[str, ...], Mapping[str, list[str]]]) -> None:

@@ -472,6 +472,32 @@ def test_collecting_again_gives_the_same_bytes(study, shown) -> None:
     assert before == [(shown.folder / name).read_bytes() for name in names]
 
 
+def test_runs_done_elsewhere_are_kept_beside_those_done_here(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "fake", arm, "none", k) for k in (0, 1) for arm in ("BCE", "SupCon")]
+    for run in runs[:2]:
+        finish(run)
+    here = FakeStudy(tmp_path / "fake", runs)
+    collect(here)  # type: ignore[arg-type]
+    for run in runs[:2]:
+        run.folder.rename(tmp_path / run.key)
+    for run in runs[2:]:
+        finish(run)
+    collect(here, add=True)  # type: ignore[arg-type]
+    assert not runs[0].folder.exists()
+    names = [path.name for path in here.folder.glob("*.parquet")]
+    both = {name: pd.read_parquet(here.folder / name) for name in names}
+    for run in runs[:2]:
+        (tmp_path / run.key).rename(run.folder)
+    collect(here)  # type: ignore[arg-type]
+    assert {"runs.parquet", "counts.parquet", "auc.parquet"} <= set(names)
+    for name in names:
+        pd.testing.assert_frame_equal(both[name], pd.read_parquet(here.folder / name))
+
+    change_facts(here.folder, null_aus=[7])
+    with pytest.raises(UsageError, match=r"runs.parquet .*restore them"):
+        collect(here, add=True)  # type: ignore[arg-type]
+
+
 def test_a_subject_can_be_left_out_exactly(study, shown) -> None:
     auc = pd.read_parquet(study[0].folder / "auc.parquet")
     run = study[0].runs[0]
