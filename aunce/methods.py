@@ -171,6 +171,7 @@ def train(
     device = pick_device(spec.device)
     if spec.method == "shuffled":
         noisy = shuffle(noisy, split, seed=spec.replicate)
+    alone = spec.probe == "ridge alone"
     monitor = partial(
         Monitor,
         split=split,
@@ -182,7 +183,8 @@ def train(
         seed=spec.replicate,
         probe_epochs=spec.probe_epochs,
         probe_learning_rate=spec.probe_learning_rate,
-        ridge=spec.probe == "ridge",
+        ridge=spec.probe != "linear",
+        others_from=spec.epochs + 1 if alone else 0,
         targets=[*rows_of_targets(spec, table).values()],
         device=device,
     )
@@ -198,7 +200,7 @@ def train(
     if spec.method == "random":
         return _untrained(monitor(embedding), encoder)
     head = None if spec.method in CONTRASTIVE else build_probe(len(table.aus), spec.channels, seed=spec.replicate)
-    scores = monitor(embedding, head=head, others_from=spec.epochs, lengths=spec.lengths)
+    scores = monitor(embedding, head=head, others_from=spec.epochs + alone, lengths=spec.lengths)
     training = Training(
         images=pack.images,
         labels=noisy,

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from aunce.errors import UsageError
 from aunce.study.grid import Data, Run
 
 START_S = 10.0
@@ -53,11 +54,12 @@ def frames_of(data: Data) -> tuple[dict[str, int], float]:
     return parts, sum(parts.values()) * (raw + 3 * data.crops["size"] ** 2) / 1e9
 
 
+@functools.cache
 def size_of(backbone: str, channels: int, pixels: int) -> tuple[float, float]:
     """Gigabytes of an encoder's weights, and operations of a training for each image that goes through it; of 12 AUs.
 
     Raises:
-        UsageError: a backbone that no run could read, see `backbones.outline`.
+        UsageError: a backbone that no run could read, see `backbones.outline`, or that does not take such images.
     """
     import torch
 
@@ -66,7 +68,13 @@ def size_of(backbone: str, channels: int, pixels: int) -> tuple[float, float]:
 
     with torch.device("meta"):
         encoder = Encoder(outline(backbone), aus=12, channels=channels)
-        operations = count_operations(encoder, images=1, pixels=pixels)
+        try:
+            operations = count_operations(encoder, images=1, pixels=pixels)
+        except RuntimeError as error:
+            raise UsageError(
+                f"backbone {backbone!r} does not take images of {pixels} px ({error}); set pixels to what it was made "
+                "for, such as 224"
+            ) from None
     return 4e-9 * sum(weight.numel() for weight in encoder.parameters()), operations
 
 

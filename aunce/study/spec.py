@@ -154,8 +154,8 @@ class RunSpec(StrictModel):
     checks: int = Field(2, ge=1, description="how often inner validation is scored during training")
     probe_epochs: int = Field(20, ge=1, description="epochs of the linear probe")
     probe_learning_rate: float = Field(1e-2, gt=0, description="learning rate of the linear probe")
-    probe: Literal["linear", "ridge"] = Field(
-        "linear", description="what decides: the linear probe by Adam, or the ridge probe beside it"
+    probe: Literal["linear", "ridge", "ridge alone"] = Field(
+        "linear", description="what decides: a probe by Adam, a ridge probe beside it, or alone"
     )
     moving_probe: bool = Field(False, description="score the probe as released, too: on a network in training mode")
     threads: int = Field(1, ge=1, description="CPU threads of the run")

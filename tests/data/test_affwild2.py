@@ -164,7 +164,8 @@ def test_frames_without_an_image_are_said_by_all_commands_and_refused_unless_all
     shutil.rmtree(root / "cropped_aligned" / "video9")
     said = "7 of 12 labelled frames have no image, in 2 sequence(s); 1 of these have no image at all: video9/video9"
     words = [["data", "check", "affwild2", root], ["data", "pack", "affwild2", root, "--align", "none"]]
-    words += [["study", "affwild2", "--root", root, "--set", "pixels=112", "--dry-run", "--only", "setting=fair"]]
+    study = ["study", "affwild2", "--root", root, "--set", "pixels=112", "--dry-run", "--only", "setting=fair"]
+    words += [[*study, "--set", "backbone=small"]]
     for one in words:
         refused = aunce(*one)
         assert refused.exit_code == 1, refused.output
@@ -174,6 +175,9 @@ def test_frames_without_an_image_are_said_by_all_commands_and_refused_unless_all
     assert f"left out: {said}" in packed.output
     for one in words[1:]:  # said once, it holds for this pack
         assert aunce(*one).exit_code == 0
+    refused = aunce(*study)
+    assert refused.exit_code == 2
+    assert "backbone 'swin-base' does not take images of 112 px" in refused.output
 
 
 def test_names_with_dots_hyphens_and_sides_keep_all_but_the_last_suffix(root):

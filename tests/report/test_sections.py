@@ -494,7 +494,7 @@ def test_runs_done_elsewhere_are_kept_beside_those_done_here(tmp_path: Path) -> 
         pd.testing.assert_frame_equal(both[name], pd.read_parquet(here.folder / name))
 
     change_facts(here.folder, null_aus=[7])
-    with pytest.raises(UsageError, match="runs.parquet: .*restore them"):
+    with pytest.raises(UsageError, match=r"runs\.parquet: .*restore them"):
         collect(here, add=True)  # type: ignore[arg-type]
 
 
