@@ -7,6 +7,7 @@ With the tables of `search` as an argument (reports/search) it prints the arms o
 noise level the best three trials by the AUC on inner validation.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -91,10 +92,8 @@ def second(runs: pd.DataFrame) -> str:
     wanted = {noise: {arm for (at, _), of in best.items() if at == noise for arm in of} for noise, _ in best}
     listed = {name: fields for name, fields in arms().items() if any(name in some for some in wanted.values())}
     left_out = [
-        f'[[exclude]]\nnoise = "{noise}"\narm = "{name}"'
+        f'[[exclude]]\nnoise = "{noise}"\narm = {json.dumps([name for name in listed if name not in some], indent=4)}'
         for noise, some in wanted.items()
-        for name in listed
-        if name not in some
     ]
     return "[axes.arm]\n" + "\n\n".join([toml(listed), *left_out])
 

@@ -349,16 +349,22 @@ class Study:
     def _matches(
         self, table: str, rule: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any] | None = None
     ) -> bool:
-        """Whether a rule of table `table` applies to a grid point: every axis or field that it names has that value."""
+        """Whether a rule of table `table` applies to a grid point: every axis or field that it names has that value.
+
+        A list names several values of an axis or a field.
+        """
         matches = True
         for name, value in rule.items():
             if name in labels:
                 known = [label for label, _ in self._values(name)]
-                if str(value) not in known:
-                    raise UsageError(f"{self.path}: [[{table}]] {name} = {value!r}; the values are {', '.join(known)}")
-                matches &= labels[name] == str(value)
+                wanted = [str(one) for one in (value if isinstance(value, list) else [value])]
+                if unknown := [one for one in wanted if one not in known]:
+                    raise UsageError(
+                        f"{self.path}: [[{table}]] {name} = {', '.join(unknown)}; the values are {', '.join(known)}"
+                    )
+                matches &= labels[name] in wanted
             elif fields is not None and name in fields:
-                matches &= fields[name] == value
+                matches &= fields[name] == value or (isinstance(value, list) and fields[name] in value)
             else:
                 what = f"the axis '{name}'" if fields is None else f"'{name}', neither an axis nor a field of a run"
                 raise UsageError(f"{self.path}: [[{table}]] names {what}; the axes are {', '.join(labels)}")

@@ -154,6 +154,8 @@ def test_keys_do_not_change_with_place_or_speed(write, field):
 def test_exclude_takes_points_out(write):
     study = write(("[axes]\n", '[[exclude]]\narm = "BCE"\nreplicate = 1\n[axes]\n'))
     assert len(study.runs) == 3
+    several = write(("[axes]\n", '[[exclude]]\narm = ["BCE"]\nreplicate = [0, 1]\n[axes]\n'))
+    assert {run.labels["arm"] for run in several.runs} == {run.labels["arm"] for run in study.runs} - {"BCE"}
 
 
 @pytest.mark.parametrize(
