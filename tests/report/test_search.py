@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aunce.study.grid import NOTEBOOKS, PROJECT, load_study
+from aunce.study.grid import NOTEBOOKS, PROJECT, REPORTS, load_study
 
 NOISES = ("none", "miss 0.2")
 NAMES = {"supervised": "bce", "SupCon": "supcon", "AUNCE (tau tuned)": "aunce", "AUNCE (tau .5, released)": "aunce"}
@@ -65,12 +65,29 @@ def test_the_trial_is_chosen_by_all_three_populations_and_its_regret_is_what_is_
     # Without the first population 2 is chosen and misses .002; without another one 2 is chosen, too: .002 / 3.
     assert all("| bce | 0.001 |" in row for row in rows)
 
+    rules = tomllib.loads(re.search("```toml\n(.*?)```", text, re.DOTALL)[1])["tuned"]
+    assert rules[1]["where"] == {"noise_kind": "miss", "arm": "supervised"}
+    assert {name: rules[1][name] for name in rules[1] if name != "where"} == {
+        "method": "bce",
+        "learning_rate": pytest.approx(9e-4),
+        "weight_decay": 1e-3,
+    }
+
     best = pd.read_csv(tmp_path / "figures" / "trials.csv")
     mine = best[(best["method"] == "supervised") & (best["noise"] == "none")].set_index("trials")["best"]
     assert mine[1] == pytest.approx(sum([0.70, 0.80, 0.798, 0.79]) / 4, abs=1e-5)
     assert mine[4] == pytest.approx(0.80)
     assert mine[3] == pytest.approx((3 * 0.80 + 0.798) / 4, abs=1e-5)
     assert "AUNCE (tau .5, released) | 0 |" in text, "trial 0 of both rows of AUNCE is one run"
+
+
+def test_the_decisive_study_takes_what_the_committed_tables_choose():
+    tables = [REPORTS / name for name in ("search", "search_again")]
+    if not all((folder / "runs.parquet").is_file() for folder in tables):
+        return  # the search has not run yet; the file of the study says so
+    text = cells.shown("search", tables=tables[0], again=tables[1])
+    rules = tomllib.loads(re.search("```toml\n(.*?)```", text, re.DOTALL)[1])["tuned"]
+    assert tomllib.loads((NOTEBOOKS / "studies" / "decisive.toml").read_text())["tuned"] == rules
 
 
 def test_a_search_without_runs_says_so(tmp_path):
