@@ -128,6 +128,31 @@ add_option = click.option(
 )
 
 
+def with_table(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that describe a table of labels; the command gets them as `described`, for `table.describe`."""
+
+    @functools.wraps(command)
+    def call(*args: Any, columns: str | None, unknown: tuple[str, ...], **options: Any) -> None:
+        names = ("images", "folds", "seed", "positive_from")
+        described = {name: options.pop(name) for name in names}
+        if described["images"]:
+            described["images"] = str(Path(described["images"]).resolve())
+        described["columns"] = [name.strip() for name in columns.split(",")] if columns else None
+        described["unknown"] = list(unknown) or None
+        command(*args, described={name: value for name, value in described.items() if value is not None}, **options)
+
+    place = click.Path(exists=True, file_okay=False)
+    for option, kind, help_text in (
+        ("--columns", str, "Label columns, with commas between. Default: AU1, AU2, ..."),
+        ("--positive-from", float, "Cells are intensities, present from this value on."),
+        ("--seed", int, "Of dealing the people."),
+        ("--folds", int, "Parts that people are dealt to, where no column 'part' is. Default: 3."),
+        ("--images", place, "Folder of the images."),
+    ):
+        call = click.option(option, type=kind, help=f"Of a table of labels: {help_text}")(call)
+    return click.option("--unknown", multiple=True, help="Of a table of labels: a code of unknown labels.")(call)
+
+
 def _assignment(text: str) -> tuple[str, Any]:
     """Name and value of FIELD=VALUE. The value is read as TOML if it is valid TOML, else as text."""
     import tomllib
@@ -152,8 +177,12 @@ def _assignment(text: str) -> tuple[str, Any]:
 @click.option("--profile", default="laptop", show_default=True, help="A folder in notebooks/profiles, or a path.")
 @only_option
 @add_option
+@click.option("--labels", type=click.Path(path_type=Path), help="A table of labels, CSV or Parquet, of any data set.")
+@with_table
 @click.option("--dry-run", is_flag=True, help="Count the runs and estimate hours and disk; start nothing.")
-def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, ...], add: bool, dry_run: bool) -> None:
+def study(
+    study: str, overrides: dict[str, Any], profile: str, dry_run: bool, labels: Path | None, **given: Any
+) -> None:
     """Do all runs of STUDY that are not done yet, then write its report.
 
     STUDY is a name in notebooks/studies or the path of a TOML file. NAME:gpu is the study in the size of a GPU,
@@ -163,9 +192,11 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     from aunce.report.collect import collected
     from aunce.study import engine
 
+    if labels or given["described"]:
+        overrides["root"] = str(_root_of_table(labels, given["described"]))
     plan = load_study(study, overrides)
-    runs = plan.select(only)
-    elsewhere = collected(plan) if add else frozenset()
+    runs = plan.select(given["only"])
+    elsewhere = collected(plan) if given["add"] else frozenset()
     here = [run for run in runs if run.key not in elsewhere]
     state = progress(plan, here)
     to_do = [run for run in here if run.state != "done"]
@@ -201,13 +232,24 @@ def study(study: str, overrides: dict[str, Any], profile: str, only: tuple[str, 
     if "done" not in states and any((plan.folder / "runs").glob("*/metrics.json")):
         raise AunceError(f"no run with these settings was done; the report is as it was, of others\n{see_them}")
     click.echo(f"runs finished in {duration(time.monotonic() - started)}; writing the report")
-    page = write_report(plan, add=add)
+    page = write_report(plan, add=given["add"])
     draw_index(page.parent.parent)
     if failed:
         raise AunceError(f"some runs failed, the report is marked partial: {page}\n{see_them}")
     if not decides.startswith("Decides no"):
         click.echo("To show its verdicts there: aunce report claims; aunce report summary")
     click.echo(str(page))
+
+
+def _root_of_table(labels: Path | None, described: Mapping[str, Any]) -> Path:
+    """The folder of a table of labels, described by the options given."""
+    from aunce.data import table
+
+    if labels is None:
+        raise UsageError(
+            f"--{next(iter(described)).replace('_', '-')} describes a table of labels; name it: --labels FILE"
+        )
+    return table.describe(labels, **described)
 
 
 def _keep_recorded(plan: Study) -> None:
@@ -545,8 +587,12 @@ def synth(name: str, out: Path, **options: Any) -> None:
 @click.option("--protocol", default="", help="A protocol of the data set by name. Default: its first.")
 @click.option("--page", type=click.Path(path_type=Path), help="Also write the card as index.html into this folder.")
 @click.option("--show-faces", is_flag=True, help="Show faces on the page that are not rendered. Keep it to yourself.")
-def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: bool) -> None:
-    """Print the data card of the data set NAME at ROOT; exit 1, with file and line, if something is wrong."""
+@with_table
+def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: bool, described: dict[str, Any]) -> None:
+    """Print the data card of the data set NAME at ROOT; exit 1, with file and line, if something is wrong.
+
+    For `table` ROOT may be the table of labels, CSV or Parquet; its options are kept in table.json beside it.
+    """
     from aunce.data import load, refuse_missing
     from aunce.evaluation import scored_aus
     from aunce.report.card import DataCard
@@ -555,6 +601,8 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
         need_clone()
         if show_faces:
             _refuse_committed(page, "--page")
+    if described or (name == "table" and root.is_file()):
+        root = _root_of_table(root, described)
     card = DataCard(name, root, protocol=protocol)
     click.echo(card.text())
     labels, subjects = card.table.labels, card.table.frames["subject"].to_numpy()

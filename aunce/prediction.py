@@ -11,11 +11,11 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ from aunce.report import overlay
 from aunce.study.grid import BACKBONE, PROBE, WEIGHTS
 from aunce.study.results import Recorder
 from aunce.study.spec import RunSpec
-from aunce.study.state import read_state
+from aunce.study.state import UNSEALED, read_json, read_state
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
@@ -69,11 +69,12 @@ class Model:
     probe: LinearProbe  # fitted on its features
     find: FaceDetector | None  # finds the faces; None takes each image for one
     device: str
+    labels: Mapping[str, str]  # AU number -> name, of labels that are no AUs
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns of the AUs that are predicted: AU01, AU02, ..."""
-        return [f"AU{au:02}" for au in self.shown]
+        """Names of the columns of the AUs that are predicted: AU01, AU02, ..., or those of labels that are no AUs."""
+        return [self.labels.get(str(au), f"AU{au:02}") for au in self.shown]
 
 
 class Face(NamedTuple):
@@ -105,22 +106,25 @@ def load(run: str | Path, *, detector: str = "") -> Model:
     """
     run = Path(run)
     path = run / "metrics.json"
-    if not path.is_file():
+    if path.is_file():
+        state = read_state(run)
+        if state.name == "damaged":
+            raise DataError(f"{run}: damaged, {state.why}; the command that made the run does it again")
+        metrics: Any = state.metrics
+    elif (path := run / UNSEALED).is_file():  # of the notebook alone, which writes it last
+        metrics = read_json(path)
+    else:
         raise UsageError(
             f"{run}: no finished run, metrics.json is not there. Name a folder reports/STUDY/runs/KEY; `aunce status "
-            "STUDY`, with the --root and --set of the study, lists those that are done. A run of the notebook alone is "
-            "done if it ended well: rename its metrics.json.partial to metrics.json."
+            "STUDY`, with the --root and --set of the study, lists those that are done."
         )
-    state = read_state(run)
-    if state.name == "damaged":
-        raise DataError(f"{run}: damaged, {state.why}; the command that made the run does it again")
     try:
-        metrics = state.metrics
         facts = metrics["data"]
         aus = tuple(int(au) for au in facts["rates"])
         shown = tuple(au for au in aus if au not in facts["null_aus"])
         chosen = metrics.get("thresholds", {})
         cuts = tuple(float(chosen.get(str(au), "nan")) for au in aus)
+        labels = {str(au): str(name) for au, name in facts.get("labels", {}).items()}
         values, rendered = dict(metrics["spec"]), bool(facts["synthetic"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not the metrics of a run ({error!r})") from None
@@ -141,7 +145,8 @@ def load(run: str | Path, *, detector: str = "") -> Model:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError(f"{run}: the weights are not those of metrics.json ({error})") from None
     find, device = _detector(spec, detector), pick_device("auto")
-    return Model(spec, aus, cuts, shown, trained_on, encoder.to(device).eval(), probe.to(device).eval(), find, device)
+    network, probe = encoder.to(device).eval(), probe.to(device).eval()
+    return Model(spec, aus, cuts, shown, trained_on, network, probe, find, device, labels)
 
 
 def _detector(spec: RunSpec, detector: str) -> FaceDetector | None:

@@ -122,9 +122,9 @@ def test_a_study_killed_in_the_middle_continues_to_the_same_numbers(project, tmp
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
-        (["study", "laptopp"], 2, "no study 'laptopp'; known: across, affwild2, bp4d"),
+        (["study", "laptopp"], 2, "no study 'laptopp'; known: across, affwild2, backbone"),
         (["study", "laptop", "--only", "arms=BCE", "--dry-run"], 2, "AXIS one of replicate, noise, arm"),
-        (["report", "laptopp"], 2, "no report 'laptopp'; studies: across, affwild2, bp4d"),
+        (["report", "laptopp"], 2, "no report 'laptopp'; studies: across, affwild2, backbone"),
         (["report", "imbalance-again"], 2, "no report 'imbalance-again'; meant 'imbalance:again', which writes that"),
         (
             ["report", "laptopp"],

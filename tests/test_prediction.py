@@ -421,6 +421,23 @@ def test_a_run_whose_files_do_not_fit_is_refused_with_the_reason(run, tmp_path):
         prediction.load(pixels)
 
 
+def test_a_run_of_the_notebook_alone_is_taken_as_it_left_it_and_labels_have_their_names(run, model, files, tmp_path):
+    def left(path):
+        metrics = json.loads(path.read_text())
+        metrics["data"]["labels"] = {str(model.aus[0]): "smile"}
+        path.with_name("metrics.json.partial").write_text(json.dumps(metrics))
+        path.unlink()
+
+    alone = prediction.load(damaged(run, tmp_path / "run", "metrics.json", left))
+    table, expected = whole(alone, *files[:2]), whole(model, *files[:2])
+    assert alone.columns == ["smile", *model.columns[1:]]
+    renamed = {model.columns[0]: "smile", f"{model.columns[0]}_c": "smile_c"}
+    pd.testing.assert_frame_equal(table, expected.rename(columns=renamed))
+    (tmp_path / "run" / "metrics.json.partial").write_text("{")
+    with pytest.raises(DataError, match="not the metrics of a run"):
+        prediction.load(tmp_path / "run")
+
+
 def test_a_run_carries_the_configuration_of_its_backbone_with_it(run, model, files, tmp_path):
     """A lab predicts where the folder of the pretrained backbone is not."""
 

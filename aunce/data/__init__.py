@@ -54,6 +54,7 @@ DATASETS: Mapping[str, DataSet] = {
     "disfa": DataSet("DISFA", 256, "landmarks"),
     "gft": DataSet("GFT", 256, "detector"),
     "affwild2": DataSet("Aff-Wild2", 112, "none"),
+    "table": DataSet("Table of labels", 256, "none"),
 }
 """The data sets. Each has an adapter, the module `aunce.data.<name>`: see `Adapter`."""
 
@@ -68,6 +69,7 @@ class Adapter(typing.Protocol):
     - `LAYOUT`, a `render.writing.Layout`, and `write`, its method `render`: rendered faces in the same layout. Without
       them `aunce data synth` does not know the data set, and it has no `tiny` version.
     - `RATES`: AU -> positive rate as published, or part -> AU -> rate; `RATES_STATUS` says how far they are verified.
+    - `notes(root)`: heading -> sentence, of what a reader of the data card has to know about this root.
     - `PUBLISHED_FRAMES`: protocol -> part -> number of frames. The data card compares a root with both.
     """
 
@@ -134,7 +136,7 @@ def load(
         >>> load("bp5d", ".")
         Traceback (most recent call last):
         ...
-        aunce.errors.UsageError: unknown data set 'bp5d'. Known: bp4d, bp4dplus, disfa, gft, affwild2.
+        aunce.errors.UsageError: unknown data set 'bp5d'. Known: bp4d, bp4dplus, disfa, gft, affwild2, table.
     """
     if images not in ("required", "optional"):
         raise UsageError(f"images is {images!r}. Expected 'required' or 'optional'.")

@@ -116,6 +116,7 @@ class DataCard:
         return {
             "Frames compared with": frames if hasattr(module, "PUBLISHED_FRAMES") else none,
             "Rates compared with": getattr(module, "RATES_STATUS", rates),
+            **(module.notes(self.root) if hasattr(module, "notes") else {}),
         }
 
     def parts(self) -> "Markdown":

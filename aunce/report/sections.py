@@ -187,7 +187,13 @@ class Report(Scores):
         """Whether the faces were rendered; decided by what the runs recorded."""
         rendered, total = len(self.synthetic), len(self.facts)
         if not rendered:
-            return "Faces: " + ", ".join(sorted({page.text(fact["dataset"]) for fact in self.facts.values()})) + "."
+            names = {
+                f"AU{au} is {name}": None for fact in self.facts.values() for au, name in fact.get("labels", {}).items()
+            }
+            said = f" {page.text('; '.join(names))}." if names else ""
+            return (
+                "Faces: " + ", ".join(sorted({page.text(fact["dataset"]) for fact in self.facts.values()})) + "." + said
+            )
         generators = sorted({str(entry.get("faces", "drawn")) for entry in self.synthetic})
         kinds = "" if generators == ["drawn"] else f"{page.text(' and '.join(generators))} faces, "
         settings = sorted({str(entry.get("setting", "?")) for entry in self.synthetic})

@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from aunce.data import DATASETS, TEST, is_pack
+from aunce.data import DATASETS, TEST, TRAIN, is_pack
 from aunce.data.recipes import Recipe
 from aunce.data.render import difficulty
 from aunce.errors import AunceError, DataError, UsageError
@@ -44,6 +44,8 @@ take some."""
 MOST_POINTS = 100_000
 """Points of a grid, excluded ones included; more is a slip, and counting them would take minutes."""
 
+EVERY = "every"
+"""As the only value of the axis test_part: each part of the data in turn."""
 OWN = "own"
 """As the replicate of `[pretext]`: each replicate of the grid has a pretext of its own."""
 FIRST_OWN = 100_000
@@ -331,7 +333,26 @@ class Study:
             raise UsageError(f"{self.path}: axis '{axis}' has no values")
         if isinstance(values, dict):
             return list(values.items())
+        if (axis, values) == ("test_part", [EVERY]):
+            values = self._parts
         return [(str(value), {axis: value}) for value in values]
+
+    @cached_property
+    def _parts(self) -> list[str]:
+        """The parts of the folder that a run may test on: all but one that is named train."""
+        from aunce.data import adapter
+        from aunce.data.frames import FrameTable
+
+        root = self.overrides.get("root") or self.file.data.root
+        if not root:
+            raise UsageError(
+                f"{self.path}: the parts to test on are those of the data; name its folder: --root, or --labels"
+            )
+        if is_pack(root):
+            parts = FrameTable.from_parquet(Path(root) / "frames.parquet").protocol.parts
+        else:
+            parts = next(iter(adapter(self.file.data.dataset).protocols(root).values())).parts
+        return sorted(set(parts) - {TRAIN})
 
     def _points(self) -> Iterable[dict[str, tuple[str, dict[str, Any]]]]:
         axes = self.file.axes
