@@ -106,9 +106,9 @@ def adjacency(x: Tensor, neighbours: int) -> Tensor:
         (B, K, K), each row with `neighbours` entries of 1 / neighbours.
     """
     x = x.detach()
-    top = (x @ x.transpose(1, 2)).topk(neighbours).indices  # (B, K, neighbours)
-    graph = torch.zeros(len(x), x.shape[1], x.shape[1], dtype=x.dtype, device=x.device)  # (B, K, K)
-    return graph.scatter_(2, top, 1 / neighbours)
+    products = x @ x.transpose(1, 2)  # (B, K, K)
+    top = products.topk(neighbours).indices  # (B, K, neighbours)
+    return torch.zeros_like(products).scatter_(2, top, 1 / neighbours)
 
 
 class LinearProbe(nn.Module):

@@ -27,7 +27,7 @@ dependencies:
       - --extra-index-url https://download.pytorch.org/whl/cpu
       - torch=={TORCH}
 """
-EXTRAS = "[study,notebooks,test,slurm]"
+EXTRAS = "[study,notebooks,test,slurm,export]"
 NOT_EVERYWHERE = {"pexpect": "sys_platform != 'win32'", "ptyprocess": "sys_platform != 'win32'"}
 
 
