@@ -32,7 +32,7 @@ from aunce.data.faces import FaceDetector, face_detector
 from aunce.devices import pick_device
 from aunce.errors import DataError, UsageError
 from aunce.evaluation import thresholds, unscored_unknown
-from aunce.methods import crops, train, untrained_encoder
+from aunce.methods import crops, score_tables, train, untrained_encoder
 from aunce.model import Encoder, LinearProbe
 from aunce.probe import centre, embed, probabilities
 from aunce.report import overlay
@@ -486,14 +486,17 @@ def tiny_run() -> Path:
     record.weights(trained.encoder, trained.monitor.probe)
     last = trained.monitor.scores["last"]["probe"][0]
     tuned = thresholds(*unscored_unknown(labels[split.validation], last))
+    counts, pairs = score_tables(spec, pack.table, split, labels, trained.monitor.scores)
     facts = {
+        "hash": pack.hash,
+        "protocol": pack.table.protocol.hash,
+        "entering_aus": trained.monitor.scored,
         "synthetic": pack.table.synthetic,
         "null_aus": pack.table.null_aus,
         "rates": dict(zip(pack.table.aus, (labels == 1).mean(axis=0), strict=True)),
     }
-    nothing = {"counts": pd.DataFrame(), "auc": pd.DataFrame()}  # what a finished run has to leave
     record.save(
-        tables=nothing,
+        tables={"counts": counts, "auc": pairs},
         history=trained.history,
         data=facts,
         scores={"thresholds": dict(zip(pack.table.aus, tuned, strict=True))},

@@ -5,7 +5,9 @@ import tarfile
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from click.testing import CliRunner
 
@@ -41,6 +43,7 @@ def test_a_torch_program_gives_the_same_probabilities_for_any_number_of_crops(ru
     assert len(about["thresholds"]) == len(model.columns) == scores.shape[1]
     assert about["crop"] == {"size": model.spec.pixels, "align": model.spec.align}
     assert about["trained_on"] == prediction.RENDERED
+    assert "**Licence of these weights:** not stated" in (tmp_path / "aus.md").read_text()
 
 
 @pytest.mark.long
@@ -54,11 +57,27 @@ def test_an_onnx_program_gives_the_same_probabilities(run, expected, tmp_path):
     assert not list(tmp_path.glob("*.data")), "one file"
 
 
+def test_the_card_has_the_scores_of_the_run_with_intervals_over_people(run):
+    shown = export.card(run)
+    pairs = pd.read_parquet(run / "auc.parquet").query("head == 'probe' and epoch_rule == 'last' and labels == 'clean'")
+    model = prediction.load(run)
+    au, name = model.shown[0], model.columns[0]
+    mine = pairs[pairs["au"] == au]
+    value = mine["concordant"].sum() / mine["pairs"].sum()
+    people = sorted({*mine["subject"], *mine["other"]})
+    left = [mine[(mine["subject"] != one) & (mine["other"] != one)] for one in people]
+    without = [part["concordant"].sum() / part["pairs"].sum() for part in left if part["pairs"].sum()]
+    half = scipy.stats.t.ppf(0.975, len(without) - 1) * np.sqrt((len(without) - 1) * np.var(without))
+    assert f"| {name} | {value:.3f} ({value - half:.3f} to {value + half:.3f}) |" in shown
+    assert "Rendered faces: no person was seen in training" in shown
+
+
 def test_an_archive_is_a_run_again_once_it_is_unpacked(run, tmp_path):
     path = export.export(run, "archive", tmp_path / "run.tar.gz")
     with tarfile.open(path) as archive:
         archive.extractall(tmp_path / "elsewhere", filter="data")
     (unpacked,) = (tmp_path / "elsewhere").iterdir()
+    assert (unpacked / "card.md").read_text() == export.card(run)
     model, first = prediction.load(unpacked), prediction.load(run)
     assert model.columns == first.columns
     for name, weight in first.encoder.state_dict().items():
