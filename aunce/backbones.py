@@ -5,6 +5,7 @@ Importing this module needs torch alone. transformers and safetensors are import
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from aunce.errors import UsageError
+from aunce.resnet import ResNet
 
 RESNET = {"model_type": "resnet", "layer_type": "basic"}
 BACKBONES: dict[str, dict[str, Any]] = {
@@ -68,21 +70,15 @@ def build_backbone(name: str, *, revision: str | None = None) -> nn.Module:
 
 
 def _build(name: str, folder: Path, revision: str | None) -> nn.Module:
+    settings = BACKBONES.get(name) or _settings(folder)
+    if not any(folder.glob("*.safetensors")) and (own := _resnet(settings)):
+        return own
     import transformers
 
     # Its classes build themselves and carry no types.
     auto_model: Any = transformers.AutoModel
     if name in BACKBONES:
-        settings = dict(BACKBONES[name])
-        stem = settings.pop("stem", 0)
-        model = auto_model.from_config(transformers.AutoConfig.for_model(**settings))
-        if stem:
-            stage = model.embedder
-            channels = settings["embedding_size"]
-            stage.embedder.convolution = nn.Conv2d(3, channels, stem, stride=stem, bias=False)
-            nn.init.kaiming_normal_(stage.embedder.convolution.weight, mode="fan_out", nonlinearity="relu")
-            stage.pooler = nn.Identity()
-        return cast(nn.Module, model)
+        return cast(nn.Module, auto_model.from_config(transformers.AutoConfig.for_model(**settings)))
     if not folder.is_dir():
         import huggingface_hub
 
@@ -102,6 +98,22 @@ def _build(name: str, folder: Path, revision: str | None) -> nn.Module:
         )
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return cast(nn.Module, auto_model.from_config(config))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """The configuration in a folder; empty where there is none, or none that can be read."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _resnet(settings: Mapping[str, Any]) -> nn.Module | None:
+    """The model of a configuration that says of a residual network what ours has, and nothing else; else None."""
+    needed = {"embedding_size", "hidden_sizes", "depths"}
+    of_ours = settings.items() >= RESNET.items() and needed <= settings.keys() <= needed | RESNET.keys() | {"stem"}
+    return ResNet(**{name: value for name, value in settings.items() if name not in RESNET}) if of_ours else None
 
 
 def _check_index(name: str, folder: Path) -> None:
@@ -125,11 +137,13 @@ def outline(name: str) -> nn.Module:
             f"backbone '{name}': no folder with a config.json; bundled are {', '.join(BACKBONES)}, and one of the hub "
             "needs its revision, 40 hex digits"
         )
-    import transformers
-
-    auto_model: Any = transformers.AutoModel
     try:
         config = BACKBONES.get(name) or json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
+        if own := _resnet(config):
+            return own
+        import transformers
+
+        auto_model: Any = transformers.AutoModel
         return cast(nn.Module, auto_model.from_config(transformers.AutoConfig.for_model(**config)))
     except Exception as error:  # a foreign configuration ends in errors of any kind
         said = f"{type(error).__name__}: {error}"

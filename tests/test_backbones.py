@@ -31,6 +31,49 @@ FAMILIES = {
 }  # fmt: skip
 
 
+def of_transformers(name):
+    """A bundled residual network as transformers builds it; the stem of `patch` was put in afterwards."""
+    settings = dict(BACKBONES[name])
+    stem = settings.pop("stem", 0)
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**settings))
+    if stem:
+        first = torch.nn.Conv2d(3, settings["embedding_size"], stem, stride=stem, bias=False)
+        torch.nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+        model.embedder.embedder.convolution, model.embedder.pooler = first, torch.nn.Identity()
+    return model.train()
+
+
+@pytest.mark.parametrize("name", ["small", "patch", "resnet-18"])
+def test_our_residual_network_is_that_of_transformers_to_the_bit(name):
+    torch.manual_seed(7)
+    theirs, after = of_transformers(name), torch.rand(3)
+    torch.manual_seed(7)
+    ours = build_backbone(name)
+    assert torch.equal(after, torch.rand(3)), "the same random numbers are drawn, so that those of the head are, too"
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
+    images = torch.rand(4, 3, 48, 48).to(memory_format=torch.channels_last)
+    maps = [model.to(memory_format=torch.channels_last)(images).last_hidden_state for model in (ours, theirs)]
+    assert torch.equal(*maps)
+    for one in maps:
+        one.square().sum().backward()
+    gradients = zip(ours.parameters(), theirs.parameters(), strict=True)
+    assert all(torch.equal(one.grad, other.grad) for one, other in gradients)
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items()), "statistics"
+
+
+@pytest.mark.parametrize("form", ["ours", "theirs"])
+def test_a_configuration_that_a_run_kept_gives_its_network_again(form, tmp_path):
+    """Runs from before keep what transformers writes."""
+    name = "patch" if form == "ours" else "small"
+    model = build_backbone(name) if form == "ours" else of_transformers(name)
+    (tmp_path / "config.json").write_text(model.config.to_json_string())
+    again = build_backbone(str(tmp_path))
+    assert {key: value.shape for key, value in again.state_dict().items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens_are_the_patches_alone_for_every_family_of_backbones(family, tmp_path):
     config, count, channels, front = FAMILIES[family]
@@ -69,7 +112,7 @@ def test_a_folder_without_a_model_is_one_clear_usage_error(tmp_path):
 
 
 def test_a_local_folder_with_weights_gives_these_weights(tmp_path):
-    saved = build_backbone("small")
+    saved = of_transformers("small")
     saved.save_pretrained(tmp_path)
     loaded = build_backbone(str(tmp_path))
     assert loaded.training
@@ -115,7 +158,7 @@ def test_code_in_the_folder_of_a_backbone_is_never_run_nor_offered(tmp_path, mon
 
 
 def test_a_folder_with_pickled_weights_alone_is_refused_and_never_random(tmp_path):
-    build_backbone("small").config.save_pretrained(tmp_path)
+    of_transformers("small").config.save_pretrained(tmp_path)
     build_backbone(str(tmp_path))  # without weights they are random, as asked
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UsageError, match=r"holds pytorch_model.bin and no safetensors.*download model.safetensors"):
@@ -128,7 +171,7 @@ INDEX = "model.safetensors.index.json"
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "../other/model.safetensors", "/tmp/model.safetensors", 7])
 def test_an_index_may_name_safetensors_in_its_folder_only_and_no_pickle_is_loaded(file, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("a pickle was loaded"))
-    backbone = build_backbone("small")
+    backbone = of_transformers("small")
     backbone.save_pretrained(tmp_path, max_shard_size="100KB")
     assert (tmp_path / INDEX).is_file()
     build_backbone(str(tmp_path))
@@ -147,7 +190,7 @@ def test_an_index_may_name_safetensors_in_its_folder_only_and_no_pickle_is_loade
 )
 @pytest.mark.parametrize("name", ["config.json", INDEX])
 def test_every_bad_folder_of_a_backbone_is_one_message(name, content, tmp_path):
-    build_backbone("small").save_pretrained(tmp_path, max_shard_size="100KB")
+    of_transformers("small").save_pretrained(tmp_path, max_shard_size="100KB")
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match="cannot be read as a vision model"):
         build_backbone(str(tmp_path))
