@@ -33,6 +33,7 @@ from aunce.study.grid import (
 )
 from aunce.study.guess import at_once, cores, costs, frames_of
 from aunce.study.spec import DataSpec, RunSpec
+from aunce.study.state import State
 
 PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "anatomy": ("Anatomy of the loss", {}),
@@ -303,13 +304,16 @@ def status(study: str | None, overrides: dict[str, Any], watch: bool) -> None:
     """Show what is done, running, failed and to do; without STUDY, one line for each."""
     need_clone()
     paths = sorted((NOTEBOOKS / "studies").glob("*.toml"))
-    plans = [Study(path) for path in paths] if study is None else [load_study(study, overrides)]
+    plans = [Study(path) for path in paths if path.stem != "table"]  # whose folds are those of its folder
+    plans = plans if study is None else [load_study(study, overrides)]
     while True:
-        states = [progress(plan, plan.runs) for plan in plans]
-        lines = [f"{plan.name}: {in_words(state)}" for plan, state in zip(plans, states, strict=True)]
-        if study is not None:
-            lines = [f"{plans[0].title}: {in_words(states[0])}"]
-            lines += [f"  {one.state:8} {one.key}{_detail(one)}" for one in plans[0].runs]
+        states, lines = [], []
+        for plan in plans:
+            reached = {run.key: run.reach() for run in plan.runs}
+            states.append(progress(plan, plan.runs, states=reached))
+            lines.append(f"{plan.name if study is None else plan.title}: {in_words(states[-1])}")
+            if study is not None:
+                lines += [f"  {reached[run.key].name:8} {run.key}{_detail(run, reached[run.key])}" for run in plan.runs]
         if watch:
             click.clear()
         click.echo("\n".join(lines))
@@ -318,9 +322,8 @@ def status(study: str | None, overrides: dict[str, Any], watch: bool) -> None:
         time.sleep(WATCH_S)
 
 
-def _detail(one: Run) -> str:
+def _detail(one: Run, state: State) -> str:
     """Why a run failed, or the last line that a running one has printed; without control characters."""
-    state = one.reach()
     said = state.why or f"{state.error.get('message', '')} {state.error.get('remedy', '')}"
     log = one.folder / "log.txt"
     if state.name == "running" and log.is_file():

@@ -564,7 +564,9 @@ class Progress:
         return self.done + self.failed + self.running + self.to_do + self.damaged
 
 
-def progress(study: Study, runs: list[Run], *, hashes: bool = True) -> Progress:
+def progress(
+    study: Study, runs: list[Run], *, hashes: bool = True, states: Mapping[str, State] | None = None
+) -> Progress:
     """Count the states of `runs` and estimate the work left.
 
     The cost of a run is the mean duration of the finished runs of its method; a method without one takes the mean of
@@ -574,13 +576,14 @@ def progress(study: Study, runs: list[Run], *, hashes: bool = True) -> Progress:
         study: the study.
         runs: those of it that count.
         hashes: see `state.read_state`.
+        states: key -> what the run has reached, where it was read before.
     """
     durations: dict[str, list[float]] = {}
     count = dict.fromkeys(("done", "failed", "running", "to do", "damaged"), 0)
     left: list[Run] = []
     last_hour, unchecked, now = 0, 0, time.time()
     for run in runs:
-        state = run.reach(hashes=hashes)
+        state = states[run.key] if states else run.reach(hashes=hashes)
         count[state.name] += 1
         if state.name == "done":
             durations.setdefault(run.spec.method, []).append(float(state.metrics["duration_s"]))
@@ -593,8 +596,8 @@ def progress(study: Study, runs: list[Run], *, hashes: bool = True) -> Progress:
     default = [sum(known) / len(known)] if known else [study.file.study.seconds_per_run]
     costs = [durations.get(run.spec.method, default) for run in left]
     seconds_left = sum(sum(cost) / len(cost) for cost in costs)
-    states = {name.replace(" ", "_"): number for name, number in count.items()}
-    return Progress(**states, seconds_left=seconds_left, last_hour=last_hour, unchecked=unchecked)
+    counts = {name.replace(" ", "_"): number for name, number in count.items()}
+    return Progress(**counts, seconds_left=seconds_left, last_hour=last_hour, unchecked=unchecked)
 
 
 def duration(seconds: float) -> str:
