@@ -1,11 +1,11 @@
 """What a study will take, before anything is started: frames, gigabytes and seconds, and how many runs side by side."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aunce.errors import UsageError
 from aunce.study.grid import Data, Run
 
 START_S = 10.0
@@ -59,7 +59,7 @@ def size_of(backbone: str, channels: int, pixels: int) -> tuple[float, float]:
     """Gigabytes of an encoder's weights, and operations of a training for each image that goes through it; of 12 AUs.
 
     Raises:
-        UsageError: a backbone that no run could read, see `backbones.outline`, or that does not take such images.
+        UsageError: a backbone that no run could read, see `backbones.outline`.
     """
     import torch
 
@@ -68,13 +68,9 @@ def size_of(backbone: str, channels: int, pixels: int) -> tuple[float, float]:
 
     with torch.device("meta"):
         encoder = Encoder(outline(backbone), aus=12, channels=channels)
-        try:
+        operations = 0.0
+        with contextlib.suppress(RuntimeError):  # a backbone that does not take such images: its run says so
             operations = count_operations(encoder, images=1, pixels=pixels)
-        except RuntimeError as error:
-            raise UsageError(
-                f"backbone {backbone!r} does not take images of {pixels} px ({error}); set pixels to what it was made "
-                "for, such as 224"
-            ) from None
     return 4e-9 * sum(weight.numel() for weight in encoder.parameters()), operations
 
 

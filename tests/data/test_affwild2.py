@@ -175,9 +175,7 @@ def test_frames_without_an_image_are_said_by_all_commands_and_refused_unless_all
     assert f"left out: {said}" in packed.output
     for one in words[1:]:  # said once, it holds for this pack
         assert aunce(*one).exit_code == 0
-    refused = aunce(*study)
-    assert refused.exit_code == 2
-    assert "backbone 'swin-base' does not take images of 112 px" in refused.output
+    assert aunce(*study).exit_code == 0, "Swin-B does not take 112 px: the guess passes it by, and the run says so"
 
 
 def test_names_with_dots_hyphens_and_sides_keep_all_but_the_last_suffix(root):

@@ -26,7 +26,8 @@ def test_committed_page_comes_out_of_the_code_of_today(name, tmp_path):
     else:
         study = load_study(name.replace("-", ":"))
         title, parameters, notebook = study.title, {"tables": str(study.folder)}, study.report
-    page.render(NOTEBOOKS / f"{notebook}.ipynb", parameters, tmp_path, title=title)
+    of_study = "" if name in PAGES else study.name
+    page.render(NOTEBOOKS / f"{notebook}.ipynb", parameters, tmp_path, title=title, study=of_study)
     committed = REPORTS / name
     files = {path.relative_to(at) for at in (committed, tmp_path) for path in at.glob("figures/*.csv")}
     unexplained = []
