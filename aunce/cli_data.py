@@ -119,6 +119,8 @@ def check(name: str, root: Path, protocol: str, page: Path | None, show_faces: b
         need_clone()
         if show_faces:
             refuse_committed(page, "--page")
+    if described and name != "table":
+        raise UsageError(f"--{next(iter(described)).replace('_', '-')} describes a table of labels; {name} has its own")
     if described or (name == "table" and root.is_file()):
         root = root_of_table(root, described)
     card = DataCard(name, root, protocol=protocol)

@@ -170,6 +170,8 @@ def _config(root: Path) -> Config:
         raise DataError(
             f"{root}: a file. Name it with --labels and its images with --images; later its folder is enough."
         )
+    if not root.exists():
+        raise DataError(f"{root}: no such file or folder. Expected a table of labels, or the folder of one.")
     if not path.is_file():
         raise DataError(
             f"{root}: has no {CONFIG}. `aunce data check table LABELS --images DIR` writes it beside the "

@@ -196,6 +196,8 @@ def test_the_description_is_kept_and_never_changed_in_silence(root):
         table.describe(root / "nothing.csv")
     with pytest.raises(DataError, match="--labels"):
         load("table", root / "labels.csv")
+    with pytest.raises(DataError, match="no such file or folder"):
+        load("table", root / "nothing")
 
 
 def test_the_key_follows_labels_folds_and_threshold_and_not_the_place_of_the_images(root):
@@ -236,6 +238,8 @@ def test_a_study_tests_on_every_part_but_train(root, monkeypatch, tmp_path):
     assert {run.spec.test_part for run in load_study("table", {"root": str(root)}).runs} == {"test", "valid"}
     with pytest.raises(AunceError, match="--labels"):
         _ = load_study("table").runs
+    other = CliRunner().invoke(cli.main, ["data", "check", "bp4d", str(root), "--folds", "2"])
+    assert "--folds describes a table of labels; bp4d has its own" in other.output
     lacking = CliRunner().invoke(cli.main, ["study", "table", "--folds", "2"])
     assert "name it: --labels FILE" in lacking.output
 
