@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 
-from aunce import cli, prediction
+from aunce import cli, cli_data, prediction
 from aunce.data import faces, images, tiny
 from aunce.errors import DataError, UsageError
 from aunce.probe import embed
@@ -141,7 +141,7 @@ def test_pictures_and_videos_are_drawn_and_faces_that_are_not_rendered_only_when
         rate = capture.get(cv2.CAP_PROP_FPS)
     assert frames == [True, True, True, False]
     assert rate == 10
-    monkeypatch.setattr(cli, "REPORTS", tmp_path / "reports")
+    monkeypatch.setattr(cli_data, "REPORTS", tmp_path / "reports")
     refused = aunce("predict", run, video, "--draw", tmp_path / "reports" / "mine", "--show-faces")
     assert refused.exit_code == 2
     assert "are committed" in refused.stderr

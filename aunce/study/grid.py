@@ -94,17 +94,12 @@ class Data:
     def _digest(self) -> str:
         from aunce.data import fingerprint
 
-        crops = [_hash_of_crops(**self.crops), *([self.protocol] if self.protocol else [])]
+        crops = [Recipe(**self.crops).hash, *([self.protocol] if self.protocol else [])]
         if self.root:
             return digest([self.dataset, fingerprint(self.dataset, self.root), *crops])
         faces = self.render.get("faces", "drawn")
         turned, version = _dials(self.dataset, self.render["setting"], faces), difficulty.VERSIONS[faces]
         return digest([{"dataset": self.dataset, **self.render}, self.seed, turned, version, *crops])
-
-
-@cache
-def _hash_of_crops(**recipe: Any) -> str:
-    return Recipe(**recipe).hash
 
 
 @cache

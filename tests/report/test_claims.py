@@ -266,5 +266,7 @@ def test_a_study_tells_what_it_decides_and_an_arm_that_it_has_not_is_refused(wri
 
 def test_the_arms_of_the_committed_claims_stand_in_their_studies():
     for path in sorted((NOTEBOOKS / "studies").glob("*.toml")):
+        if path.stem == "table":  # its folds are those of a folder
+            continue
         study = load_study(path.stem)
         decided_by(path.stem, {run.labels["arm"] for run in study.runs if "arm" in run.labels})
