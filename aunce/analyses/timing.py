@@ -32,6 +32,8 @@ from torch.utils.benchmark import Timer
 
 from aunce.analyses.published_loss import published_loss
 from aunce.data import adapter
+from aunce.data.render import population
+from aunce.data.render.behaviour import AUS
 from aunce.evaluation import concordance, f1, occurrence_counts
 from aunce.losses import aunce_loss
 from aunce.statistics import leave_one_out_auc
@@ -401,15 +403,32 @@ def _count(labels: NDArray[Any], predicted: NDArray[Any], people: NDArray[Any], 
     return f1(occurrence_counts(labels, predicted, people, aus))
 
 
-def render_faces(frames: int, *, size: int = 64, workers: int = 2, subjects: int = 9) -> tuple[int, float]:
+def render_faces(
+    frames: int, *, size: int = 64, workers: int = 2, subjects: int = 9, faces: str = "drawn"
+) -> tuple[int, float]:
     """The number of faces rendered in BP4D's layout, and the seconds that it took with the start of the workers."""
     with tempfile.TemporaryDirectory(prefix="aunce-") as folder:
         started = time.perf_counter()
         adapter("bp4d").write(
-            Path(folder) / "raw", setting="easy", subjects=subjects, frames=frames, seed=0, size=size, workers=workers
+            Path(folder) / "raw",
+            setting="easy",
+            subjects=subjects,
+            frames=frames,
+            seed=0,
+            size=size,
+            workers=workers,
+            faces=faces,
         )
         taken = time.perf_counter() - started
         return sum(1 for _ in Path(folder).rglob("*.jpg")), taken
+
+
+def faces_a_second(size: int, *, faces: str, frames: int, least: float = 0.1) -> float:
+    """Faces of `size` pixels that one core draws in a second, of one person whose making is counted, without a file."""
+    levels = np.random.default_rng(0).uniform(0, 5, (frames, len(AUS)))  # (T, 17)
+    return frames / seconds(
+        lambda: population.faces(levels, identity_seed=0, size=size, neutral_scene=False, faces=faces), least=least
+    )
 
 
 def command_seconds(*words: str, least: float = 0.1) -> float:
